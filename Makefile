@@ -1,0 +1,54 @@
+# Works with nothing but make, git and Python 3.11 or newer. Every target makes .venv when it is not there.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+SOURCES := headrace.py replay_server learners actors distributed
+
+.PHONY: help demo test check format clean
+
+help:
+	@echo "make demo     train a recommender on simulated users and compare it with simple rankers"
+	@echo "make test     run the tests"
+	@echo "make check    formatting, lint, types, import directions"
+	@echo "make format   rewrite the sources in the project's format"
+	@echo "make clean    remove .venv, caches and build products (run directories stay)"
+
+demo: $(VENV)/installed-train
+	@$(VENV)/bin/headrace train
+
+test: $(VENV)/installed-dev
+	@$(RUN) -m pytest
+
+check: $(VENV)/installed-dev
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m ruff check .
+	@$(RUN) -m mypy
+	@$(VENV)/bin/lint-imports --no-logo
+
+format: $(VENV)/installed-dev
+	@$(RUN) -m ruff format .
+	@$(RUN) -m ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find $(SOURCES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What is installed changes only with these two files; a stamp newer than both means there is nothing to do.
+$(VENV)/installed-train: pyproject.toml constraints.txt | $(RUN)
+	@echo "installing headrace[train] into $(VENV) (first time: a few minutes) ..."
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train]'
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml constraints.txt | $(RUN)
+	@echo "installing headrace[train,dev] into $(VENV) (first time: a few minutes) ..."
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,dev]'
+	@touch $(VENV)/installed-train $@
+
+$(RUN):
+	@command -v $(PYTHON) >/dev/null || { \
+		echo "headrace needs Python 3.11 or newer, and '$(PYTHON)' was not found; name one: make PYTHON=/path/to/python3" >&2; \
+		exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "headrace needs Python 3.11 or newer, '$(PYTHON)' is $$($(PYTHON) -V 2>&1); name another: make PYTHON=/path/to/python3.11" >&2; \
+		exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }

@@ -1,0 +1,1 @@
+"""The world: environments, acting and evaluation. Needs neither ray nor grpc."""

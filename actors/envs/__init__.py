@@ -1,0 +1,12 @@
+"""headrace's own environments; importing this package registers them with Gymnasium."""
+
+from __future__ import annotations
+
+import gymnasium
+
+gymnasium.register(
+    id="headrace/MoviePick10-v0",
+    entry_point="actors.envs.movie_pick.environment:MoviePickEnv",
+    vector_entry_point="actors.envs.movie_pick.vector_environment:MoviePickVectorEnv",
+    max_episode_steps=100,
+)

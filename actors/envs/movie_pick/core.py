@@ -1,0 +1,148 @@
+"""MoviePick's rules on plain arrays, B users at once and no loop over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.envs.movie_pick.catalogue import draw_catalogue
+from actors.envs.movie_pick.model import MoviePickModel
+from actors.envs.movie_pick.users import UserSource
+
+_WORD = (1 << 64) - 1
+
+
+class MoviePickCore:
+    """B independent users, each being shown one film a step.
+
+    Episodes have no end of their own; whoever drives the core counts steps and resets rows.
+
+    Args:
+        model: all constants.
+        num_users: B.
+
+    Attributes:
+        model, catalogue, users: constants, films and the users of the running episodes.
+        history: int16[B, history_length], watched films, oldest first; `films` stands for none yet.
+        generator: the only source of randomness; set it before the first reset.
+    """
+
+    def __init__(self, model: MoviePickModel, num_users: int) -> None:
+        self.model = model
+        self.num_users = num_users
+        self.catalogue = draw_catalogue(model)
+        self.generator = np.random.default_rng(0)
+        self.history = np.full((num_users, model.history_length), model.films, dtype=np.int16)
+        self._source = UserSource(model, self.catalogue)
+        self.users = self._source.draw(num_users, np.random.default_rng(0))
+        self._rows = np.arange(num_users)
+        none = np.zeros((1, model.film_dim), dtype=np.float32)
+        self._film_table = np.concatenate([self.catalogue.films, none])
+        self._rewards = np.array([model.ignore_reward, model.click_reward, model.complete_reward], dtype=np.float32)
+
+    def reset(self, rows: NDArray[np.int64] | None = None) -> None:
+        """Start new episodes with new users at `rows` (default all)."""
+        rows = self._rows if rows is None else rows
+        self.users.put(rows, self._source.draw(len(rows), self.generator))
+        self.history[rows] = self.model.films
+
+    def step(self, action: NDArray[Any]) -> NDArray[np.float32]:
+        """Show film `action[b]` to user b.
+
+        Args:
+            action: integer[B] in [0, films).
+
+        Returns:
+            float32[B] rewards; the history advances where the film was clicked.
+        """
+        model = self.model
+        watched = (self.history == action[:, None]).sum(axis=1, dtype=np.float32)
+        click_logit = self.users.click_logit[self._rows, action] - np.float32(model.click_satiation) * watched
+        complete_logit = self.users.complete_logit[self._rows, action] - np.float32(model.complete_satiation) * watched
+        draws = self.generator.random((2, self.num_users), dtype=np.float32)
+        clicked = draws[0] < sigmoid(click_logit)
+        completed = clicked & (draws[1] < sigmoid(complete_logit))
+        rows = np.flatnonzero(clicked)
+        moved = self.history[rows]
+        moved[:, :-1] = moved[:, 1:]
+        moved[:, -1] = action[rows]
+        self.history[rows] = moved
+        return np.asarray(self._rewards[clicked.astype(np.intp) + completed])
+
+    def observe(self) -> NDArray[Any]:
+        """What the agent sees, as a new array: float32[B, user_dim + history_length x film_dim] or int32[B, 1 + H]."""
+        model = self.model
+        if model.obs_mode == "ids":
+            observation = np.empty((self.num_users, 1 + model.history_length), dtype=np.int32)
+            observation[:, 0] = self.users.ids
+            observation[:, 1:] = self.history
+            return observation
+        width = model.user_dim + model.history_length * model.film_dim
+        seen = np.empty((self.num_users, width), dtype=np.float32)
+        seen[:, : model.user_dim] = self.users.embedding
+        films = self._film_table[self.history]
+        seen[:, model.user_dim :] = films.reshape(self.num_users, -1)
+        return seen
+
+    def expected_rewards(self) -> NDArray[np.float64]:
+        """Expected immediate reward of every film for every user as things stand, float64[B, films]."""
+        counts = (self.history[:, :, None] == np.arange(self.model.films)).sum(axis=1)
+        return self._expected(counts.astype(np.float64))
+
+    def expected_rewards_unwatched(self) -> NDArray[np.float64]:
+        """The same as if nothing had been watched yet: affinity without satiation."""
+        return self._expected(np.zeros((self.num_users, self.model.films)))
+
+    def _expected(self, counts: NDArray[np.float64]) -> NDArray[np.float64]:
+        model = self.model
+        click = sigmoid(self.users.click_logit - model.click_satiation * counts)
+        complete = sigmoid(self.users.complete_logit - model.complete_satiation * counts)
+        clicked = complete * model.complete_reward + (1.0 - complete) * model.click_reward
+        return np.asarray(click * clicked + (1.0 - click) * model.ignore_reward)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Everything a bit-exact continuation needs, as copies."""
+        return {
+            "history": self.history.copy(),
+            "user_ids": self.users.ids.copy(),
+            "user_embedding": self.users.embedding.copy(),
+            "click_logit": self.users.click_logit.copy(),
+            "complete_logit": self.users.complete_logit.copy(),
+            "generator": _generator_words(self.generator),
+        }
+
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Inverse of `state`."""
+        self.history[...] = state["history"]
+        self.users.ids[...] = state["user_ids"]
+        self.users.embedding[...] = state["user_embedding"]
+        self.users.click_logit[...] = state["click_logit"]
+        self.users.complete_logit[...] = state["complete_logit"]
+        self.generator = _generator_from(state["generator"])
+
+
+def sigmoid(logit: NDArray[Any]) -> NDArray[Any]:
+    """1 / (1 + exp(-logit)), in the dtype given."""
+    return np.asarray(1.0 / (1.0 + np.exp(-logit)))
+
+
+def _generator_words(generator: np.random.Generator) -> NDArray[np.uint64]:
+    state: dict[str, Any] = dict(generator.bit_generator.state)
+    counter, increment = state["state"]["state"], state["state"]["inc"]
+    words = [counter >> 64, counter & _WORD, increment >> 64, increment & _WORD, state["has_uint32"], state["uinteger"]]
+    return np.array(words, dtype=np.uint64)
+
+
+def _generator_from(words: NDArray[np.uint64]) -> np.random.Generator:
+    numbers = [int(word) for word in words]
+    bits = np.random.PCG64()
+    bits.state = {
+        "bit_generator": "PCG64",
+        "state": {"state": numbers[0] << 64 | numbers[1], "inc": numbers[2] << 64 | numbers[3]},
+        "has_uint32": numbers[4],
+        "uinteger": numbers[5],
+    }
+    return np.random.Generator(bits)

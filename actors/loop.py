@@ -1,0 +1,177 @@
+"""A rollout actor's loop: act, step, accumulate, write, refresh weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.accumulators import NStepAccumulator
+from actors.moments import Moments
+from actors.normalisation import MomentTracker
+from actors.vector_steps import VectorSteps
+from learners.policies import Policy
+from learners.weights import WeightSource
+from replay_server.errors import ReplayTimeout
+from replay_server.replay import Writer
+
+
+@dataclass(frozen=True)
+class ActorReport:
+    """What an actor did since its last report.
+
+    Attributes:
+        env_steps: environment transitions over this actor's life.
+        appended: records handed to the writer over this actor's life.
+        returns: raw undiscounted returns of the episodes that ended since the last report.
+        lengths: their lengths, in steps.
+        policy_version: version of the weights in use.
+        seconds_blocked: time spent waiting for the replay since the last report.
+        blocked_on: what the last turn waited for in vain, or None.
+        moments: new observations' and returns' moments, to be merged over actors; empty when not asked for.
+    """
+
+    env_steps: int
+    appended: int
+    returns: NDArray[np.float64]
+    lengths: NDArray[np.int64]
+    policy_version: int
+    seconds_blocked: float
+    blocked_on: str | None
+    moments: Mapping[str, Moments]
+
+
+class ActorLoop:
+    """One `step` is one turn: a vector step of B environments, or a wait for the replay that passed its deadline.
+
+    Args:
+        steps: the environments.
+        policy: chooses actions.
+        accumulator: turns steps into records.
+        writer: takes records.
+        weights: asked for newer weights before every vector step; never waited for.
+        moments: tracks observation and return moments, or None when neither is normalised.
+        records_per_insert: records collected before they are given priorities and sent.
+        total_actors: actors of the run; this one's steps times it stand for the run's when schedules are read.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: VectorSteps,
+        policy: Policy,
+        accumulator: NStepAccumulator,
+        writer: Writer,
+        weights: WeightSource,
+        moments: MomentTracker | None,
+        records_per_insert: int,
+        total_actors: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._steps = steps
+        self._policy = policy
+        self._accumulator = accumulator
+        self._writer = writer
+        self._weights = weights
+        self._moments = moments
+        self._records_per_insert = records_per_insert
+        self._total_actors = total_actors
+        self._clock = clock
+        self._env_steps = 0
+        self._appended = 0
+        self._seconds_blocked = 0.0
+        self._blocked_on: str | None = None
+        self._outbox: list[dict[str, NDArray[Any]]] = []
+        self._finished: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []
+
+    def begin(self, seed: int, env_steps: int) -> None:
+        """Reset the environments and start acting.
+
+        Args:
+            seed: of the environments and of this actor's choices.
+            env_steps: transitions this actor made before (a resumed run), for the schedules.
+        """
+        environment_seed, choice_seed = np.random.SeedSequence(seed).spawn(2)
+        self._rng = np.random.default_rng(choice_seed)
+        self._observation = self._steps.reset(int(environment_seed.generate_state(1)[0]))
+        self._accumulator.first(self._observation)
+        self._env_steps = env_steps
+        self._returns = np.zeros(self._steps.num_envs)
+        self._lengths = np.zeros(self._steps.num_envs, dtype=np.int64)
+
+    def end(self, timeout_s: float) -> bool:
+        """Hand over what is still open, cut off as truncated; False when the replay did not take it in time."""
+        self._outbox.append(self._accumulator.flush_truncated())
+        return self._send(timeout_s)
+
+    def step(self, timeout_s: float) -> bool:
+        """One turn; False when the replay did not take the records within `timeout_s` seconds (they are kept)."""
+        if self._waiting() >= self._records_per_insert:
+            return self._send(timeout_s)
+        if (snapshot := self._weights.latest(self._policy.version)) is not None:
+            self._policy.load(snapshot)
+        action = self._policy.act(
+            self._observation, self._rng, explore=True, env_steps=self._env_steps * self._total_actors
+        )
+        timestep = self._steps.step(action.action)
+        self._outbox.append(self._accumulator.step(action, self._policy.version, timestep))
+        self._observation = timestep.observation
+        self._env_steps += int(np.count_nonzero(timestep.valid))
+        if self._moments is not None:
+            self._moments.observe(timestep)
+        self._count_episodes(timestep.reward, timestep.valid, timestep.terminated | timestep.truncated)
+        return self._waiting() < self._records_per_insert or self._send(timeout_s)
+
+    def report(self) -> ActorReport:
+        """What happened since the last report."""
+        returns = [r for r, _ in self._finished]
+        lengths = [n for _, n in self._finished]
+        report = ActorReport(
+            env_steps=self._env_steps,
+            appended=self._appended,
+            returns=np.concatenate(returns) if returns else np.zeros(0),
+            lengths=np.concatenate(lengths) if lengths else np.zeros(0, dtype=np.int64),
+            policy_version=self._policy.version,
+            seconds_blocked=self._seconds_blocked,
+            blocked_on=self._blocked_on,
+            moments={} if self._moments is None else self._moments.take_delta(),
+        )
+        self._finished.clear()
+        self._seconds_blocked = 0.0
+        return report
+
+    def _waiting(self) -> int:
+        return sum(len(columns["reward"]) for columns in self._outbox)
+
+    def _send(self, timeout_s: float) -> bool:
+        if not self._waiting():
+            return True
+        records = {name: np.concatenate([columns[name] for columns in self._outbox]) for name in self._outbox[0]}
+        self._outbox = [records]
+        begin = self._clock()
+        try:
+            self._writer.append(records, self._policy.initial_priorities(records), timeout_s=timeout_s)
+        except ReplayTimeout as timeout:
+            self._blocked_on = timeout.blocked_on
+            return False
+        finally:
+            self._seconds_blocked += self._clock() - begin
+        self._outbox = []
+        self._blocked_on = None
+        self._appended += len(records["reward"])
+        return True
+
+    def _count_episodes(
+        self, reward: NDArray[np.float32], valid: NDArray[np.bool_], ended: NDArray[np.bool_]
+    ) -> None:
+        self._returns += np.where(valid, reward, 0.0)
+        self._lengths += valid
+        done = ended & valid
+        if done.any():
+            self._finished.append((self._returns[done], self._lengths[done]))
+            self._returns[done] = 0.0
+            self._lengths[done] = 0

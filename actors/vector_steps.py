@@ -1,0 +1,182 @@
+"""Drives a Gymnasium vector environment so that every autoreset mode looks the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import NDArray
+
+from actors.layouts import observation_layout
+from actors.timestep import TimeStep
+from replay_server.errors import ConfigError, EnvironmentFault
+
+_ENDED = "vector_steps/ended"
+
+
+class VectorSteps:
+    """Steps B environments; every TimeStep is one of the present episode, whatever the autoreset mode.
+
+    Observations are new arrays in the layout of `observation_layout`; they are shared between `observation` and
+    `next_observation` where nothing ended, so treat them as read-only.
+
+    Args:
+        env: vector environment whose `metadata["autoreset_mode"]` is an AutoresetMode.
+        name: what errors call it (default its Gymnasium id or class).
+
+    Raises:
+        ConfigError: the autoreset mode is not declared, or the observation space can't be stored.
+    """
+
+    def __init__(self, env: VectorEnv[Any, Any, Any], name: str | None = None) -> None:
+        self.env = env
+        self.num_envs = env.num_envs
+        spec = getattr(env, "spec", None)
+        self.name = name or (spec.id if spec is not None else type(env.unwrapped).__name__)
+        self._mode = _autoreset_mode(env, self.name)
+        dtype, shape = observation_layout(env.single_observation_space)
+        self._dtype = np.dtype(dtype)
+        self._shape = (self.num_envs, *shape)
+        self._ended = np.zeros(self.num_envs, dtype=np.bool_)
+
+    def reset(self, seed: int) -> NDArray[Any]:
+        """Begin new episodes everywhere; returns the first observations [B, *shape]."""
+        self._ended[:] = False
+        observation, _ = self._call("reset", seed=seed)
+        return self._observation(observation, "reset")
+
+    def step(self, action: NDArray[Any]) -> TimeStep:
+        """Act once in every environment.
+
+        Args:
+            action: [B, ...] of the action space.
+
+        Raises:
+            EnvironmentFault: the environment raised, or returned NaN, Inf, a wrong shape or no final observation.
+        """
+        action = np.asarray(action, dtype=self.env.action_space.dtype)
+        raw_observation, raw_reward, raw_terminated, raw_truncated, info = self._call("step", action)
+        seen = self._observation(raw_observation, "step")
+        reward = self._reward(raw_reward)
+        terminated, truncated = self._flags(raw_terminated, "terminated"), self._flags(raw_truncated, "truncated")
+        ended = terminated | truncated
+        if self._mode is AutoresetMode.NEXT_STEP:
+            return self._after_next_step(seen, reward, terminated, truncated)
+        observation = successor = seen
+        if ended.any():
+            if self._mode is AutoresetMode.SAME_STEP:
+                successor = self._with_final(seen, ended, info)
+            else:
+                fresh, _ = self._call("reset", options={"reset_mask": ended.copy()})
+                observation = np.where(_rows_of(ended, seen), self._observation(fresh, "reset"), seen)
+        return TimeStep(observation, successor, reward, terminated, truncated, np.ones_like(ended))
+
+    @property
+    def can_save_state(self) -> bool:
+        """Whether the environment offers `state() -> {name: array}` and `set_state(...)`."""
+        inner = self.env.unwrapped
+        return callable(getattr(inner, "state", None)) and callable(getattr(inner, "set_state", None))
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """The environment's state and which rows are about to be reset, as arrays; needs `can_save_state`."""
+        inner: Any = self.env.unwrapped
+        return {**inner.state(), _ENDED: self._ended.copy()}
+
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Inverse of `state`."""
+        inner: Any = self.env.unwrapped
+        inner.set_state({name: array for name, array in state.items() if name != _ENDED})
+        self._ended = np.array(state[_ENDED], dtype=np.bool_)
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.env.close()
+
+    def _after_next_step(
+        self,
+        seen: NDArray[Any],
+        reward: NDArray[np.float32],
+        terminated: NDArray[np.bool_],
+        truncated: NDArray[np.bool_],
+    ) -> TimeStep:
+        """Rows that ended one step ago only carried out their reset now."""
+        valid = ~self._ended
+        self._ended = (terminated | truncated) & valid
+        reward = np.where(valid, reward, np.float32(0.0))
+        return TimeStep(seen, seen, reward, terminated & valid, truncated & valid, valid)
+
+    def _with_final(self, seen: NDArray[Any], ended: NDArray[np.bool_], info: Mapping[str, Any]) -> NDArray[Any]:
+        """`seen` with the true final observations in the rows that ended."""
+        final = info.get("final_obs")
+        if final is None or len(final) != self.num_envs:
+            raise EnvironmentFault(
+                f"environment {self.name}: SAME_STEP autoreset without info['final_obs'] of {self.num_envs} rows; "
+                "return the final observations there, or declare another autoreset mode"
+            )
+        successor = seen.copy()
+        for row in np.flatnonzero(ended):
+            value = None if final[row] is None else np.asarray(final[row])
+            if value is None or value.shape != self._shape[1:]:
+                got = "nothing" if value is None else f"shape {value.shape}"
+                raise EnvironmentFault(
+                    f"environment {self.name}, index {row}: info['final_obs'] has {got}, "
+                    f"the space says {self._shape[1:]}"
+                )
+            successor[row] = value
+        self._check_finite(successor, "final observation")
+        return successor
+
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return getattr(self.env, method)(*args, **kwargs)
+        except Exception as error:
+            text = " ".join(str(error).split())
+            raise EnvironmentFault(
+                f"environment {self.name}: {method} raised {type(error).__name__}: {text}"
+            ) from error
+
+    def _observation(self, raw: Any, source: str) -> NDArray[Any]:
+        observation = np.array(raw, dtype=self._dtype)  # a copy: the environment may write into its buffer again
+        if observation.shape != self._shape:
+            raise EnvironmentFault(
+                f"environment {self.name}: {source} returned observations of shape {observation.shape}, "
+                f"the space says {self._shape}"
+            )
+        self._check_finite(observation, "observation")
+        return observation
+
+    def _reward(self, raw: Any) -> NDArray[np.float32]:
+        reward = np.array(raw, dtype=np.float32)
+        if reward.shape != (self.num_envs,):
+            raise EnvironmentFault(f"environment {self.name}: reward has shape {reward.shape}, not ({self.num_envs},)")
+        self._check_finite(reward, "reward")
+        return reward
+
+    def _flags(self, raw: Any, what: str) -> NDArray[np.bool_]:
+        flags = np.array(raw, dtype=np.bool_)
+        if flags.shape != (self.num_envs,):
+            raise EnvironmentFault(f"environment {self.name}: {what} has shape {flags.shape}, not ({self.num_envs},)")
+        return flags
+
+    def _check_finite(self, array: NDArray[Any], what: str) -> None:
+        if array.dtype.kind != "f" or np.isfinite(array).all():
+            return
+        bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
+        raise EnvironmentFault(f"environment {self.name}, index {bad[0]}: {what} is NaN or infinite")
+
+
+def _rows_of(mask: NDArray[np.bool_], like: NDArray[Any]) -> NDArray[np.bool_]:
+    return mask.reshape(mask.shape + (1,) * (like.ndim - 1))
+
+
+def _autoreset_mode(env: VectorEnv[Any, Any, Any], name: str) -> AutoresetMode:
+    metadata = getattr(env, "metadata", None) or {}
+    mode = metadata.get("autoreset_mode")
+    if isinstance(mode, AutoresetMode):
+        return mode
+    said = f"is {mode!r}" if "autoreset_mode" in metadata else f"is missing (metadata has {sorted(metadata)})"
+    raise ConfigError(
+        f"environment.id {name}: metadata['autoreset_mode'] {said}; set it to a gymnasium.vector.AutoresetMode"
+    )

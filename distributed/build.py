@@ -1,0 +1,169 @@
+"""From a config to objects: tasks, specs, learners, actor loops. The only place that knows which goes with which."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import gymnasium
+import torch
+
+from actors.accumulators import NStepAccumulator
+from actors.environments import describe_spaces, make_vector_env
+from actors.layouts import action_layout, observation_layout
+from actors.loop import ActorLoop
+from actors.normalisation import MomentTracker
+from actors.vector_steps import VectorSteps
+from distributed.config import ExperimentConfig
+from learners.learner import Learner
+from learners.loop import LearnerLoop
+from learners.task import Task
+from learners.weights import WeightSink, WeightSource
+from replay_server.errors import ConfigError
+from replay_server.rate_limiter import RateLimiter
+from replay_server.replay import Replay, Writer
+from replay_server.specs import RecordSpec
+from replay_server.transitions import transition_spec
+
+ALGORITHMS = {"dqn": "learners.dqn:DQNConfig"}
+"""Short names of `algorithm.type`; any other algorithm is named by its dotted path."""
+
+
+def make_task(config: ExperimentConfig) -> Task:
+    """What the learner has to know of the environment.
+
+    Raises:
+        ConfigError: the environment is unknown, or its spaces are not among those the algorithm takes.
+    """
+    observation_space, action_space = describe_spaces(config.environment)
+    if not isinstance(action_space, gymnasium.spaces.Discrete) or action_space.start != 0:
+        raise ConfigError(
+            f"environment.id: {config.environment.id} has the action space {action_space}; algorithm.type "
+            f"{config.algorithm.type} takes Discrete actions from 0, for example through a wrapper in "
+            "environment.wrappers"
+        )
+    if not isinstance(observation_space, gymnasium.spaces.Box):
+        raise ConfigError(
+            f"environment.id: {config.environment.id} has the observation space {observation_space}; a Box of numbers "
+            "is needed, for example through gymnasium.wrappers.FlattenObservation in environment.wrappers"
+        )
+    dtype, shape = observation_layout(observation_space)
+    return Task(
+        observation_dtype=dtype,
+        observation_shape=shape,
+        num_actions=int(action_space.n),
+        normalise_observations=config.environment.normalise_observations,
+        normalise_rewards=config.environment.normalise_rewards,
+    )
+
+
+def make_spec(config: ExperimentConfig, task: Task) -> RecordSpec:
+    """The record layout of the run, and what its numbers mean."""
+    algorithm = config.algorithm
+    _, action_space = describe_spaces(config.environment)
+    semantics = {
+        "environment": config.environment.id,
+        "gamma": repr(algorithm.gamma),
+        "n_step": str(algorithm.n_step),
+        "reward_scale": repr(algorithm.reward_scale),
+    }
+    return transition_spec((task.observation_dtype, task.observation_shape), action_layout(action_space), semantics)
+
+
+def shard_capacity(config: ExperimentConfig) -> int:
+    """Records one shard holds."""
+    return math.ceil(config.replay.capacity / config.replay.shards)
+
+
+def shard_limiter(config: ExperimentConfig) -> RateLimiter:
+    """The rate limiter of one shard: the run's law divided by the number of shards.
+
+    The buffer holds two rounds of everything that moves at once, so that neither side stops the other for a moment's
+    unevenness: the batches the learner asks for ahead, and a chunk from every actor.
+    """
+    ratio = config.learner.samples_per_insert
+    chunk = max(config.actors.records_per_insert, config.environment.num_envs * config.algorithm.n_step)
+    batches = config.algorithm.batch_size * max(config.replay.prefetch, 1)
+    return RateLimiter(
+        min_size=math.ceil(config.replay.min_size / config.replay.shards),
+        samples_per_insert=ratio,
+        error_buffer=2.0 * (batches + ratio * chunk * config.actors.count),
+    )
+
+
+def make_learner(config: ExperimentConfig, task: Task, spec: RecordSpec, *, seed: int, device: str) -> Learner:
+    """The learner of `config.algorithm`."""
+    learner: Learner = config.algorithm.make_learner(task, spec, seed=seed, device=device)
+    return learner
+
+
+def make_learner_loop(
+    config: ExperimentConfig, learner: Learner, replay: Replay, sink: WeightSink, clock: Callable[[], float]
+) -> LearnerLoop:
+    """The learner with its replay and its weight sink."""
+    return LearnerLoop(
+        learner,
+        replay,
+        sink,
+        batch_size=config.algorithm.batch_size,
+        publish_every_updates=config.learner.publish_every_updates,
+        clock=clock,
+    )
+
+
+def make_actor_loop(
+    config: ExperimentConfig,
+    task: Task,
+    index: int,
+    writer: Writer,
+    weights: WeightSource,
+    clock: Callable[[], float],
+) -> ActorLoop:
+    """Actor `index` of the run, with its share of the run's environments."""
+    environment, algorithm, count = config.environment, config.algorithm, config.actors.count
+    steps = VectorSteps(make_vector_env(environment, environment.num_envs))
+    return ActorLoop(
+        steps=steps,
+        policy=algorithm.make_policy(
+            task,
+            # Interleaved, so that every actor explores over the whole range.
+            env_indices=range(index, environment.num_envs * count, count),
+            total_envs=environment.num_envs * count,
+        ),
+        accumulator=NStepAccumulator(
+            environment.num_envs, algorithm.n_step, algorithm.gamma, reward_scale=algorithm.reward_scale
+        ),
+        writer=writer,
+        weights=weights,
+        moments=_moment_tracker(config, task),
+        records_per_insert=config.actors.records_per_insert,
+        total_actors=count,
+        clock=clock,
+    )
+
+
+def _moment_tracker(config: ExperimentConfig, task: Task) -> MomentTracker | None:
+    environment = config.environment
+    if not (environment.normalise_observations or environment.normalise_rewards):
+        return None
+    return MomentTracker(
+        environment.num_envs,
+        task.observation_shape if environment.normalise_observations else None,
+        config.algorithm.gamma if environment.normalise_rewards else None,
+    )
+
+
+def resolve_device(device: str) -> str:
+    """`auto` becomes `cuda` where torch finds a GPU, else `cpu`.
+
+    Raises:
+        ConfigError: the device does not exist here.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"learner.device: {device!r} cannot be used here ({reason}); try auto or cpu") from error
+    return device

@@ -1,0 +1,171 @@
+"""The command line: one function a command. torch and ray are imported only by the commands that need them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import distributed
+from distributed.arguments import Arguments, Grammar, parse
+from distributed.config_loading import SHIPPED, find_config, load, show
+from distributed.raw_config import Override
+from replay_server.errors import ConfigError, HeadraceError
+
+DEFAULT_CONFIG = "movie_pick_dqn"
+_TRAIN_MODULES = ("ray", "torch", "gymnasium", "safetensors", "tensorboard", "PIL")
+
+_HELP = """\
+headrace trains reinforcement learning policies with many actors, sharded replay and one learner.
+
+  headrace train [CONFIG] [--section.key VALUE ...]     train; without CONFIG a recommender on simulated users
+  headrace evaluate RUN_DIR                             how good the policy of a run is
+  headrace serve-replay CONFIG.yaml                     a stand-alone replay shard
+  headrace config show [CONFIG]                         the complete config, with the source of each value
+
+headrace COMMAND --help says more; --version prints the version; --debug adds tracebacks to errors.
+"""
+_TRAIN_HELP = """\
+headrace train [CONFIG] [--section.key VALUE ...] [--run-dir DIR] [--resume DIR] [--seeds N] [--debug]
+
+  CONFIG               a YAML file or the name of a shipped config; default: {default}
+                       shipped: {shipped}
+  --section.key VALUE  change one setting, for example --algorithm.learning-rate 3e-4 or --runtime serial
+  --run-dir DIR        where to write; default: a new directory under run.directory
+  --resume DIR         continue the run in DIR from its newest checkpoint
+  --seeds N            train N times with run.seed, run.seed + 1, ... and sum up
+"""
+_EVALUATE_HELP = """\
+headrace evaluate RUN_DIR [--episodes N] [--baselines] [--video FILE.gif] [--json] [--debug]
+
+  --episodes N      greedy episodes on fresh seeds; default: 100
+  --baselines       measure the environment's simple policies too
+  --video FILE.gif  write one episode as an animated picture
+  --json            print one JSON object
+"""
+_SERVE_HELP = """\
+headrace serve-replay CONFIG.yaml [--address HOST:PORT] [--debug]
+
+  CONFIG.yaml          the shard: address, spec, capacity, ...
+  --address HOST:PORT  serve there instead; port 0 takes any free one
+"""
+_CONFIG_HELP = """\
+headrace config show [CONFIG] [--section.key VALUE ...]
+
+  Prints the complete config as YAML; a comment at each value says where it comes from and what it means.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command; returns 0 done, 1 failed while running, 2 wrong usage or config. Errors are one line."""
+    debug = "--debug" in argv
+    try:
+        code = _run([token for token in argv if token != "--debug"])
+        sys.stdout.flush()
+        return code
+    except ConfigError as error:
+        return _fail(str(error), 2, debug)
+    except HeadraceError as error:
+        return _fail(str(error), 1, debug)
+    except KeyboardInterrupt:
+        return _fail("interrupted before an orderly stop", 1, debug)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ModuleNotFoundError as error:
+        remedy = "pip install 'headrace[train]'" if error.name in _TRAIN_MODULES else "install it"
+        return _fail(f"this command needs the module {error.name}, which is not installed; {remedy}", 2, debug)
+    except Exception as error:  # a mistake of ours or of a user's class; the user decides whether to look closer
+        hint = "" if debug else "; run again with --debug for the traceback"
+        return _fail(f"unexpected {type(error).__name__}: {error}{hint}", 1, debug)
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"headrace: error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _run(argv: Sequence[str]) -> int:
+    if not argv or argv[0] in ("--help", "-h", "help"):
+        print(_HELP, end="")
+        return 0
+    if argv[0] == "--version":
+        print(f"headrace {distributed.__version__}")
+        return 0
+    name, *rest = argv
+    if name not in _COMMANDS:
+        raise ConfigError(f"{name}: no such command; commands: {', '.join(_COMMANDS)} (see headrace --help)")
+    command, grammar, text = _COMMANDS[name]
+    if "--help" in rest or "-h" in rest:
+        shipped = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
+        print(text.format(default=DEFAULT_CONFIG, shipped=shipped), end="")
+        return 0
+    return command(parse(rest, grammar))
+
+
+def _train(arguments: Arguments) -> int:
+    from distributed.loading import load_experiment
+    from distributed.run_directory import RunDirectory
+    from distributed.train import train
+
+    resume, run_dir = arguments.path("resume"), arguments.path("run-dir")
+    if resume is None:
+        path = find_config(arguments.positionals[0] if arguments.positionals else DEFAULT_CONFIG)
+        name = path.stem
+    else:
+        extra = arguments.positionals + [
+            f"--{option}" for option in ("run-dir", "seeds") if option in arguments.options
+        ]
+        if extra:
+            raise ConfigError(f"--resume: contradicts {extra[0]}; a resumed run keeps its own config and directory")
+        path, name = RunDirectory.open(resume).config, resume.resolve().name
+    config = load_experiment(path, arguments.overrides).config
+    return train(config, name=name, run_dir=run_dir, resume=resume, seeds=arguments.count("seeds", 1))
+
+
+def _evaluate(arguments: Arguments) -> int:
+    from distributed.evaluate import evaluate_run
+
+    if not arguments.positionals:
+        raise ConfigError("evaluate: needs a run directory, as in headrace evaluate RUN_DIR")
+    return evaluate_run(
+        Path(arguments.positionals[0]),
+        episodes=arguments.count("episodes", 100),
+        baselines="baselines" in arguments.switches,
+        video=arguments.path("video"),
+        as_json="json" in arguments.switches,
+    )
+
+
+def _serve_replay(arguments: Arguments) -> int:
+    from replay_server.server import serve
+    from replay_server.shard_config import ShardConfig
+
+    if not arguments.positionals:
+        raise ConfigError("serve-replay: needs a shard's config, as in headrace serve-replay CONFIG.yaml")
+    address = arguments.options.get("address")
+    overrides = [] if address is None else [Override(("address",), address)]
+    serve(load(ShardConfig, Path(arguments.positionals[0]), overrides).config)
+    return 0
+
+
+def _config(arguments: Arguments) -> int:
+    from distributed.loading import load_experiment
+
+    if arguments.positionals[:1] != ["show"]:
+        raise ConfigError("config: needs `show`, as in headrace config show [CONFIG]")
+    path = find_config((arguments.positionals[1:] or [DEFAULT_CONFIG])[0])
+    print(show(load_experiment(path, arguments.overrides)), end="")
+    return 0
+
+
+_COMMANDS: dict[str, tuple[Callable[[Arguments], int], Grammar, str]] = {
+    "train": (_train, Grammar(("[CONFIG]",), ("run-dir", "resume", "seeds"), (), settings=True), _TRAIN_HELP),
+    "evaluate": (_evaluate, Grammar(("RUN_DIR",), ("episodes", "video"), ("baselines", "json")), _EVALUATE_HELP),
+    "serve-replay": (_serve_replay, Grammar(("CONFIG.yaml",), ("address",)), _SERVE_HELP),
+    "config": (_config, Grammar(("show", "[CONFIG]"), settings=True), _CONFIG_HELP),
+}

@@ -1,0 +1,111 @@
+"""The configuration of a whole experiment: one frozen struct a part."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from actors.environments import EnvironmentConfig
+from actors.evaluator import EvaluationConfig
+
+
+class ReplayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Replay: where transitions are kept."""
+
+    shards: Annotated[int, Meta(ge=1, description="Shards the run starts itself.")] = 1
+    addresses: Annotated[
+        tuple[str, ...], Meta(description="HOST:PORT of shards that run elsewhere; empty: the run starts its own.")
+    ] = ()
+    capacity: Annotated[int, Meta(ge=1, description="Records over all shards; the oldest are overwritten.")] = 200_000
+    priority_exponent: Annotated[
+        float, Meta(ge=0, le=1, description="Exponent alpha on priorities; 0 samples uniformly.")
+    ] = 0.6
+    min_size: Annotated[int, Meta(ge=1, description="Records over all shards before sampling begins.")] = 1_000
+    prefetch: Annotated[
+        int, Meta(ge=0, description="Batches the learner asks for ahead (runtime ray; serial never does).")
+    ] = 8
+
+    def __post_init__(self) -> None:
+        if self.min_size > self.capacity:
+            raise ValueError(f"min_size ({self.min_size}) is larger than capacity ({self.capacity})")
+        if self.addresses and self.shards not in (1, len(self.addresses)):
+            raise ValueError(f"shards ({self.shards}) contradicts the {len(self.addresses)} addresses")
+        if len(set(self.addresses)) != len(self.addresses):
+            raise ValueError("addresses names a shard twice")
+
+
+class ActorsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Rollout actors."""
+
+    count: Annotated[int, Meta(ge=1, description="Rollout actors, each with environment.num_envs environments.")] = 1
+    records_per_insert: Annotated[
+        int, Meta(ge=1, description="Records an actor collects before it sends them to a shard.")
+    ] = 64
+
+
+class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The learner's machine and pace."""
+
+    device: Annotated[str, Meta(description="auto (a GPU if there is one), cpu, cuda or cuda:N.")] = "auto"
+    samples_per_insert: Annotated[
+        float, Meta(gt=0, description="Records sampled per record inserted, kept by the shards' rate limiters.")
+    ] = 8.0
+    publish_every_updates: Annotated[int, Meta(ge=1, description="Updates between two published versions.")] = 50
+    threads: Annotated[int, Meta(ge=1, description="CPU threads of torch in the learner (runtime ray).")] = 1
+
+
+class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a run stops and what it writes."""
+
+    seed: Annotated[int, Meta(ge=0, description="Every random generator of the run derives from it.")] = 0
+    total_env_steps: Annotated[int, Meta(ge=1, description="Stop after so many environment transitions.")] = 100_000
+    max_seconds: Annotated[
+        Annotated[float, Meta(gt=0)] | None, Meta(description="Stop after so many seconds of training.")
+    ] = None
+    stop_at_return: Annotated[
+        float | None, Meta(description="Stop when a periodic evaluation's mean return reaches this.")
+    ] = None
+    checkpoint_every_env_steps: Annotated[
+        int, Meta(ge=0, description="Transitions between checkpoints; 0: only the final one.")
+    ] = 0
+    keep_checkpoints: Annotated[int, Meta(ge=1, description="Newest checkpoints kept.")] = 2
+    metrics_every_env_steps: Annotated[
+        int, Meta(ge=1, description="Transitions between rows of metrics.jsonl and TensorBoard.")
+    ] = 5_000
+    directory: Annotated[str, Meta(description="Where run directories are made.")] = "runs"
+
+
+class RayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The Ray cluster a run uses."""
+
+    address: Annotated[str, Meta(description="local starts a private Ray; auto or HOST:PORT joins a cluster.")] = (
+        "local"
+    )
+
+
+class ExperimentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A whole experiment; `algorithm` is the struct that `algorithm.type` names."""
+
+    runtime: Annotated[
+        Literal["ray", "serial"], Meta(description="ray: processes; serial: one thread, bit for bit repeatable.")
+    ] = "ray"
+    environment: EnvironmentConfig
+    algorithm: Any
+    replay: ReplayConfig = ReplayConfig()
+    actors: ActorsConfig = ActorsConfig()
+    learner: LearnerConfig = LearnerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    run: RunConfig = RunConfig()
+    ray: RayConfig = RayConfig()
+
+    def __post_init__(self) -> None:
+        if self.environment.normalise_rewards and self.algorithm.reward_scale != 1.0:
+            raise ValueError("algorithm.reward_scale must be 1 when environment.normalise_rewards is on")
+        if self.runtime == "serial" and self.replay.addresses:
+            raise ValueError("runtime serial keeps its replay in the process: drop replay.addresses or use runtime ray")
+        if self.runtime == "serial" and self.learner.device != "auto" and self.learner.device != "cpu":
+            raise ValueError("runtime serial is repeatable on the CPU only: drop learner.device or use runtime ray")
+        if self.run.stop_at_return is not None and self.evaluation.every_env_steps == 0:
+            raise ValueError("run.stop_at_return needs periodic evaluations: set evaluation.every_env_steps")

@@ -1,0 +1,257 @@
+"""The driver of a run: counts, schedules evaluations and checkpoints, decides when to stop, writes what is left."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actors.evaluator import EvaluationResult
+from actors.normalisation import RunMoments
+from actors.seeds import SeedFamily, derive
+from distributed.config import ExperimentConfig
+from distributed.metrics import MetricsWriter
+from distributed.progress import LiveView
+from distributed.run_directory import RunDirectory, read_manifest
+from distributed.runtime import Evaluation, Origin, Runtime
+from distributed.stop_signal import StopSignal
+from distributed.tally import Tally, bound_by
+from learners.checkpoint import load_snapshot, save_snapshot
+from learners.weights import WeightSnapshot
+
+BEST_FILE = "best.safetensors"
+POLICY_FILE = "policy.safetensors"
+
+
+@dataclass(frozen=True)
+class Best:
+    """The policy with the highest periodic evaluation so far; the later one of equals."""
+
+    mean: float
+    env_steps: int
+    snapshot: WeightSnapshot
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The two clocks of a run: monotonic seconds, and seconds since the epoch for TensorBoard."""
+
+    monotonic: Callable[[], float]
+    wall: Callable[[], float]
+
+
+class Driver:
+    """Drives a runtime from start, or from a checkpoint, to the end of the run."""
+
+    def __init__(
+        self, config: ExperimentConfig, runtime: Runtime, run: RunDirectory, view: LiveView, clock: Clock
+    ) -> None:
+        self._config = config
+        self._runtime = runtime
+        self._run = run
+        self._view = view
+        self._clock = clock
+        self._best: Best | None = None
+        self._newest: WeightSnapshot | None = None
+        self._earlier_seconds = 0.0
+        self._barriers = 0
+        self._earlier_restarts = 0
+        self._earlier_lost = 0
+        self._row: dict[str, Any] = {}
+        self._evaluation: dict[str, float] | None = None
+        self._moments = RunMoments()
+
+    def train(self, stop: StopSignal, checkpoint: Path | None) -> dict[str, Any]:
+        """Run until a stop condition holds; returns the content of `result.json`, which it also writes."""
+        begin = self._clock.monotonic()
+        self._view.say("starting processes" if self._config.runtime == "ray" else "starting")
+        keep_rows = self._start(checkpoint)
+        self._writer = MetricsWriter(self._run.metrics, self._run.tensorboard, keep_rows)
+        self._began = self._clock.monotonic()
+        start_up_seconds = self._began - begin
+        try:
+            reason, scheduled = self._loop(stop)
+            seconds = self._seconds()
+            self._view.say("writing the final checkpoint")
+            self._checkpoint(scheduled=scheduled)
+            evaluation = None if reason == "interrupt" else self._evaluate_best()
+            result = self._result(reason, seconds, start_up_seconds, evaluation)
+        finally:
+            self._writer.close()
+            self._runtime.stop()
+        self._run.write_result(result)
+        return result
+
+    @property
+    def best_snapshot(self) -> WeightSnapshot:
+        """The policy the run ends with: the best by periodic evaluation, or the newest when there was none."""
+        assert self._newest is not None
+        return self._best.snapshot if self._best is not None else self._newest
+
+    def _start(self, checkpoint: Path | None) -> int:
+        count = self._config.actors.count
+        if checkpoint is None:
+            self._tally = Tally([0] * count)
+            self._runtime.start(Origin(None, None, (0,) * count, (0,) * count, 0))
+            return 0
+        manifest = read_manifest(checkpoint)
+        self._run.discard_after(checkpoint)
+        steps = _share(sum(manifest["actor_env_steps"]), count, manifest["actor_env_steps"])
+        self._tally = Tally(steps, manifest["totals"], manifest["seconds"])
+        self._barriers = manifest["barriers"]
+        self._earlier_seconds = manifest["seconds"]
+        self._earlier_restarts, self._earlier_lost = manifest["restarts"], manifest["lost_transitions"]
+        self._moments = RunMoments.from_state(manifest["moments"])
+        self._evaluation = manifest["evaluation"]
+        self._newest = load_snapshot(checkpoint / POLICY_FILE, manifest["policy_version"])
+        if (best := manifest["best"]) is not None:
+            snapshot = load_snapshot(checkpoint / BEST_FILE, best["version"])
+            self._best = Best(best["mean"], best["env_steps"], snapshot)
+        epoch = max(manifest["writer_epochs"]) + 1
+        self._runtime.start(Origin(checkpoint, self._newest, tuple(steps), (epoch,) * count, self._barriers))
+        rows: int = manifest["metrics_rows"]
+        return rows
+
+    def _loop(self, stop: StopSignal) -> tuple[str, bool]:
+        """Returns why the run stops, and whether a checkpoint was due at that very moment."""
+        run, evaluation = self._config.run, self._config.evaluation
+        while True:
+            before = self._tally.env_steps
+            progress = self._runtime.advance()
+            self._tally.add(progress)
+            self._merge_moments([report.moments for report in progress.actors.values()])
+            if self._crossed(before, evaluation.every_env_steps):
+                self._runtime.request_evaluation(self._tally.env_steps)
+            for finished in self._runtime.finished_evaluations():
+                self._judge(finished)
+            due = self._crossed(before, run.checkpoint_every_env_steps)
+            if reason := self._stop_reason(stop):
+                return reason, due
+            if due:
+                self._checkpoint(scheduled=True)
+            elif self._crossed(before, run.metrics_every_env_steps):
+                self._write_row()
+            self._view.update(self._tally, self._row, self._seconds())
+
+    def _stop_reason(self, stop: StopSignal) -> str | None:
+        run = self._config.run
+        if stop.requested:
+            return "interrupt"
+        if self._tally.env_steps >= run.total_env_steps:
+            return "total_env_steps"
+        if run.max_seconds is not None and self._seconds() >= run.max_seconds:
+            return "max_seconds"
+        if run.stop_at_return is not None and self._best is not None and self._best.mean >= run.stop_at_return:
+            return "stop_at_return"
+        return None
+
+    def _seconds(self) -> float:
+        return self._earlier_seconds + self._clock.monotonic() - self._began
+
+    def _crossed(self, before: int, every: int) -> bool:
+        return every > 0 and self._tally.env_steps // every > before // every
+
+    def _merge_moments(self, deltas: list[Any]) -> None:
+        deltas = [delta for delta in deltas if delta]
+        if deltas:
+            for delta in deltas:
+                self._moments.merge(delta)
+            self._runtime.set_moments(self._moments.summary())
+
+    def _judge(self, finished: Evaluation) -> None:
+        mean = finished.result.mean
+        self._view.evaluated(finished)
+        self._evaluation = {"env_steps": finished.env_steps, "mean": mean, "sem": finished.result.sem}
+        if self._best is None or mean >= self._best.mean:
+            self._best = Best(mean, finished.env_steps, finished.snapshot)
+
+    def _write_row(self) -> None:
+        row = self._tally.row(self._seconds())
+        stats = self._runtime.replay_stats()
+        row["replay"] = {"size": stats.size, "inserted": stats.inserted, "sampled": stats.sampled}
+        row["evaluation"] = self._evaluation
+        row["restarts"] = self._earlier_restarts + self._runtime.casualties().restarts
+        row["time"]["bound_by"] = bound_by(row)
+        self._writer.write(row, self._clock.wall())
+        self._row = row
+
+    def _checkpoint(self, *, scheduled: bool) -> None:
+        self._barriers += 1
+        directory = self._run.new_checkpoint(self._tally.env_steps)
+        saved = self._runtime.checkpoint(directory, self._barriers)
+        self._newest = saved.snapshot
+        self._tally.add(saved.progress)
+        self._write_row()  # nothing is left over in sums, so that a resumed run's next row is the same
+        save_snapshot(self._newest, directory / POLICY_FILE)
+        if self._best is not None:
+            save_snapshot(self._best.snapshot, directory / BEST_FILE)
+        files = {str(p.relative_to(directory)): p.stat().st_size for p in sorted(directory.rglob("*")) if p.is_file()}
+        self._run.complete_checkpoint(directory, self._manifest(scheduled, files), self._config.run.keep_checkpoints)
+
+    def _manifest(self, scheduled: bool, files: dict[str, int]) -> dict[str, Any]:
+        casualties = self._runtime.casualties()
+        best, newest = self._best, self._newest
+        assert newest is not None
+        return {
+            "format": 1,
+            "scheduled": scheduled,
+            "env_steps": self._tally.env_steps,
+            "actor_env_steps": self._tally.actor_env_steps,
+            "writer_epochs": list(casualties.writer_epochs),
+            "barriers": self._barriers,
+            "seconds": self._seconds(),
+            "metrics_rows": self._writer.rows,
+            "totals": self._tally.state(),
+            "moments": self._moments.state(),
+            "policy_version": newest.version,
+            "evaluation": self._evaluation,
+            "best": best and {"mean": best.mean, "env_steps": best.env_steps, "version": best.snapshot.version},
+            "restarts": self._earlier_restarts + casualties.restarts,
+            "lost_transitions": self._earlier_lost + casualties.lost_transitions,
+            "files": files,
+        }
+
+    def _evaluate_best(self) -> EvaluationResult:
+        episodes = self._config.evaluation.final_episodes
+        self._view.say(f"final evaluation: {episodes} fresh episodes")
+        seed = derive(self._config.run.seed, family=SeedFamily.FINAL)
+        return self._runtime.evaluate(self.best_snapshot, episodes, seed)
+
+    def _result(
+        self, reason: str, seconds: float, start_up_seconds: float, evaluation: EvaluationResult | None
+    ) -> dict[str, Any]:
+        tally, casualties, stats = self._tally, self._runtime.casualties(), self._runtime.replay_stats()
+        total, count, maximum = tally.staleness
+        best = self._best
+        return {
+            "stopped_by": reason,
+            "seed": self._config.run.seed,
+            "env_steps": tally.env_steps,
+            "updates": tally.updates,
+            "wall_seconds": seconds,
+            "start_up_seconds": start_up_seconds,
+            "env_steps_per_second": tally.env_steps / max(seconds, 1e-9),
+            "updates_per_second": tally.updates / max(seconds, 1e-9),
+            "evaluation": evaluation
+            and {"mean": _finite(evaluation.mean), "sem": _finite(evaluation.sem), "episodes": evaluation.episodes},
+            "best_periodic_evaluation": best and {"mean": best.mean, "env_steps": best.env_steps},
+            "weights_version": tally.weights_version,
+            "staleness": {"mean": total / count if count else None, "max": maximum if count else None},
+            "restarts": self._earlier_restarts + casualties.restarts,
+            "lost_transitions": self._earlier_lost + casualties.lost_transitions,
+            "fenced_transitions": sum(shard.fenced for shard in stats.shards),
+            "replay_size": stats.size,
+        }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _share(total: int, count: int, before: list[int]) -> list[int]:
+    """Each actor's own count, or an even split when the number of actors changed."""
+    if len(before) == count:
+        return list(before)
+    return [total // count + (index < total % count) for index in range(count)]

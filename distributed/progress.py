@@ -1,0 +1,100 @@
+"""What a person sees while a run goes on: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from distributed.runtime import Evaluation
+from distributed.tally import Tally
+
+_REFRESH_SECONDS = 0.25
+_LINE_SECONDS = 5.0
+
+
+class LiveView:
+    """Shows a run's progress; a context manager.
+
+    Args:
+        title: the run's name.
+        total_env_steps: transitions the run is to make.
+        max_seconds: seconds the run may take, or None.
+        clock: monotonic seconds.
+        console: where to print; standard error by default.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total_env_steps: int,
+        max_seconds: float | None,
+        clock: Callable[[], float],
+        console: Console | None = None,
+    ) -> None:
+        self._title = title
+        self._total = total_env_steps
+        self._max_seconds = max_seconds
+        self._clock = clock
+        self._console = console if console is not None else Console(stderr=True, highlight=False)
+        self._live: Live | None = None
+        self._next = 0.0
+        self._evaluation = "-"
+
+    def __enter__(self) -> LiveView:
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, auto_refresh=False, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """Print one line above the live table."""
+        self._console.print(f"{self._title}: {text}", markup=False, soft_wrap=True)
+
+    def evaluated(self, finished: Evaluation) -> None:
+        """Remember the newest evaluation."""
+        self._evaluation = f"{finished.result.mean:.1f} (at {finished.env_steps:,})"
+
+    def update(self, tally: Tally, row: dict[str, Any], seconds: float) -> None:
+        """Show the newest numbers, as often as a person can read them."""
+        now = self._clock()
+        if now < self._next:
+            return
+        self._next = now + (_REFRESH_SECONDS if self._live is not None else _LINE_SECONDS)
+        cells = self._cells(tally, row, seconds)
+        if self._live is not None:
+            self._live.update(_table(self._title, cells), refresh=True)
+        else:
+            self.say("  ".join(f"{name} {value}" for name, value in cells))
+
+    def _cells(self, tally: Tally, row: dict[str, Any], seconds: float) -> list[tuple[str, str]]:
+        limit = f" of {self._max_seconds:.0f}" if self._max_seconds else ""
+        cells = [("env steps", f"{tally.env_steps:,} of {self._total:,}"), ("seconds", f"{seconds:.0f}{limit}")]
+        if row:
+            time = row["time"]
+            cells += [
+                ("env steps/s", f"{time['env_steps_per_second']:,.0f}"),
+                ("updates/s", f"{time['updates_per_second']:,.0f}"),
+                ("replay", f"{row['replay']['size']:,}"),
+                ("staleness", "-" if row["staleness"] is None else f"{row['staleness']:.1f} versions"),
+                ("train return", "-" if tally.recent_return is None else f"{tally.recent_return:.1f}"),
+                ("evaluation", self._evaluation),
+                ("bound by", time["bound_by"]),
+            ]
+            if row["restarts"]:
+                cells.append(("restarts", str(row["restarts"])))
+        return cells
+
+
+def _table(title: str, cells: list[tuple[str, str]]) -> Table:
+    table = Table(title=title, show_header=False, title_justify="left")
+    for name, value in cells:
+        table.add_row(name, value)
+    return table

@@ -1,0 +1,195 @@
+"""The system as processes under Ray."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+import yaml
+from numpy.typing import NDArray
+
+from actors.evaluator import EvaluationResult
+from actors.seeds import derive
+from distributed.build import make_spec, make_task, resolve_device, shard_capacity, shard_limiter
+from distributed.config import ExperimentConfig
+from distributed.ray_session import get, start_ray
+from distributed.ray_weights import RayWeightSink, RayWeightSource, WeightStore
+from distributed.ray_workers import EvaluatorWorker, LearnerWorker, RolloutWorker, ShardHost
+from distributed.run_directory import RunDirectory
+from distributed.runtime import Casualties, Evaluation, Origin, Progress, Saved
+from distributed.supervisor import RolloutSupervisor
+from learners.loop import LearnerReport
+from learners.weights import WeightSnapshot
+from replay_server import connect
+from replay_server.errors import WorkerDied
+from replay_server.replay import Replay, ReplayStats
+
+_SLICE_SECONDS = 0.2
+_START_SECONDS = 120.0  # Ray workers importing torch on a loaded machine
+_HANG_SECONDS = 60.0
+_EVALUATION_SECONDS = 600.0
+_STOP_SECONDS = 3.0
+
+
+class RayRuntime:
+    """Rollout actors, learner, evaluator and weight store as Ray actors; shards as child processes of thin ones."""
+
+    def __init__(self, config: ExperimentConfig, run: RunDirectory) -> None:
+        self._config = config
+        self._run = run
+        self._task = make_task(config)
+        self._spec = make_spec(config, self._task)
+        self._hosts: list[Any] = []
+        self._replay: Replay | None = None
+        self._rollouts: RolloutSupervisor | None = None
+        self._evaluator: Any = None
+        self._evaluating: tuple[int, Any] | None = None
+        self._evaluator_restarts = 0
+        self._owns_ray = False
+        self._workers: list[Any] = []
+
+    def start(self, origin: Origin) -> None:
+        """Start or join Ray, then everything of the run; returns when all are ready to work."""
+        config = self._config
+        self._owns_ray = start_ray(config)
+        addresses = config.replay.addresses or self._start_shards(origin)
+        self._replay = connect(addresses, spec=self._spec, prefetch=0)
+        store = self._worker(WeightStore, num_cpus=0)
+        self._source = RayWeightSource(store)
+        gpus = 1 if resolve_device(config.learner.device).startswith("cuda") else 0
+        self._learner = self._worker(LearnerWorker, num_cpus=1, num_gpus=gpus)
+        ready = self._learner.begin.remote(
+            config, addresses, RayWeightSink(store), origin.checkpoint, origin.snapshot
+        )
+        self._rollouts = RolloutSupervisor(config, addresses, self._source, origin, self._run.logs, time.monotonic)
+        self._rollouts.start()
+        self._start_evaluator()
+        get(ready, _START_SECONDS, "the learner")
+        self._rollouts.wait_ready(_START_SECONDS)
+        self._learning = self._learner.run.remote(_SLICE_SECONDS)
+        self._learning_since = time.monotonic()
+
+    def advance(self) -> Progress:
+        """Wait for the next report of anyone, and give everyone who reported more to do."""
+        assert self._rollouts is not None
+        pending = [self._learning, *self._rollouts.pending()]
+        ray.wait(pending, timeout=_SLICE_SECONDS)
+        return Progress(self._rollouts.collect(_SLICE_SECONDS), self._collect_learner())
+
+    def request_evaluation(self, env_steps: int) -> None:
+        """Start an evaluation of the newest policy, unless one is under way."""
+        if self._evaluating is None:
+            self._evaluating = (env_steps, self._evaluator.evaluate_newest.remote())
+
+    def finished_evaluations(self) -> tuple[Evaluation, ...]:
+        """The evaluation that finished since the last call, if one did."""
+        if self._evaluating is None:
+            return ()
+        env_steps, call = self._evaluating
+        if not ray.wait([call], timeout=0)[0]:
+            return ()
+        self._evaluating = None
+        try:
+            snapshot, result = get(call, _HANG_SECONDS, "the evaluator")
+        except WorkerDied:
+            self._evaluator_restarts += 1
+            self._start_evaluator()
+            return ()
+        return (Evaluation(env_steps, snapshot, result),)
+
+    def set_moments(self, moments: Mapping[str, NDArray[Any]]) -> None:
+        """Hand merged moments to the learner."""
+        self._learner.set_moments.remote(dict(moments))
+
+    def checkpoint(self, directory: Path, barriers: int) -> Saved:
+        """The learner publishes and writes itself and the shards; actors go on."""
+        call = self._learner.save.remote(directory, not self._config.replay.addresses)
+        snapshot, report = get(call, _EVALUATION_SECONDS, "the learner")
+        return Saved(snapshot, Progress({}, report))
+
+    def evaluate(self, snapshot: WeightSnapshot, episodes: int, seed: int) -> EvaluationResult:
+        """Greedy episodes of one policy, by the evaluator."""
+        call = self._evaluator.evaluate.remote(snapshot, episodes, seed)
+        result: EvaluationResult = get(call, _EVALUATION_SECONDS, "the evaluator")
+        return result
+
+    def replay_stats(self) -> ReplayStats:
+        """Counters of the replay."""
+        assert self._replay is not None
+        return self._replay.stats()
+
+    def casualties(self) -> Casualties:
+        """What the supervisor counted, and the evaluator's restarts."""
+        assert self._rollouts is not None
+        counted = self._rollouts.casualties()
+        return Casualties(
+            counted.restarts + self._evaluator_restarts, counted.lost_transitions, counted.writer_epochs
+        )
+
+    def stop(self) -> None:
+        """End shards and actors, and Ray itself when this run started it."""
+        if self._replay is not None:
+            self._replay.close()
+        stops = [host.stop.remote(_STOP_SECONDS) for host in self._hosts]
+        if stops:
+            ray.wait(stops, num_returns=len(stops), timeout=2 * _STOP_SECONDS)
+        if self._rollouts is not None:
+            self._rollouts.stop()
+        for worker in self._workers:
+            ray.kill(worker)
+        self._hosts, self._workers, self._rollouts, self._replay = [], [], None, None
+        if self._owns_ray:
+            ray.shutdown()
+            self._owns_ray = False
+
+    def _worker(self, cls: type, **resources: float) -> Any:
+        worker: Any = ray.remote(cls).options(**resources).remote()
+        self._workers.append(worker)
+        return worker
+
+    def _start_shards(self, origin: Origin) -> tuple[str, ...]:
+        calls = []
+        for index in range(self._config.replay.shards):
+            self._hosts.append(self._worker(ShardHost, num_cpus=0))
+            config_file = self._run.logs / f"shard-{index}.yaml"
+            config_file.write_text(yaml.safe_dump(self._shard_config(index, origin), sort_keys=False))
+            calls.append(self._hosts[index].begin.remote(config_file, self._run.logs / f"shard-{index}.log"))
+        return tuple(get(call, _START_SECONDS, f"replay shard {index}") for index, call in enumerate(calls))
+
+    def _shard_config(self, index: int, origin: Origin) -> dict[str, Any]:
+        config, limiter = self._config, shard_limiter(self._config)
+        restore = None if origin.checkpoint is None else str(origin.checkpoint / f"replay-{index}.h5")
+        return {
+            "address": "127.0.0.1:0",
+            "spec": json.loads(self._spec.to_json()),
+            "capacity": shard_capacity(config),
+            "priority_exponent": config.replay.priority_exponent,
+            "rate_limiter": {
+                "min_size": limiter.min_size,
+                "samples_per_insert": limiter.samples_per_insert,
+                "error_buffer": limiter.error_buffer,
+            },
+            "seed": derive(config.run.seed, "shard", index, origin.barriers),
+            "shard_index": index,
+            "directory": str(self._run.checkpoints),
+            "restore_from": restore,
+            "exit_with_parent": True,
+        }
+
+    def _start_evaluator(self) -> None:
+        self._evaluator = self._worker(EvaluatorWorker, num_cpus=0)
+        self._evaluator.begin.remote(self._config, self._source)
+
+    def _collect_learner(self) -> LearnerReport | None:
+        if not ray.wait([self._learning], timeout=0)[0]:
+            if time.monotonic() - self._learning_since > _HANG_SECONDS:
+                raise WorkerDied(f"the learner did not report for {_HANG_SECONDS:.0f} s; continue with --resume")
+            return None
+        report: LearnerReport = get(self._learning, _HANG_SECONDS, "the learner")
+        self._learning = self._learner.run.remote(_SLICE_SECONDS)
+        self._learning_since = time.monotonic()
+        return report

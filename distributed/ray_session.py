@@ -1,0 +1,65 @@
+"""Starting or joining Ray, and waiting for its answers with a deadline and typed errors."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+import headrace
+from distributed.config import ExperimentConfig
+from replay_server.errors import ConfigError, HeadraceError, WorkerDied
+
+
+def start_ray(config: ExperimentConfig) -> bool:
+    """Start a private Ray or join the cluster at `ray.address`; a Ray of this process is used as it is.
+
+    Returns:
+        Whether it was started or joined here, and so is to be left here.
+
+    Raises:
+        ConfigError: nothing answers at `ray.address`.
+    """
+    if ray.is_initialized():
+        return False
+    local = config.ray.address == "local"
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # keep Ray's advice off the screen
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    # Processes of one machine share its processors as the kernel sees fit: a laptop may run more actors than cores.
+    processors = max(os.cpu_count() or 1, config.actors.count + 1) if local else None
+    try:
+        ray.init(
+            address=config.ray.address,
+            include_dashboard=False if local else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": {"PYTHONPATH": headrace.python_path()}},
+            num_cpus=processors,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"ray.address: cannot use {config.ray.address!r} ({reason}); try local") from error
+    return True
+
+
+def get(call: Any, seconds: float, who: str) -> Any:
+    """The answer of an actor's method.
+
+    Raises:
+        WorkerDied: the process has ended or did not answer in time, or failed in an unforeseen way.
+        HeadraceError: what the method raised.
+    """
+    try:
+        return ray.get(call, timeout=seconds)
+    except RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, HeadraceError):
+            raise cause from error
+        raise WorkerDied(f"{who} failed: {type(cause).__name__}: {cause}") from error
+    except GetTimeoutError as error:
+        raise WorkerDied(f"{who} did not answer within {seconds:.0f} s") from error
+    except RayActorError as error:
+        raise WorkerDied(f"{who} has died") from error

@@ -1,0 +1,169 @@
+"""What runs inside Ray's processes: thin shells around the same objects the serial runtime uses.
+
+Every worker is driven by short calls from the driver (`run(seconds)` works for so long and reports), so that between
+two calls a worker can be told anything, and a call that does not come back in time means a worker that hangs. Workers
+build their parts in `begin`, not in the constructor: Ray hands back errors of a method with their type.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from actors.evaluator import EvaluationResult, evaluate
+from actors.loop import ActorReport
+from actors.seeds import SeedFamily, derive
+from distributed.build import make_actor_loop, make_learner, make_learner_loop, make_spec, make_task, resolve_device
+from distributed.config import ExperimentConfig
+from distributed.ray_weights import RayWeightSink, RayWeightSource
+from learners.checkpoint import load_learner, save_learner
+from learners.loop import LearnerReport
+from learners.weights import WeightSnapshot
+from replay_server import connect
+from replay_server.errors import WorkerDied
+
+_TURN_SECONDS = 0.1  # longest wait of one turn; `run` overstays its time by this much at most
+
+
+class RolloutWorker:
+    """One rollout actor."""
+
+    def begin(
+        self,
+        config: ExperimentConfig,
+        index: int,
+        epoch: int,
+        env_steps: int,
+        addresses: tuple[str, ...],
+        weights: RayWeightSource,
+    ) -> None:
+        """Build everything and reset the environments; `env_steps` transitions were made before."""
+        torch.set_num_threads(1)
+        task = make_task(config)
+        replay = connect(addresses, spec=make_spec(config, task), prefetch=0)
+        writer = replay.writer(writer_id=index, epoch=epoch, shard=index % len(addresses))
+        self._loop = make_actor_loop(config, task, index, writer, weights, time.monotonic)
+        self._loop.begin(derive(config.run.seed, "actor", index, epoch), env_steps)
+
+    def run(self, seconds: float) -> ActorReport:
+        """Act for a while."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self._loop.step(_TURN_SECONDS)
+        return self._loop.report()
+
+
+class LearnerWorker:
+    """The learner."""
+
+    def begin(
+        self,
+        config: ExperimentConfig,
+        addresses: tuple[str, ...],
+        sink: RayWeightSink,
+        checkpoint: Path | None,
+        snapshot: WeightSnapshot | None,
+    ) -> None:
+        """Build everything, continue from a checkpoint if there is one, and publish the first policy."""
+        torch.set_num_threads(config.learner.threads)
+        task = make_task(config)
+        spec = make_spec(config, task)
+        self._replay = connect(addresses, spec=spec, prefetch=config.replay.prefetch)
+        self._learner = make_learner(
+            config, task, spec, seed=derive(config.run.seed, "learner"), device=resolve_device(config.learner.device)
+        )
+        self._loop = make_learner_loop(config, self._learner, self._replay, sink, time.monotonic)
+        if checkpoint is not None:
+            load_learner(self._learner, checkpoint)
+        if snapshot is not None:
+            sink.publish(snapshot)
+        else:
+            self._loop.publish()
+
+    def run(self, seconds: float) -> LearnerReport:
+        """Learn for a while."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self._loop.step(_TURN_SECONDS)
+        return self._loop.report()
+
+    def set_moments(self, moments: Mapping[str, NDArray[Any]]) -> None:
+        """Use new observation and return moments."""
+        self._learner.set_moments(moments)
+
+    def save(self, directory: Path, with_replay: bool) -> tuple[WeightSnapshot, LearnerReport]:
+        """Publish, and write the learner and (unless they run elsewhere) the shards into a directory."""
+        self._replay.flush()
+        snapshot = self._loop.publish()
+        save_learner(self._learner, directory)
+        if with_replay:
+            self._replay.save(str(directory))
+        return snapshot, self._loop.report()
+
+
+class EvaluatorWorker:
+    """Greedy episodes on published policies."""
+
+    def begin(self, config: ExperimentConfig, weights: RayWeightSource) -> None:
+        """Build the policy."""
+        torch.set_num_threads(1)
+        self._config = config
+        self._weights = weights
+        self._policy = config.algorithm.make_policy(make_task(config), env_indices=range(1), total_envs=1)
+
+    def evaluate(self, snapshot: WeightSnapshot, episodes: int, seed: int) -> EvaluationResult:
+        """Evaluate one policy."""
+        self._policy.load(snapshot)
+        return evaluate(self._policy, self._config.environment, episodes, seed)
+
+    def evaluate_newest(self) -> tuple[WeightSnapshot, EvaluationResult]:
+        """Evaluate the newest published policy on the seeds that checkpoints are selected by."""
+        snapshot = self._weights.newest()
+        seed = derive(self._config.run.seed, family=SeedFamily.SELECTION)
+        return snapshot, self.evaluate(snapshot, self._config.evaluation.episodes, seed)
+
+
+class ShardHost:
+    """Starts `headrace serve-replay` as a child process and ends it with itself.
+
+    The shard is no Ray worker, so that Ray's memory monitor does not choose it when memory is short.
+    """
+
+    def begin(self, config_file: Path, log_file: Path) -> str:
+        """Start the shard; returns its HOST:PORT once it serves.
+
+        Raises:
+            WorkerDied: it ended before it served.
+        """
+        with log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "headrace", "serve-replay", str(config_file)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C in the terminal is the driver's to handle
+            )
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            text = line.decode(errors="replace")
+            if text.startswith("serving replay at "):
+                return text.removeprefix("serving replay at ").split()[0]
+        reason = (log_file.read_text(errors="replace").strip().splitlines() or ["no message"])[-1]
+        raise WorkerDied(f"a replay shard did not start: {reason} (log: {log_file})")
+
+    def stop(self, timeout_s: float) -> None:
+        """Drain and end the shard, by force after `timeout_s` seconds."""
+        self._process.terminate()
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()

@@ -1,0 +1,111 @@
+"""The contract between the driver of a run and what carries it out: one thread, or processes under Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from actors.evaluator import EvaluationResult
+from actors.loop import ActorReport
+from learners.loop import LearnerReport
+from learners.weights import WeightSnapshot
+from replay_server.replay import ReplayStats
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a run starts: at nothing, or at a checkpoint.
+
+    Attributes:
+        checkpoint: directory to restore learner and replay from, or None.
+        snapshot: the policy published last before the checkpoint, or None.
+        actor_env_steps: transitions each actor made before.
+        writer_epochs: the epoch each actor's writer opens with; larger than any it used before.
+        barriers: checkpoints made so far; environments are seeded by it.
+    """
+
+    checkpoint: Path | None
+    snapshot: WeightSnapshot | None
+    actor_env_steps: tuple[int, ...]
+    writer_epochs: tuple[int, ...]
+    barriers: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A finished periodic evaluation of one published policy."""
+
+    env_steps: int
+    snapshot: WeightSnapshot
+    result: EvaluationResult
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What happened in one `advance`: reports by actor index, and the learner's report if there is a new one."""
+
+    actors: Mapping[int, ActorReport]
+    learner: LearnerReport | None
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A written checkpoint: the policy published with it, and what happened while the parts were brought to rest."""
+
+    snapshot: WeightSnapshot
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Casualties:
+    """Actor restarts, the epoch of each actor's writer, and transitions that did not reach the replay for sure."""
+
+    restarts: int
+    lost_transitions: int
+    writer_epochs: tuple[int, ...]
+
+
+class Runtime(Protocol):
+    """Carries a run out. The loop it lives in::
+
+    runtime.start(origin)
+    while not stop:
+        progress = runtime.advance()
+    runtime.stop()
+    """
+
+    def start(self, origin: Origin) -> None: ...
+
+    def advance(self) -> Progress:
+        """Work for a short while (well under a second) and report."""
+
+    def request_evaluation(self, env_steps: int) -> None:
+        """Evaluate the newest published policy; passed over while an earlier evaluation is still under way."""
+
+    def finished_evaluations(self) -> tuple[Evaluation, ...]:
+        """Requested evaluations that finished since the last call."""
+
+    def set_moments(self, moments: Mapping[str, NDArray[Any]]) -> None:
+        """Hand the run's merged observation and return moments to the learner."""
+
+    def checkpoint(self, directory: Path, barriers: int) -> Saved:
+        """Publish the weights, write learner and replay.
+
+        Args:
+            directory: an empty directory inside the run directory.
+            barriers: checkpoints made so far, this one included.
+        """
+
+    def evaluate(self, snapshot: WeightSnapshot, episodes: int, seed: int) -> EvaluationResult:
+        """Greedy episodes of one policy, waited for."""
+
+    def replay_stats(self) -> ReplayStats: ...
+
+    def casualties(self) -> Casualties: ...
+
+    def stop(self) -> None:
+        """End everything the runtime started; safe to call twice."""

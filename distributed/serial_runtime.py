@@ -1,0 +1,158 @@
+"""The whole system in one thread, bit for bit repeatable, also across stop and resume."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from actors.evaluator import EvaluationResult, evaluate
+from actors.loop import ActorLoop
+from actors.seeds import SeedFamily, derive
+from distributed.build import (
+    make_actor_loop,
+    make_learner,
+    make_learner_loop,
+    make_spec,
+    make_task,
+    shard_capacity,
+    shard_limiter,
+)
+from distributed.config import ExperimentConfig
+from distributed.runtime import Casualties, Evaluation, Origin, Progress, Saved
+from learners.checkpoint import load_learner, save_learner, write_json
+from learners.weights import WeightSlot, WeightSnapshot
+from replay_server.client import ReplayClient
+from replay_server.replay import ReplayStats
+from replay_server.shard import Shard
+from replay_server.specs import RecordSpec
+from replay_server.table import Table
+
+_ROUNDS = 4  # turns of every actor in one `advance`
+
+
+class SerialRuntime:
+    """Actors, shards, learner and evaluator as plain objects, in a fixed order, without waiting.
+
+    Every checkpoint is a barrier in every run: open windows are flushed as truncated, weights are published, and the
+    environments start again from a seed made of (actor, number of checkpoints). So a resumed run needs no state of
+    any simulator, which some (Box2D) cannot give.
+    """
+
+    def __init__(self, config: ExperimentConfig) -> None:
+        self._config = config
+        self._task = make_task(config)
+        self._slot = WeightSlot()
+        self._evaluations: list[Evaluation] = []
+
+    def start(self, origin: Origin) -> None:
+        """Build everything; torch runs on one thread from here on, so that sums are added in one order."""
+        torch.set_num_threads(1)
+        config = self._config
+        self._epochs = origin.writer_epochs
+        spec = make_spec(config, self._task)
+        shards = [self._make_shard(spec, index, origin.checkpoint) for index in range(config.replay.shards)]
+        self._replay = ReplayClient.in_process(shards, seed=derive(config.run.seed, "sampler"))
+        self._learner = make_learner(
+            config, self._task, spec, seed=derive(config.run.seed, "learner"), device="cpu"
+        )
+        self._learner_loop = make_learner_loop(config, self._learner, self._replay, self._slot, time.monotonic)
+        if origin.checkpoint is not None:
+            load_learner(self._learner, origin.checkpoint)
+            self._replay.load_state(origin.checkpoint / "replay_client.json")
+        if origin.snapshot is not None:
+            self._slot.publish(origin.snapshot)
+        else:
+            self._learner_loop.publish()
+        self._actors = [self._make_actor(index) for index in range(config.actors.count)]
+        self._begin(list(origin.actor_env_steps), origin.barriers)
+
+    def advance(self) -> Progress:
+        """A few turns of every actor, the learner catching up after each."""
+        for _ in range(_ROUNDS):
+            for actor in self._actors:
+                actor.step(0.0)
+            while self._learner_loop.step(0.0):
+                pass
+        return self._report()
+
+    def request_evaluation(self, env_steps: int) -> None:
+        """Evaluate at once; the result is there at the next `finished_evaluations`."""
+        snapshot = self._slot.latest(0)
+        assert snapshot is not None
+        seed = derive(self._config.run.seed, family=SeedFamily.SELECTION)
+        result = self.evaluate(snapshot, self._config.evaluation.episodes, seed)
+        self._evaluations.append(Evaluation(env_steps, snapshot, result))
+
+    def finished_evaluations(self) -> tuple[Evaluation, ...]:
+        """Evaluations since the last call."""
+        finished, self._evaluations = tuple(self._evaluations), []
+        return finished
+
+    def set_moments(self, moments: Mapping[str, NDArray[Any]]) -> None:
+        """Hand merged moments to the learner."""
+        self._learner.set_moments(moments)
+
+    def checkpoint(self, directory: Path, barriers: int) -> Saved:
+        """The barrier: flush, publish, write, and start the environments again."""
+        for actor in self._actors:
+            while not actor.end(0.0):
+                self._learner_loop.step(0.0)
+        self._replay.flush()
+        snapshot = self._learner_loop.publish()
+        progress = self._report()
+        save_learner(self._learner, directory)
+        self._replay.save(str(directory))
+        write_json(directory / CLIENT_FILE, self._replay.state_dict())
+        self._begin([progress.actors[index].env_steps for index in range(len(self._actors))], barriers)
+        return Saved(snapshot, progress)
+
+    def evaluate(self, snapshot: WeightSnapshot, episodes: int, seed: int) -> EvaluationResult:
+        """Greedy episodes of one policy."""
+        policy = self._config.algorithm.make_policy(self._task, env_indices=range(1), total_envs=1)
+        policy.load(snapshot)
+        return evaluate(policy, self._config.environment, episodes, seed)
+
+    def replay_stats(self) -> ReplayStats:
+        """Counters of the replay."""
+        return self._replay.stats()
+
+    def casualties(self) -> Casualties:
+        """Nothing dies alone in one thread; only the writers' epochs are of interest."""
+        return Casualties(0, 0, tuple(self._epochs))
+
+    def stop(self) -> None:
+        """Nothing to end beyond this process."""
+
+    def _report(self) -> Progress:
+        actors = {index: actor.report() for index, actor in enumerate(self._actors)}
+        return Progress(actors, self._learner_loop.report())
+
+    def _make_shard(self, spec: RecordSpec, index: int, checkpoint: Path | None) -> Shard:
+        config = self._config
+        table = Table(
+            spec,
+            shard_capacity(config),
+            priority_exponent=config.replay.priority_exponent,
+            seed=derive(config.run.seed, "shard", index),
+            shard=index,
+            incarnation=0,
+        )
+        shard = Shard(table, shard_limiter(config))
+        if checkpoint is not None:
+            shard.restore(str(checkpoint / f"replay-{index}.h5"), keep_incarnation=True)
+        return shard
+
+    def _make_actor(self, index: int) -> ActorLoop:
+        writer = self._replay.writer(
+            writer_id=index, epoch=self._epochs[index], shard=index % self._config.replay.shards
+        )
+        return make_actor_loop(self._config, self._task, index, writer, self._slot, time.monotonic)
+
+    def _begin(self, env_steps: list[int], barriers: int) -> None:
+        for index, (actor, steps) in enumerate(zip(self._actors, env_steps, strict=True)):
+            actor.begin(derive(self._config.run.seed, "actor", index, barriers), steps)

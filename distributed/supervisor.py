@@ -1,0 +1,145 @@
+"""Keeps the rollout actors going: collects their reports, replaces those that die, hang or fail."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from actors.loop import ActorReport
+from distributed.config import ExperimentConfig
+from distributed.ray_session import get
+from distributed.ray_weights import RayWeightSource
+from distributed.ray_workers import RolloutWorker
+from distributed.runtime import Casualties, Origin
+from replay_server.errors import ConfigError, HeadraceError, Unavailable, WorkerDied
+
+_HANG_SECONDS = 60.0
+_BACKOFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 4.0)  # before the 1st, 2nd, ... restart without a report in between
+
+
+@dataclass
+class _Rollout:
+    """One rollout actor's place in the run, whichever process holds it."""
+
+    index: int
+    epoch: int
+    env_steps: int
+    begun_at: int = 0  # env_steps when this process started
+    appended: int = 0  # records this process handed to its writer
+    handle: Any = None
+    call: Any = None
+    issued: float = 0.0
+    failures: int = 0
+    restart_at: float | None = None
+
+
+class RolloutSupervisor:
+    """Rollout actors with one call in flight each.
+
+    An actor that dies, hangs or raises is replaced by a new process with the next writer epoch, at once the first
+    time and after growing pauses when it fails again without a report in between; then the run gives up.
+    """
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        addresses: tuple[str, ...],
+        weights: RayWeightSource,
+        origin: Origin,
+        logs: Path,
+        clock: Callable[[], float],
+    ) -> None:
+        self._config = config
+        self._addresses = addresses
+        self._weights = weights
+        self._log_file = logs / "rollout_failures.log"
+        self._clock = clock
+        self._rollouts = [
+            _Rollout(index, epoch, env_steps)
+            for index, (epoch, env_steps) in enumerate(zip(origin.writer_epochs, origin.actor_env_steps, strict=True))
+        ]
+        self._restarts = 0
+        self._lost = 0
+
+    def start(self) -> None:
+        """Start every actor."""
+        for rollout in self._rollouts:
+            self._launch(rollout)
+
+    def wait_ready(self, seconds: float) -> None:
+        """Wait until every actor has built its environments; they begin to act with the next `collect`."""
+        for rollout in self._rollouts:
+            get(rollout.call, seconds, f"rollout actor {rollout.index}")
+
+    def pending(self) -> list[Any]:
+        """Calls in flight."""
+        return [rollout.call for rollout in self._rollouts if rollout.call is not None]
+
+    def collect(self, slice_seconds: float) -> dict[int, ActorReport]:
+        """Reports that have come in, by actor; everyone who answered is told to act for `slice_seconds` more."""
+        reports = {}
+        for rollout in self._rollouts:
+            if rollout.restart_at is not None:
+                if self._clock() >= rollout.restart_at:
+                    self._launch(rollout)
+                continue
+            if not ray.wait([rollout.call], timeout=0)[0]:
+                if self._clock() - rollout.issued > _HANG_SECONDS:
+                    self._replace(rollout, WorkerDied(f"rollout actor {rollout.index} hangs"))
+                continue
+            try:
+                report: ActorReport | None = get(rollout.call, _HANG_SECONDS, f"rollout actor {rollout.index}")
+            except (ConfigError, Unavailable):
+                raise
+            except HeadraceError as error:
+                self._replace(rollout, error)
+                continue
+            if report is not None:
+                rollout.env_steps, rollout.appended, rollout.failures = report.env_steps, report.appended, 0
+                reports[rollout.index] = report
+            self._issue(rollout, rollout.handle.run.remote(slice_seconds))
+        return reports
+
+    def casualties(self) -> Casualties:
+        """Restarts and losses so far, and each actor's writer epoch."""
+        return Casualties(self._restarts, self._lost, tuple(rollout.epoch for rollout in self._rollouts))
+
+    def stop(self) -> None:
+        """End every actor."""
+        for rollout in self._rollouts:
+            ray.kill(rollout.handle)
+
+    def _launch(self, rollout: _Rollout) -> None:
+        rollout.restart_at = None
+        rollout.begun_at, rollout.appended = rollout.env_steps, 0
+        rollout.handle = ray.remote(RolloutWorker).options(num_cpus=1).remote()
+        begin = rollout.handle.begin.remote(
+            self._config, rollout.index, rollout.epoch, rollout.env_steps, self._addresses, self._weights
+        )
+        self._issue(rollout, begin)
+
+    def _issue(self, rollout: _Rollout, call: Any) -> None:
+        rollout.call = call
+        rollout.issued = self._clock()
+
+    def _replace(self, rollout: _Rollout, error: HeadraceError) -> None:
+        with self._log_file.open("a") as log:
+            log.write(f"rollout actor {rollout.index}, epoch {rollout.epoch}:\n")
+            log.writelines(traceback.format_exception(error))
+        if rollout.failures >= len(_BACKOFF_SECONDS):
+            raise WorkerDied(
+                f"rollout actor {rollout.index} failed {rollout.failures + 1} times in a row, last with: {error} "
+                f"(log: {self._log_file})"
+            ) from error
+        ray.kill(rollout.handle)
+        self._restarts += 1
+        self._lost += max(rollout.env_steps - rollout.begun_at - rollout.appended, 0)
+        rollout.restart_at = self._clock() + _BACKOFF_SECONDS[rollout.failures]
+        rollout.failures += 1
+        rollout.epoch += 1
+        rollout.call = None

@@ -1,0 +1,112 @@
+"""Counts and averages of a run: what metrics rows, the live view and `result.json` are made of."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+
+from actors.loop import ActorReport
+from distributed.runtime import Progress
+from learners.loop import LearnerReport
+
+
+class Tally:
+    """Sums since the last row (cleared by `row`) and totals over the run (kept by checkpoints)."""
+
+    def __init__(self, actor_env_steps: list[int], state: dict[str, Any] | None = None, seconds: float = 0.0) -> None:
+        self.actor_env_steps = actor_env_steps
+        self.updates = 0
+        self.weights_version = 0
+        self.staleness = [0.0, 0.0, 0.0]  # sum, count, maximum
+        if state is not None:
+            self.updates, self.weights_version = state["updates"], state["weights_version"]
+            self.staleness = list(state["staleness"])
+        self.recent_return: float | None = None
+        self._clear(seconds)
+
+    @property
+    def env_steps(self) -> int:
+        """Environment transitions of the whole run."""
+        return sum(self.actor_env_steps)
+
+    def state(self) -> dict[str, Any]:
+        """Totals, for a checkpoint's manifest."""
+        return {"updates": self.updates, "weights_version": self.weights_version, "staleness": self.staleness}
+
+    def add(self, progress: Progress) -> None:
+        """Take in what happened."""
+        if progress.learner is not None:
+            self._add_learner(progress.learner)
+        for index, report in progress.actors.items():
+            self._add_actor(index, report)
+
+    def _add_learner(self, report: LearnerReport) -> None:
+        count = report.updates - self.updates
+        for name, mean in report.metrics.items():
+            self._metrics[name] += mean * count
+        self._metric_updates += count
+        self.updates, self.weights_version = report.updates, report.weights_version
+        self._waiting += report.seconds_waiting
+
+    def _add_actor(self, index: int, report: ActorReport) -> None:
+        self.actor_env_steps[index] = report.env_steps
+        self._returns.append(report.returns)
+        self._lengths.append(report.lengths)
+        self._blocked += report.seconds_blocked
+        if report.policy_version:
+            lag = float(max(self.weights_version - report.policy_version, 0))
+            self.staleness = [self.staleness[0] + lag, self.staleness[1] + 1, max(self.staleness[2], lag)]
+            self._lags.append(lag)
+
+    def row(self, seconds: float) -> dict[str, Any]:
+        """One row of metrics since the last one.
+
+        Args:
+            seconds: of training so far.
+        """
+        elapsed = max(seconds - self._since, 1e-9)
+        returns, lengths = np.concatenate([*self._returns, []]), np.concatenate([*self._lengths, []])
+        row: dict[str, Any] = {"env_steps": self.env_steps, "updates": self.updates}
+        row["weights_version"] = self.weights_version
+        row["staleness"] = float(np.mean(self._lags)) if self._lags else None
+        row["episodes"] = len(returns)
+        row["train_return"] = float(returns.mean()) if len(returns) else None
+        row["train_length"] = float(lengths.mean()) if len(lengths) else None
+        row["learner"] = {name: total / max(self._metric_updates, 1) for name, total in self._metrics.items()}
+        row["time"] = {
+            "seconds": seconds,
+            "env_steps_per_second": (self.env_steps - self._env_steps_before) / elapsed,
+            "updates_per_second": (self.updates - self._updates_before) / elapsed,
+            "actors_blocked": self._blocked / elapsed / len(self.actor_env_steps),
+            "learner_waiting": self._waiting / elapsed,
+        }
+        if len(returns):
+            self.recent_return = row["train_return"]
+        self._clear(seconds)
+        return row
+
+    def _clear(self, seconds: float) -> None:
+        self._since = seconds
+        self._env_steps_before = self.env_steps
+        self._updates_before = self.updates
+        self._metrics: dict[str, float] = defaultdict(float)
+        self._metric_updates = 0
+        self._returns: list[Any] = []
+        self._lengths: list[Any] = []
+        self._lags: list[float] = []
+        self._blocked = 0.0
+        self._waiting = 0.0
+
+
+def bound_by(row: dict[str, Any]) -> str:
+    """The stage that bounds the run: the one the others wait for.
+
+    Actors that wait for the replay's rate limiter wait for the learner; a learner that waits for samples waits for
+    the actors. With neither waiting a twentieth of its time, the machine's processors are what bounds the run.
+    """
+    blocked, waiting = row["time"]["actors_blocked"], row["time"]["learner_waiting"]
+    if max(blocked, waiting) < 0.05:
+        return "processors"
+    return "learner" if blocked > waiting else "actors"

@@ -1,0 +1,147 @@
+"""`headrace train`: one run, or one for each of several seeds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from actors.ladder import LadderRow, ladder
+from actors.seeds import SeedFamily, derive
+from distributed.build import make_task, resolve_device
+from distributed.config import ExperimentConfig
+from distributed.config_loading import dump_yaml
+from distributed.driver import Clock, Driver
+from distributed.progress import LiveView
+from distributed.run_directory import RunDirectory, read_manifest
+from distributed.runtime import Runtime
+from distributed.stop_signal import StopSignal
+from learners.checkpoint import write_json
+from replay_server.errors import ConfigError
+
+_LADDER_EPISODES = 512
+
+
+def train(config: ExperimentConfig, *, name: str, run_dir: Path | None, resume: Path | None, seeds: int) -> int:
+    """Train, print what came of it and where it lies; returns the exit code.
+
+    Args:
+        config: the experiment.
+        name: what the run is called, for the default run directory.
+        run_dir: a new directory for the run; default a dated one under `run.directory`.
+        resume: a run directory to continue from its newest checkpoint.
+        seeds: runs to make, with `run.seed`, `run.seed` + 1, ...
+    """
+    resolve_device(config.learner.device)
+    make_task(config)  # refuse what cannot be trained before anything is started or written
+    with StopSignal() as stop:
+        if resume is not None:
+            run = RunDirectory.open(resume)
+            _report(config, run, _one_run(config, run, stop, name, _checkpoint_to_resume(config, run)))
+            return 0
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        directory = run_dir if run_dir is not None else Path(config.run.directory) / f"{name}-{stamp}"
+        if seeds == 1:
+            run = RunDirectory.create(directory, dump_yaml(config))
+            _report(config, run, _one_run(config, run, stop, name, None))
+            return 0
+        _several_seeds(config, directory, seeds, stop, name)
+    return 0
+
+
+def _several_seeds(config: ExperimentConfig, directory: Path, seeds: int, stop: StopSignal, name: str) -> None:
+    results = []
+    for seed in range(config.run.seed, config.run.seed + seeds):
+        seeded = msgspec.structs.replace(config, run=msgspec.structs.replace(config.run, seed=seed))
+        run = RunDirectory.create(directory / f"seed-{seed}", dump_yaml(seeded))
+        results.append(_one_run(seeded, run, stop, f"{name} seed {seed}", None))
+        print(_summary(results[-1]))
+        if stop.requested:
+            break
+    means = [result["evaluation"]["mean"] for result in results if result["evaluation"] is not None]
+    aggregate: dict[str, Any] = {"seeds": results, "evaluation": None}
+    if means:
+        sem = float(np.std(means, ddof=1) / np.sqrt(len(means))) if len(means) > 1 else None
+        aggregate["evaluation"] = {
+            "mean": float(np.mean(means)), "sem": sem, "min": min(means), "max": max(means), "seeds": len(means)
+        }
+        print(
+            f"{len(means)} seeds: mean return {np.mean(means):.1f}, lowest {min(means):.1f}, highest {max(means):.1f}"
+        )
+    write_json(directory / "result.json", aggregate)
+    print(f"run directory: {directory}")
+
+
+def _one_run(
+    config: ExperimentConfig, run: RunDirectory, stop: StopSignal, name: str, checkpoint: Path | None
+) -> dict[str, Any]:
+    clock = Clock(time.monotonic, time.time)
+    with LiveView(name, config.run.total_env_steps, config.run.max_seconds, time.monotonic) as view:
+        if checkpoint is not None:
+            view.say(f"continuing from {checkpoint}")
+        return Driver(config, _make_runtime(config, run), run, view, clock).train(stop, checkpoint)
+
+
+def _make_runtime(config: ExperimentConfig, run: RunDirectory) -> Runtime:
+    if config.runtime == "serial":
+        from distributed.serial_runtime import SerialRuntime
+
+        return SerialRuntime(config)
+    from distributed.ray_runtime import RayRuntime  # only this runtime needs ray
+
+    return RayRuntime(config, run)
+
+
+def _checkpoint_to_resume(config: ExperimentConfig, run: RunDirectory) -> Path:
+    """The newest complete checkpoint; in the serial runtime the newest scheduled one, which continues bit for bit."""
+    checkpoints = run.complete_checkpoints()
+    if not checkpoints:
+        raise ConfigError(f"--resume: {run.path} has no complete checkpoint; start the run anew with train")
+    if config.runtime == "serial":
+        scheduled = [directory for directory in checkpoints if read_manifest(directory)["scheduled"]]
+        checkpoints = scheduled or checkpoints
+    return checkpoints[-1]
+
+
+def _report(config: ExperimentConfig, run: RunDirectory, result: dict[str, Any]) -> None:
+    print(_summary(result))
+    evaluation = result["evaluation"]
+    if evaluation is not None:
+        ours = LadderRow("ours", evaluation["mean"], evaluation["sem"], evaluation["episodes"])
+        print_ladder(ladder_with(config, ours))
+    print(f"run directory: {run.path}")
+
+
+def ladder_with(config: ExperimentConfig, ours: LadderRow) -> list[LadderRow]:
+    """The environment's baselines on the final evaluation's own episodes, with our policy in its place."""
+    seed = derive(config.run.seed, family=SeedFamily.FINAL)
+    rows = ladder(config.environment, max(ours.episodes, _LADDER_EPISODES), seed)
+    return sorted([*rows, ours], key=lambda row: row.mean) if rows else []
+
+
+def print_ladder(rows: list[LadderRow]) -> None:
+    """A table of policies from the worst to the best."""
+    if not rows:
+        return
+    width = max(len(row.name) for row in rows)
+    print(f"\n{'policy':<{width}}  mean return  std error  episodes")
+    for row in rows:
+        mark = "  <--" if row.name == "ours" else ""
+        print(f"{row.name:<{width}}  {row.mean:>11.1f}  {row.sem:>9.1f}  {row.episodes:>8,}{mark}")
+    print()
+
+
+def _summary(result: dict[str, Any]) -> str:
+    rate = f"{result['env_steps']:,} env steps and {result['updates']:,} updates in {result['wall_seconds']:.1f} s"
+    evaluation = result["evaluation"]
+    if evaluation is None:
+        return f"stopped ({result['stopped_by']}) after {rate}; no final evaluation"
+    return (
+        f"mean return {evaluation['mean']:.1f} +- {evaluation['sem']:.1f} over {evaluation['episodes']} fresh episodes, "
+        f"after {rate} (start-up {result['start_up_seconds']:.1f} s)"
+    )

@@ -1,0 +1,77 @@
+"""Learner state and weights on disk: safetensors and JSON, never pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+
+from learners.learner import Learner
+from learners.weights import WeightSnapshot
+from replay_server.errors import CheckpointError
+
+LEARNER_FILE = "learner.safetensors"
+STATE_FILE = "learner_state.json"
+
+
+def save_learner(learner: Learner, directory: Path) -> None:
+    """Write `learner.safetensors` and `learner_state.json` into a directory."""
+    save_file(learner.state_dict(), directory / LEARNER_FILE)
+    sync(directory / LEARNER_FILE)
+    write_json(directory / STATE_FILE, {"format": 1, "updates": learner.updates})
+
+
+def load_learner(learner: Learner, directory: Path) -> None:
+    """Continue a learner from `save_learner`.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the tensors are of another network.
+    """
+    path = directory / LEARNER_FILE
+    try:
+        learner.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path}: not a checkpoint of this learner ({reason}); was the config changed?") from error
+
+
+def save_snapshot(snapshot: WeightSnapshot, path: Path) -> None:
+    """Write one weight snapshot as a safetensors file."""
+    arrays = {name: np.ascontiguousarray(array) for name, array in snapshot.arrays().items()}
+    save_arrays(arrays, path)
+    sync(path)
+
+
+def load_snapshot(path: Path, version: int) -> WeightSnapshot:
+    """Read a weight snapshot back; the version is kept outside the file.
+
+    Raises:
+        CheckpointError: missing or damaged.
+    """
+    try:
+        return WeightSnapshot.of(version, load_arrays(path))
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: no readable weights ({error})") from error
+
+
+def write_json(path: Path, document: object) -> None:
+    """Write JSON so that a reader sees the old file or the whole new one."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(json.dumps(document, indent=2) + "\n")
+    sync(beside)
+    beside.replace(path)
+
+
+def sync(path: Path) -> None:
+    """Have the operating system write a file's bytes to its disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

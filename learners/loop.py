@@ -1,0 +1,104 @@
+"""The learner's loop: sample, update, give priorities back, publish weights."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from learners.learner import Learner
+from learners.weights import WeightSink, WeightSnapshot
+from replay_server.errors import ReplayTimeout
+from replay_server.replay import Replay
+
+
+@dataclass(frozen=True)
+class LearnerReport:
+    """What a learner did since its last report.
+
+    Attributes:
+        updates: updates over the learner's life.
+        weights_version: newest published version.
+        metrics: means over the updates since the last report; empty when there were none.
+        seconds_waiting: time spent waiting for samples since the last report.
+        blocked_on: what the last turn waited for in vain, or None.
+    """
+
+    updates: int
+    weights_version: int
+    metrics: Mapping[str, float]
+    seconds_waiting: float
+    blocked_on: str | None
+
+
+class LearnerLoop:
+    """One `step` is one turn: an update, or a wait that passed its deadline.
+
+    A turn a call, not a generator, so that a runtime can checkpoint, report or stop between any two turns.
+
+    Args:
+        learner: does the updates.
+        replay: gives batches, takes priorities.
+        sink: takes weights.
+        batch_size: records per update.
+        publish_every_updates: updates between two published versions.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        replay: Replay,
+        sink: WeightSink,
+        *,
+        batch_size: int,
+        publish_every_updates: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._learner = learner
+        self._replay = replay
+        self._sink = sink
+        self._batch_size = batch_size
+        self._publish_every_updates = publish_every_updates
+        self._clock = clock
+        self._version = 0
+        self._sums: dict[str, float] = defaultdict(float)
+        self._summed = 0
+        self._seconds_waiting = 0.0
+        self._blocked_on: str | None = None
+
+    def publish(self) -> WeightSnapshot:
+        """Publish the weights as they are now."""
+        snapshot = self._learner.snapshot()
+        self._sink.publish(snapshot)
+        self._version = snapshot.version
+        return snapshot
+
+    def step(self, timeout_s: float) -> bool:
+        """One turn; False when no batch came within `timeout_s` seconds."""
+        begin = self._clock()
+        try:
+            batch = self._replay.sample(self._batch_size, timeout_s=timeout_s)
+        except ReplayTimeout as timeout:
+            self._blocked_on = timeout.blocked_on
+            return False
+        finally:
+            self._seconds_waiting += self._clock() - begin
+        self._blocked_on = None
+        output = self._learner.step(batch)
+        self._replay.update_priorities(batch.keys, output.priorities)
+        for name, value in output.metrics.items():
+            self._sums[name] += value
+        self._summed += 1
+        if self._learner.updates % self._publish_every_updates == 0:
+            self.publish()
+        return True
+
+    def report(self) -> LearnerReport:
+        """What happened since the last report."""
+        metrics = {name: total / self._summed for name, total in self._sums.items()}
+        report = LearnerReport(self._learner.updates, self._version, metrics, self._seconds_waiting, self._blocked_on)
+        self._sums.clear()
+        self._summed = 0
+        self._seconds_waiting = 0.0
+        return report

@@ -1,0 +1,1 @@
+"""The data plane: packed records, prioritized tables, shards and their clients. Needs neither torch nor ray."""

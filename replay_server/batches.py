@@ -1,0 +1,62 @@
+"""What a sample is, and the importance weights that make it honest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from replay_server.specs import RecordSpec
+
+KEY_DTYPE = np.dtype([("slot", "<u4"), ("shard", "<u4"), ("incarnation", "<u4"), ("generation", "<u4")])
+"""A record's key, 16 bytes, opaque to users: it names one stored record of one life of one shard, never another."""
+
+
+@dataclass(frozen=True)
+class SampleBatch:
+    """B records drawn from a replay.
+
+    Attributes:
+        spec: layout of the records.
+        records: uint8[B, record_size], one contiguous block.
+        keys: KEY_DTYPE[B], to hand back to `update_priorities`.
+        probabilities: float64[B], the probability of the draw actually made: (share of the mass the client used for
+            the shard) x p^alpha / (the shard's mass at the moment of serving).
+        table_size: records stored over all shards when the batch was served.
+        inserted: records ever inserted over all shards when the batch was served; schedules run on it.
+    """
+
+    spec: RecordSpec
+    records: NDArray[np.uint8]
+    keys: NDArray[Any]
+    probabilities: NDArray[np.float64]
+    table_size: int
+    inserted: int
+
+    @cached_property
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Zero-copy views of the records' fields, each [B, *shape]."""
+        return self.spec.columns(self.records)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+def importance_weights(batch: SampleBatch, beta: float) -> NDArray[np.float32]:
+    """Importance-sampling weights (N P(i))^-beta divided by the batch's maximum (Schaul et al. 2016, section 3.4).
+
+    Args:
+        batch: a sample with the probability of each draw.
+        beta: 0 no correction, 1 full correction.
+
+    Returns:
+        float32[B] in (0, 1].
+    """
+    if not 0.0 <= beta <= 1.0:
+        raise ValueError(f"beta is {beta}, must lie in [0, 1]")
+    weights: NDArray[np.float64] = (batch.table_size * batch.probabilities) ** -beta
+    weights /= weights.max()
+    return weights.astype(np.float32)

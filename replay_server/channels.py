@@ -1,0 +1,54 @@
+"""gRPC channel settings shared by both ends, and which addresses may be used without protection."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from replay_server.errors import ConfigError
+from replay_server.wire import MAX_MESSAGE_BYTES
+
+_MESSAGES = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES + 4096),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES + 4096),
+]
+_KEEPALIVE = [  # a peer that vanished without a word is noticed within about 8 s
+    ("grpc.keepalive_time_ms", 5000),
+    ("grpc.keepalive_timeout_ms", 3000),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+
+CLIENT_OPTIONS = [
+    *_MESSAGES,
+    *_KEEPALIVE,
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.use_local_subchannel_pool", 1),  # one connection a client
+    ("grpc.enable_http_proxy", 0),
+]
+
+SERVER_OPTIONS = [
+    *_MESSAGES,
+    *_KEEPALIVE,
+    ("grpc.so_reuseport", 0),  # else a second server on the port goes unseen
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 2000),
+    ("grpc.http2.max_ping_strikes", 0),
+]
+
+
+def check_loopback(address: str) -> None:
+    """Raises ConfigError for anything but HOST:PORT on this machine: traffic is neither encrypted nor authenticated."""
+    host, colon, port = address.rpartition(":")
+    if not (colon and port.isdecimal() and int(port) < 65536):
+        raise ConfigError(f"address {address!r} is not HOST:PORT, for example 127.0.0.1:7400")
+    host = host.strip("[]")
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise ConfigError(
+            f"address {address!r} is not on this machine's loopback: replay traffic has neither encryption nor "
+            "authentication yet; use 127.0.0.1:PORT (across machines: an SSH tunnel to it)"
+        )

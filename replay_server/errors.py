@@ -1,0 +1,78 @@
+"""Every error headrace raises on purpose, as one tree.
+
+    HeadraceError                   base: one clear sentence, what, where, what to do
+    |-- ConfigError                 wrong usage or configuration (exit code 2)
+    |-- EnvironmentFault            an environment broke its contract while running
+    |-- Diverged                    the learner produced a value that is not finite
+    |-- CheckpointError             a checkpoint is missing, partial, damaged or of another kind
+    |-- WorkerDied                  a process the run cannot go on without has ended
+    `-- ReplayError                 the replay data plane refused or could not answer
+        |-- ReplayTimeout           a wait passed its deadline; `blocked_on` says what it waited for
+        |-- SchemaMismatch          client and shard do not agree on the record layout or its semantics
+        |-- InvalidRecord           records, priorities or keys of wrong shape, dtype or value
+        |-- StaleEpoch              a writer was replaced by a newer incarnation of itself
+        `-- Unavailable             a shard cannot be reached
+"""
+
+from __future__ import annotations
+
+
+class HeadraceError(Exception):
+    """Base of all errors raised on purpose; its text is one line a user can act on."""
+
+
+class ConfigError(HeadraceError):
+    """Wrong usage or configuration; the command line exits with code 2."""
+
+
+class EnvironmentFault(HeadraceError):
+    """An environment broke its contract while running (NaN observation, wrong shape, exception)."""
+
+
+class Diverged(HeadraceError):
+    """The learner produced a loss or priority that is not finite."""
+
+
+class CheckpointError(HeadraceError):
+    """A checkpoint is missing, partial, damaged or belongs to something else."""
+
+
+class WorkerDied(HeadraceError):
+    """A process the run cannot go on without has ended."""
+
+
+class ReplayError(HeadraceError):
+    """Base of everything the replay data plane refuses or cannot do."""
+
+
+class ReplayTimeout(ReplayError):
+    """A wait passed its deadline.
+
+    Args:
+        message: one line saying what was waited for.
+        blocked_on: `min_size` (too few records yet), `inserts` (sampling waits for more inserts),
+            `samples` (inserting waits for more samples) or `reply` (no answer arrived in time).
+    """
+
+    def __init__(self, message: str, blocked_on: str) -> None:
+        super().__init__(message)
+        self.blocked_on = blocked_on
+
+    def __reduce__(self) -> tuple[type[ReplayTimeout], tuple[str, str]]:
+        return ReplayTimeout, (str(self), self.blocked_on)
+
+
+class SchemaMismatch(ReplayError):
+    """Client and shard do not agree on the record layout or on what its numbers mean."""
+
+
+class InvalidRecord(ReplayError):
+    """Records, priorities or keys of wrong shape, dtype or value; nothing was changed."""
+
+
+class StaleEpoch(ReplayError):
+    """This writer was replaced by a newer epoch of itself; its records are refused."""
+
+
+class Unavailable(ReplayError):
+    """A shard cannot be reached, or ended while a call was under way."""

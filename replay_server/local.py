@@ -1,0 +1,70 @@
+"""A shard in this process, as its client sees it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from replay_server.messages import (
+    Call,
+    Finished,
+    Hello,
+    InsertReply,
+    InsertRequest,
+    SampleReply,
+    SampleRequest,
+    UpdateReply,
+    UpdateRequest,
+    View,
+)
+from replay_server.replay import ShardStats
+from replay_server.shard import Shard
+
+_UNLIMITED = 2**62
+
+
+def snapshot_name(shard: int) -> str:
+    """File name of one shard's checkpoint inside a directory."""
+    return f"replay-{shard}.h5"
+
+
+class LocalShard:
+    """Every call ends inside the one that makes it: deterministic in one thread."""
+
+    synchronous = True
+    transport = "in-process"
+
+    def __init__(self, shard: Shard) -> None:
+        table = shard.table
+        self._shard = shard
+        self.hello = Hello(
+            address=shard.address,
+            shard=table.shard,
+            incarnation=table.incarnation,
+            capacity=table.capacity,
+            min_size=shard.limiter.min_size,
+            max_message_bytes=_UNLIMITED,
+            spec=table.spec,
+        )
+
+    def insert(self, request: InsertRequest) -> Call[InsertReply]:
+        return Finished(lambda: self._shard.insert(request))
+
+    def sample(self, request: SampleRequest) -> Call[SampleReply]:
+        return Finished(lambda: self._shard.sample(request))
+
+    def update(self, request: UpdateRequest) -> Call[UpdateReply]:
+        return Finished(lambda: self._shard.update(request))
+
+    def stats(self) -> ShardStats:
+        return self._shard.stats()
+
+    def clear(self) -> View:
+        return self._shard.clear()
+
+    def save(self, directory: str) -> str:
+        name = snapshot_name(self.hello.shard)
+        self._shard.save(str(Path(directory) / name))
+        return name
+
+    def close(self) -> None:
+        """The shard belongs to whoever made it."""

@@ -1,0 +1,121 @@
+"""The contract of a replay: what actors write to and learners sample from, in this process or another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from replay_server.batches import SampleBatch
+from replay_server.specs import RecordSpec
+
+Rows = Mapping[str, NDArray[Any]] | NDArray[np.uint8]
+"""Columns {name: [B, *shape]} or packed records uint8[B, record_size]."""
+
+
+@dataclass(frozen=True)
+class Ack:
+    """What became of the records handed over: stored, already there, or not known (deadline passed, shard lost)."""
+
+    accepted: int
+    duplicates: int = 0
+    unknown: int = 0
+
+
+@dataclass(frozen=True)
+class UpdateReport:
+    """Priority updates since the last report: applied, and stale ones that changed nothing."""
+
+    applied: int
+    stale: int
+
+
+@dataclass(frozen=True)
+class ShardStats:
+    """One shard's counters.
+
+    `size` and `capacity` in records; `inserted` and `sampled` count records over the table's life (`sampled` is what
+    the rate limiter was credited with); `priority_mass` is the sum of p^alpha; `fenced` counts records refused from
+    replaced writers; `blocked_on` is what the oldest waiting call waits for, or None.
+    """
+
+    address: str
+    size: int
+    capacity: int
+    inserted: int
+    sampled: float
+    priority_mass: float
+    fenced: int
+    blocked_on: str | None
+
+
+@dataclass(frozen=True)
+class ReplayStats:
+    """Counters summed over shards, the transport in use, and each shard's own."""
+
+    size: int
+    capacity: int
+    inserted: int
+    sampled: float
+    transport: str
+    shards: tuple[ShardStats, ...]
+
+
+class Writer(Protocol):
+    """A stream of inserts of its own: a writer id, an epoch, sequence numbers and a bounded window."""
+
+    def append(self, rows: Rows, priorities: NDArray[np.float64] | None = None, *, timeout_s: float = 5.0) -> None:
+        """Copy rows and send them on; waits only while the window is full.
+
+        Raises:
+            ReplayTimeout: the window stayed full; nothing of `rows` was taken, call again with the same rows.
+            StaleEpoch: a newer epoch of this writer exists.
+        """
+
+    def flush(self, *, timeout_s: float = 5.0) -> Ack:
+        """Wait until everything appended is acknowledged; counts since the last flush."""
+
+    def close(self) -> None:
+        """Flush with a short deadline and end."""
+
+
+class Replay(Protocol):
+    """Prioritized replay over one or many shards.
+
+    The loop a learner lives in::
+
+        batch = replay.sample(512)
+        priorities = learner.step(batch).priorities
+        replay.update_priorities(batch.keys, priorities)
+    """
+
+    @property
+    def spec(self) -> RecordSpec: ...
+
+    def insert(self, rows: Rows, priorities: NDArray[np.float64] | None = None, *, timeout_s: float = 5.0) -> Ack:
+        """Store rows and return when they are acknowledged; priorities float64[B], default the table's largest."""
+
+    def writer(self, *, writer_id: int | None = None, epoch: int = 0, max_in_flight: int = 8) -> Writer:
+        """Open a stream of inserts; the same writer_id with a higher epoch fences the older one."""
+
+    def sample(self, batch_size: int, *, timeout_s: float = 5.0) -> SampleBatch:
+        """Draw records with replacement, with probability proportional to p^alpha over all shards."""
+
+    def update_priorities(self, keys: NDArray[Any], priorities: NDArray[np.float64]) -> None:
+        """Queue new priorities (finite, >= 0); they travel with the next sample call or flush."""
+
+    def flush(self, *, timeout_s: float = 5.0) -> UpdateReport:
+        """Send what is queued and report updates since the last report."""
+
+    def stats(self) -> ReplayStats: ...
+
+    def clear(self) -> None:
+        """Remove every record; keys handed out before become stale."""
+
+    def save(self, directory: str) -> list[str]:
+        """Every shard writes `replay-<shard>.h5` into the directory (made beside, then renamed); returns the names."""
+
+    def close(self) -> None: ...

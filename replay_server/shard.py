@@ -1,0 +1,264 @@
+"""One shard: a table that many threads share, its rate limiter and its memory of writers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from replay_server.checkpoint import ShardState, read_checkpoint, write_checkpoint
+from replay_server.errors import CheckpointError, ConfigError, InvalidRecord, StaleEpoch
+from replay_server.messages import (
+    InsertReply,
+    InsertRequest,
+    SampleReply,
+    SampleRequest,
+    UpdateReply,
+    UpdateRequest,
+    View,
+)
+from replay_server.rate_limiter import RateLimiter
+from replay_server.replay import ShardStats
+from replay_server.table import Drawn, Table
+from replay_server.writer_marks import WriterMarks
+
+
+@dataclass
+class _Waiter:
+    """A call that waits, and the reason it last found."""
+
+    reason: str
+
+
+class Shard:
+    """Thread-safe; every wait has a deadline and a stated reason.
+
+    At most `max_waiters` inserts and as many samples wait at a time, so that blocked callers never take every thread
+    of a server; one more is answered `blocked` at once and has to come back.
+
+    Args:
+        table: owned by the shard from now on.
+        limiter: who may go on; by default one record is enough to sample and inserts never wait.
+        sampler: `stratified` or `multinomial`.
+        address: what `stats` shows.
+        max_waiters: waiting calls of each kind.
+        clock: seconds, monotonic.
+
+    Raises:
+        ConfigError: the table can never hold the limiter's `min_size`; an unknown sampler.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        limiter: RateLimiter | None = None,
+        *,
+        sampler: str = "stratified",
+        address: str = "in-process",
+        max_waiters: int = 12,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.limiter = limiter or RateLimiter()
+        if self.limiter.min_size > table.capacity:
+            raise ConfigError(
+                f"rate_limiter.min_size is {self.limiter.min_size}, capacity is {table.capacity}: "
+                "sampling could never start; raise capacity or lower min_size"
+            )
+        if sampler not in ("stratified", "multinomial"):
+            raise ConfigError(f"sampler {sampler!r} is unknown: use stratified or multinomial")
+        self.table = table
+        self.address = address
+        self._sampler = sampler
+        self._max_waiters = max_waiters
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._may_insert = threading.Condition(self._lock)
+        self._may_sample = threading.Condition(self._lock)
+        self._waiting_inserts: list[_Waiter] = []
+        self._waiting_samples: list[_Waiter] = []
+        self._writers = WriterMarks()
+        self._inserted = 0
+        self._sampled = 0.0
+        self._fenced = 0
+
+    def insert(self, request: InsertRequest) -> InsertReply:
+        """Store a chunk as soon as the limiter lets it, within `wait_s`.
+
+        Raises:
+            InvalidRecord: the chunk is wrong in some way; nothing was changed.
+            StaleEpoch: its writer was replaced by a newer epoch; counted in `fenced`.
+        """
+        rows = self.table.check(request.records, request.priorities)
+        count = len(rows.records)
+        with self._lock:
+            known = False
+
+            def blocked() -> str | None:
+                nonlocal known
+                known = request.stamp is not None and not self._admit(request, count)
+                return None if known else self._blocks_insert()
+
+            reason = self._wait(self._may_insert, self._waiting_inserts, blocked, request.wait_s)
+            if reason is not None:
+                return InsertReply(0, 0, reason, self._view())
+            if known:
+                return InsertReply(0, count, None, self._view())
+            self.table.store(rows)
+            if request.stamp is not None:
+                self._writers.add(request.stamp)
+            self._inserted += count
+            self._may_sample.notify_all()
+            return InsertReply(count, 0, None, self._view())
+
+    def sample(self, request: SampleRequest) -> SampleReply:
+        """Apply the updates, then draw as soon as the limiter lets it, within `wait_s`.
+
+        A request that asks for nothing never waits. One that asks for rows without spending credit waits for
+        `min_size` only. Raises InvalidRecord; nothing was changed then.
+        """
+        if not (np.isfinite(request.credit) and request.credit >= 0.0):
+            raise InvalidRecord(f"sample credit is {request.credit}, must be finite and >= 0")
+        if (request.counts < 0).any():
+            raise InvalidRecord("a batch of a sample request has a negative count")
+        rows = int(request.counts.sum())
+        with self._lock:
+            applied, stale = self._update(request.updates.keys, request.updates.priorities)
+
+            def blocked() -> str | None:
+                return self._blocks_sample(rows, request.credit)
+
+            reason = self._wait(self._may_sample, self._waiting_samples, blocked, request.wait_s)
+            counts = request.counts if reason is None else np.zeros(0, np.int64)
+            view = self._view()
+            drawn: Drawn = self.table.sample(counts, method=self._sampler)
+            if reason is None and request.credit > 0.0:
+                self._sampled += request.credit
+                view = view._replace(sampled=self._sampled)
+                self._may_insert.notify_all()
+            return SampleReply(drawn.records, drawn.keys, drawn.probabilities, applied, stale, reason, view)
+
+    def update(self, request: UpdateRequest) -> UpdateReply:
+        """Apply priorities; take back credits of samples nobody will read."""
+        if not (np.isfinite(request.returned) and request.returned >= 0.0):
+            raise InvalidRecord(f"returned credit is {request.returned}, must be finite and >= 0")
+        with self._lock:
+            applied, stale = self._update(request.updates.keys, request.updates.priorities)
+            if request.returned > 0.0:
+                self._sampled = max(self._sampled - request.returned, 0.0)
+                self._may_sample.notify_all()
+            return UpdateReply(applied, stale, self._view())
+
+    def stats(self) -> ShardStats:
+        with self._lock:
+            waiting = [*self._waiting_samples, *self._waiting_inserts]
+            return ShardStats(
+                address=self.address,
+                size=self.table.size,
+                capacity=self.table.capacity,
+                inserted=self._inserted,
+                sampled=self._sampled,
+                priority_mass=self.table.mass,
+                fenced=self._fenced,
+                blocked_on=waiting[0].reason if waiting else None,
+            )
+
+    def clear(self) -> View:
+        """Remove every record; counters and writer marks stay."""
+        with self._lock:
+            self.table.clear()
+            self._may_insert.notify_all()
+            return self._view()
+
+    def check_valid(self) -> None:
+        with self._lock:
+            self.table.check_valid()
+
+    def save(self, path: str) -> None:
+        """Write everything into one HDF5 file; inserts and samples wait meanwhile."""
+        with self._lock:
+            state = ShardState(
+                self.table.export_state(), self._inserted, self._sampled, self._fenced, self._writers.to_json()
+            )
+            write_checkpoint(path, self.table, state)
+
+    def restore(self, path: str, *, keep_incarnation: bool = False) -> None:
+        """Become what was saved.
+
+        Args:
+            path: a file made by `save`, of the same spec, capacity, exponent and shard.
+            keep_incarnation: keys handed out before the save stay good; only when nothing happened to that shard
+                after it (resume of a serial run).
+
+        Raises:
+            CheckpointError: missing, damaged, or of another kind; nothing was changed.
+        """
+        state = read_checkpoint(path, self.table)
+        with self._lock:
+            if keep_incarnation:
+                self.table.incarnation = state.table.incarnation
+            elif state.table.incarnation == self.table.incarnation:
+                raise CheckpointError(f"{path}: made by incarnation {self.table.incarnation}, give this shard a new one")
+            self.table.import_state(state.table)
+            self._writers = WriterMarks.from_json(state.writers)
+            self._inserted, self._sampled, self._fenced = state.inserted, state.sampled, state.fenced
+            self._may_insert.notify_all()
+            self._may_sample.notify_all()
+
+    def _admit(self, request: InsertRequest, rows: int) -> bool:
+        assert request.stamp is not None
+        try:
+            return self._writers.admit(request.stamp)
+        except StaleEpoch:
+            self._fenced += rows
+            raise
+
+    def _update(self, keys: np.ndarray, priorities: np.ndarray) -> tuple[int, int]:
+        if len(keys) == 0 and len(priorities) == 0:
+            return 0, 0
+        applied, stale = self.table.update_priorities(keys, priorities)
+        self._may_sample.notify_all()  # a record may have got its first priority above zero
+        return applied, stale
+
+    def _blocks_insert(self) -> str | None:
+        return self.limiter.blocks_insert(self.table.size, self._inserted, self._sampled)
+
+    def _blocks_sample(self, rows: int, credit: float) -> str | None:
+        if rows == 0 and credit == 0.0:
+            return None
+        reason = self.limiter.blocks_sample(self.table.size, self._inserted, self._sampled)
+        if reason == "inserts" and credit == 0.0:
+            reason = None
+        if reason is None and rows and self.table.mass <= 0.0:
+            return "inserts"
+        return reason
+
+    def _wait(
+        self,
+        condition: threading.Condition,
+        waiting: list[_Waiter],
+        blocked: Callable[[], str | None],
+        wait_s: float,
+    ) -> str | None:
+        """None as soon as nothing blocks, else the reason after `wait_s` or with too many waiting already."""
+        reason = blocked()
+        if reason is None or wait_s <= 0.0 or len(waiting) >= self._max_waiters:
+            return reason
+        deadline = self._clock() + wait_s
+        waiter = _Waiter(reason)
+        waiting.append(waiter)
+        try:
+            while (remaining := deadline - self._clock()) > 0.0:
+                condition.wait(remaining)
+                reason = blocked()
+                if reason is None:
+                    return None
+                waiter.reason = reason
+            return reason
+        finally:
+            waiting.remove(waiter)
+
+    def _view(self) -> View:
+        return View(self.table.mass, self.table.size, self._inserted, self._sampled)

@@ -1,0 +1,97 @@
+"""What every environment gives the rest of the system through VectorSteps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from actors.environments import EnvironmentConfig, make_vector_env
+from actors.layouts import action_layout, observation_layout
+from actors.timestep import TimeStep
+from actors.vector_steps import VectorSteps
+
+MOVIE_PICK = "headrace/MoviePick10-v0"
+CONFIGS = {
+    "movie_pick same_step": EnvironmentConfig(id=MOVIE_PICK, max_episode_steps=9),
+    "movie_pick next_step": EnvironmentConfig(
+        id=MOVIE_PICK, max_episode_steps=9, kwargs={"autoreset_mode": "NextStep"}
+    ),
+    "movie_pick disabled": EnvironmentConfig(id=MOVIE_PICK, max_episode_steps=9, kwargs={"autoreset_mode": "Disabled"}),
+    "movie_pick ids": EnvironmentConfig(id=MOVIE_PICK, max_episode_steps=9, kwargs={"obs_mode": "ids"}),
+    "movie_pick one by one": EnvironmentConfig(
+        id=MOVIE_PICK, max_episode_steps=9, wrappers=["gymnasium.wrappers:FlattenObservation"]
+    ),
+    "cartpole": EnvironmentConfig(id="CartPole-v1", max_episode_steps=15),
+    "lunar lander": EnvironmentConfig(id="LunarLander-v3", max_episode_steps=15),
+    "pendulum": EnvironmentConfig(id="Pendulum-v1", max_episode_steps=9),
+}
+NUM_ENVS, STEPS = 3, 40
+
+
+@pytest.fixture(params=CONFIGS.values(), ids=CONFIGS.keys())
+def config(request: pytest.FixtureRequest) -> EnvironmentConfig:
+    chosen: EnvironmentConfig = request.param
+    return chosen
+
+
+def play(config: EnvironmentConfig, seed: int) -> tuple[VectorSteps, np.ndarray, list[TimeStep]]:
+    steps = VectorSteps(make_vector_env(config, NUM_ENVS))
+    first = steps.reset(seed)
+    steps.env.action_space.seed(0)
+    return steps, first, [steps.step(steps.env.action_space.sample()) for _ in range(STEPS)]
+
+
+class TestEnvironmentContract:
+    def test_shapes_and_dtypes(self, config: EnvironmentConfig) -> None:
+        steps, first, timesteps = play(config, 0)
+        dtype, shape = observation_layout(steps.env.single_observation_space)
+        action_layout(steps.env.single_action_space)
+        for observation in [first, *(t.observation for t in timesteps), *(t.next_observation for t in timesteps)]:
+            assert observation.dtype == dtype and observation.shape == (NUM_ENVS, *shape)
+        for t in timesteps:
+            assert t.reward.dtype == np.float32
+            assert t.terminated.dtype == t.truncated.dtype == t.valid.dtype == np.bool_
+            assert {a.shape for a in (t.reward, t.terminated, t.truncated, t.valid)} == {(NUM_ENVS,)}
+
+    def test_observations_lie_in_the_space(self, config: EnvironmentConfig) -> None:
+        steps, first, timesteps = play(config, 0)
+        for observation in [first, *(t.observation for t in timesteps)]:
+            assert all(row in steps.env.single_observation_space for row in observation)
+
+    def test_the_seed_decides_everything(self, config: EnvironmentConfig) -> None:
+        _, first, timesteps = play(config, 7)
+        _, again, replayed = play(config, 7)
+        _, other, _ = play(config, 1000)
+        np.testing.assert_array_equal(first, again)
+        assert (first != other).any()
+        for a, b in zip(timesteps, replayed, strict=True):
+            for name in ("observation", "next_observation", "reward", "terminated", "truncated", "valid"):
+                np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+
+    def test_episodes_end_and_the_next_begins_elsewhere(self, config: EnvironmentConfig) -> None:
+        _, _, timesteps = play(config, 3)
+        ends = 0
+        for now, following in zip(timesteps, timesteps[1:], strict=False):
+            ended = now.terminated | now.truncated
+            assert not (ended & ~now.valid).any()
+            ends += int(ended.sum())
+            rows = np.flatnonzero(ended)
+            begin = following.observation[rows] if not following.valid[rows].all() else now.observation[rows]
+            assert (begin != now.next_observation[rows]).reshape(len(rows), -1).any(axis=1).all()
+            going_on = ~ended & now.valid
+            np.testing.assert_array_equal(now.observation[going_on], now.next_observation[going_on])
+        assert ends >= NUM_ENVS
+
+    def test_environments_differ_from_each_other(self, config: EnvironmentConfig) -> None:
+        _, first, _ = play(config, 0)
+        assert len({row.tobytes() for row in first}) == NUM_ENVS
+
+    def test_a_limit_truncates(self, config: EnvironmentConfig) -> None:
+        _, _, timesteps = play(config, 0)
+        assert any(t.truncated.any() for t in timesteps) or any(t.terminated.any() for t in timesteps)
+        length = np.zeros(NUM_ENVS, dtype=int)
+        for t in timesteps:
+            length += t.valid
+            assert (length <= (config.max_episode_steps or 0)).all()
+            np.testing.assert_array_equal(t.truncated, length == config.max_episode_steps)
+            length[t.terminated | t.truncated] = 0

@@ -1,0 +1,138 @@
+"""Whole runs under Ray, from the command line: real processes, real ports, real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from replay_server import connect
+
+_SMALL = [
+    "--environment.num-envs", "32", "--algorithm.hidden-sizes", "[16]", "--algorithm.batch-size", "64",
+    "--replay.capacity", "20000", "--replay.min-size", "1000", "--learner.samples-per-insert", "1",
+    "--evaluation.every-env-steps", "20000", "--evaluation.episodes", "8", "--evaluation.final-episodes", "16",
+    "--run.metrics-every-env-steps", "2000",
+]  # fmt: skip
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    path = run / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def result(run: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((run / "result.json").read_text())
+    return document
+
+
+def test_a_killed_actor_is_replaced_and_training_goes_on(headrace: Callable[..., Any], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = headrace(
+        "train", "movie_pick_dqn", *_SMALL, "--run.total-env-steps", "1e9", "--run.max-seconds", "25",
+        "--run-dir", str(run),
+    )  # fmt: skip
+    command.wait_for(lambda: len(rows(run)) >= 2, 90)
+    os.kill(command.descendants("ray::RolloutWorker")[0], signal.SIGKILL)
+    killed_at = rows(run)[-1]["env_steps"]
+    code, output, errors = command.finish(120)
+    assert code == 0, errors
+    assert "round-robin" in output and "ours" in output and str(run) in output
+    document = result(run)
+    assert document["restarts"] == 1
+    assert document["env_steps"] > killed_at + 10_000
+    assert document["updates"] > 0 and document["weights_version"] > 1
+    assert document["evaluation"]["episodes"] == 16 and document["evaluation"]["mean"] > 0
+    assert document["staleness"]["max"] >= document["staleness"]["mean"] >= 0
+    assert document["lost_transitions"] >= 0 and document["fenced_transitions"] == 0
+    last = rows(run)[-1]
+    assert last["restarts"] == 1
+    # The limiter kept the ratio, whoever was faster, and over both shards together.
+    error = last["replay"]["inserted"] * 1.0 - last["replay"]["sampled"]
+    assert abs(error - 1000) < 10_000
+    wait_until_gone(command)
+
+
+def wait_until_gone(command: Any, seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while command.descendants() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert command.descendants() == []
+
+
+def test_ctrl_c_stops_in_order_and_resume_goes_on(headrace: Callable[..., Any], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = headrace(
+        "train", "movie_pick_dqn", *_SMALL, "--run.total-env-steps", "1e9", "--run.max-seconds", "1000",
+        "--run-dir", str(run),
+    )  # fmt: skip
+    command.wait_for(lambda: len(rows(run)) >= 2, 90)
+    begin = time.monotonic()
+    os.killpg(command.process.pid, signal.SIGINT)  # a terminal's Ctrl-C reaches the whole group
+    code, output, errors = command.finish(15)
+    assert time.monotonic() - begin < 10.0
+    assert code == 0, errors
+    assert "Traceback" not in errors
+    wait_until_gone(command)
+    first = result(run)
+    assert first["stopped_by"] == "interrupt" and first["evaluation"] is None
+    checkpoint = max((run / "checkpoints").iterdir(), key=lambda d: int(d.name))
+    assert {p.name for p in checkpoint.iterdir()} >= {
+        "learner.safetensors", "learner_state.json", "replay-0.h5", "replay-1.h5", "manifest.json",
+    }  # fmt: skip
+
+    code, output, errors = headrace("train", "--resume", str(run), "--run.max-seconds", "1").finish(120)
+    assert code == 0, errors
+    second = result(run)
+    assert second["env_steps"] >= first["env_steps"] and second["updates"] >= first["updates"]
+    assert second["replay_size"] >= first["replay_size"] > 1000  # the replay came back
+    steps = [row["env_steps"] for row in rows(run)]
+    assert steps == sorted(steps)
+
+
+def test_training_with_shards_that_run_elsewhere(headrace: Callable[..., Any], tmp_path: Path) -> None:
+    """The shard's spec is the run's: taken from the run's own refusal of another one first."""
+    (tmp_path / "shard.yaml").write_text(
+        "address: 127.0.0.1:0\n"
+        "spec: {fields: [{name: observation, dtype: float32, shape: [4]}], semantics: {}}\n"
+        "capacity: 1000\n"
+    )
+    shard = headrace("serve-replay", "shard.yaml")
+    address = shard.process.stdout.readline().split("serving replay at ")[1].split()[0]
+    with connect([address]) as replay:
+        assert replay.stats().capacity == 1000
+    command = headrace("train", "movie_pick_dqn", "--replay.addresses", f"[{address}]", "--replay.shards", "1")
+    code, _, errors = command.finish(120)
+    assert code == 1 and errors.strip().splitlines()[-1].startswith("headrace: error:"), errors
+    assert "action" in errors and "Traceback" not in errors
+    os.kill(shard.process.pid, signal.SIGTERM)
+    assert shard.finish(10)[0] == 0
+
+
+def test_an_environment_of_the_users_own_directory_reaches_the_workers(
+    headrace: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "my_world.py").write_text(
+        "import gymnasium, numpy as np\n"
+        "class Corridor(gymnasium.Env):\n"
+        "    observation_space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)\n"
+        "    action_space = gymnasium.spaces.Discrete(2)\n"
+        "    def reset(self, *, seed=None, options=None):\n"
+        "        super().reset(seed=seed)\n"
+        "        self.t = 0\n"
+        "        return np.zeros(3, np.float32), {}\n"
+        "    def step(self, action):\n"
+        "        self.t += 1\n"
+        "        return np.full(3, self.t / 10, np.float32), float(action), self.t == 10, False, {}\n"
+    )
+    run = tmp_path / "run"
+    code, _, errors = headrace(
+        "train", "cartpole_dqn", "--environment.id", "my_world:Corridor", "--run.total-env-steps", "4000",
+        "--run-dir", str(run),
+    ).finish(120)  # fmt: skip
+    assert code == 0, errors
+    assert result(run)["evaluation"]["mean"] > 8.0  # ten is the most; always the second action

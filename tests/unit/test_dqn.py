@@ -1,0 +1,262 @@
+"""The DQN learner and policy: known optima, moving targets, exact continuation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from learners.dqn import DQNConfig
+from learners.exploration import annealed, ape_x_epsilons
+from learners.task import Task
+from replay_server.batches import KEY_DTYPE, SampleBatch
+from replay_server.errors import ConfigError, Diverged
+from replay_server.specs import RecordSpec
+from replay_server.transitions import transition_spec
+
+STATES, ACTIONS, GAMMA = 5, 2, 0.9
+TASK = Task(observation_dtype="float32", observation_shape=(STATES,), num_actions=ACTIONS)
+SPEC = transition_spec(("float32", (STATES,)), ("int64", ()), {})
+
+
+def chain_step(state: int, action: int) -> tuple[int, float, bool]:
+    """Action 1 walks right, action 0 jumps home for a crumb; stepping off the right end pays and terminates."""
+    if action == 0:
+        return 0, 0.1, False
+    if state == STATES - 1:
+        return state, 1.0, True
+    return state + 1, 0.0, False
+
+
+def chain_optimum() -> np.ndarray:
+    q = np.zeros((STATES, ACTIONS))
+    for _ in range(500):
+        for state in range(STATES):
+            for action in range(ACTIONS):
+                successor, reward, terminated = chain_step(state, action)
+                q[state, action] = reward + (0.0 if terminated else GAMMA * q[successor].max())
+    return q
+
+
+def chain_columns(n_step: int, optimal: np.ndarray) -> dict[str, np.ndarray]:
+    """Every state and action once, followed by n - 1 greedy steps, so that n-step targets have the same optimum."""
+    rows = []
+    for state in range(STATES):
+        for action in range(ACTIONS):
+            position, total, discount, choice = state, 0.0, 1.0, action
+            for _ in range(n_step):
+                position, reward, terminated = chain_step(position, choice)
+                total += discount * reward
+                discount *= 0.0 if terminated else GAMMA
+                choice = int(optimal[position].argmax())
+                if terminated:
+                    break
+            rows.append((state, action, total, discount, position))
+    eye = np.eye(STATES, dtype=np.float32)
+    states, actions, rewards, discounts, successors = (np.array(column) for column in zip(*rows, strict=True))
+    return {
+        "observation": eye[states],
+        "next_observation": eye[successors],
+        "action": actions.astype(np.int64),
+        "reward": rewards.astype(np.float32),
+        "discount": discounts.astype(np.float32),
+        "behaviour_log_prob": np.zeros(len(rows), np.float32),
+        "policy_version": np.zeros(len(rows), np.int64),
+    }
+
+
+def batch_of(columns: dict[str, np.ndarray], probabilities: np.ndarray | None = None, inserted: int = 0) -> SampleBatch:
+    size = len(columns["reward"])
+    if probabilities is None:
+        probabilities = np.full(size, 1.0 / size)
+    return SampleBatch(SPEC, SPEC.pack(columns), np.zeros(size, KEY_DTYPE), probabilities, size, inserted)
+
+
+def learner_of(config: DQNConfig, seed: int = 0) -> Any:
+    return config.make_learner(TASK, SPEC, seed=seed, device="cpu")
+
+
+def random_columns(rng: np.random.Generator, size: int = 16) -> dict[str, np.ndarray]:
+    return {
+        "observation": rng.normal(size=(size, STATES)).astype(np.float32),
+        "next_observation": rng.normal(size=(size, STATES)).astype(np.float32),
+        "action": rng.integers(0, ACTIONS, size),
+        "reward": rng.normal(size=size).astype(np.float32),
+        "discount": np.full(size, 0.9, np.float32),
+        "behaviour_log_prob": np.zeros(size, np.float32),
+        "policy_version": np.zeros(size, np.int64),
+    }
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("dueling", [False, True])
+@pytest.mark.parametrize(("n_step", "loss"), [(1, "huber"), (3, "mse")])
+def test_the_values_of_a_chain_converge_to_the_optimum(double: bool, dueling: bool, n_step: int, loss: Any) -> None:
+    optimum = chain_optimum()
+    config = DQNConfig(
+        double=double, dueling=dueling, loss=loss, hidden_sizes=(32,), learning_rate=5e-3, target_update_tau=0.05
+    )
+    learner = learner_of(config)
+    batch = batch_of(chain_columns(n_step, optimum))
+    for _ in range(1500):
+        learner.step(batch)
+    policy = config.make_policy(TASK, env_indices=range(STATES), total_envs=STATES)
+    policy.load(learner.snapshot())
+    with torch.inference_mode():
+        q = policy._network(torch.eye(STATES)).numpy()
+    assert np.abs(q - optimum).max() < 0.02
+    greedy = policy.act(np.eye(STATES, dtype=np.float32), np.random.default_rng(0), explore=False, env_steps=0)
+    assert greedy.action.tolist() == optimum.argmax(axis=1).tolist()
+
+
+def targets(learner: Any) -> dict[str, torch.Tensor]:
+    return {n: v for n, v in learner.state_dict().items() if n.startswith("target.") and n.endswith(("weight", "bias"))}
+
+
+def test_soft_updates_move_every_target_tensor_by_tau() -> None:
+    learner = learner_of(DQNConfig(target_update_tau=0.25))
+    before = targets(learner)
+    learner.step(batch_of(random_columns(np.random.default_rng(0))))
+    state = learner.state_dict()
+    for name, value in targets(learner).items():
+        assert not torch.equal(value, before[name]), name
+        expected = before[name] + 0.25 * (state[name.replace("target.", "online.")] - before[name])
+        assert torch.allclose(value, expected, atol=1e-7)
+
+
+def test_hard_updates_copy_every_target_tensor_on_time() -> None:
+    learner = learner_of(DQNConfig(target_update_period_updates=3))
+    before, batch = targets(learner), batch_of(random_columns(np.random.default_rng(0)))
+    for _ in range(2):
+        learner.step(batch)
+    assert all(torch.equal(value, before[name]) for name, value in targets(learner).items())
+    learner.step(batch)
+    state = learner.state_dict()
+    assert all(torch.equal(value, state[name.replace("target.", "online.")]) for name, value in targets(learner).items())
+
+
+@pytest.mark.parametrize("loss", ["huber", "mse"])
+def test_importance_weights_reach_the_update(loss: Any) -> None:
+    columns, moved = random_columns(np.random.default_rng(1)), []
+    for probabilities in (np.full(16, 1 / 16), np.linspace(0.01, 0.2, 16)):
+        learner = learner_of(DQNConfig(target_update_tau=0.1, loss=loss, importance_beta=1.0))
+        learner.step(batch_of(columns, probabilities))
+        moved.append(learner.state_dict()["adam.advantage.weight.exp_avg"])
+    assert not torch.allclose(moved[0], moved[1])
+
+
+def test_priorities_are_the_absolute_errors_plus_epsilon() -> None:
+    config = DQNConfig(target_update_tau=0.1, priority_epsilon=0.5, double=False)
+    columns = random_columns(np.random.default_rng(2))
+    learner, policy = learner_of(config), config.make_policy(TASK, env_indices=range(1), total_envs=1)
+    policy.load(learner.snapshot())
+    by_actor = policy.initial_priorities(columns)
+    by_learner = learner.step(batch_of(columns)).priorities
+    assert by_learner.dtype == np.float64 and by_learner.min() >= 0.5
+    assert np.allclose(by_actor, by_learner, atol=1e-6)  # at first the target network equals the acting one
+
+
+def test_a_reloaded_learner_continues_bit_for_bit() -> None:
+    config = DQNConfig(target_update_tau=0.1, final_learning_rate=1e-4, learning_rate_decay_env_steps=100)
+    rng = np.random.default_rng(3)
+    batches = [batch_of(random_columns(rng), inserted=10 * i) for i in range(6)]
+    first = learner_of(config)
+    for batch in batches[:3]:
+        first.step(batch)
+    second = learner_of(config, seed=99)
+    second.load_state_dict(first.state_dict())
+    for batch in batches[3:]:
+        outputs = first.step(batch), second.step(batch)
+        assert outputs[0].metrics == outputs[1].metrics
+    states = first.state_dict(), second.state_dict()
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_a_value_that_is_not_finite_stops_the_learner_and_changes_nothing() -> None:
+    learner = learner_of(DQNConfig(target_update_tau=0.1))
+    columns = random_columns(np.random.default_rng(4))
+    columns["reward"][3] = np.inf
+    before = learner.state_dict()
+    with pytest.raises(Diverged, match="not finite"):
+        learner.step(batch_of(columns))
+    assert all(torch.equal(value, before[name]) for name, value in learner.state_dict().items())
+
+
+def test_epsilon_greedy_frequencies_and_log_probabilities() -> None:
+    config = DQNConfig(target_update_tau=0.1, epsilon_base=0.4, epsilon_alpha=7.0, epsilon_anneal_env_steps=100)
+    policy = config.make_policy(TASK, env_indices=range(3), total_envs=3)
+    policy.load(learner_of(config).snapshot())
+    rng, observation = np.random.default_rng(5), np.zeros((3, STATES), np.float32)
+    greedy = policy.act(observation, rng, explore=False, env_steps=0).action
+    draws = [policy.act(observation, rng, explore=True, env_steps=1000) for _ in range(4000)]
+    epsilons = ape_x_epsilons(range(3), 3, 0.4, 7.0)
+    share = np.mean([draw.action == greedy for draw in draws], axis=0)
+    expected = 1.0 - epsilons * (1.0 - 1.0 / ACTIONS)
+    assert np.abs(share - expected).max() < 0.025
+    for draw in draws[:50]:
+        probability = np.where(draw.action == greedy, expected, epsilons / ACTIONS)
+        assert np.allclose(np.exp(draw.log_prob), probability, rtol=1e-5)
+
+
+def test_ape_x_epsilons_and_annealing() -> None:
+    assert ape_x_epsilons([0, 7], 8, 0.4, 7.0).tolist() == pytest.approx([0.4, 0.4**8])
+    assert ape_x_epsilons([0], 1, 0.4, 7.0).tolist() == pytest.approx([0.4])
+    assert annealed(np.array([0.4, 0.01]), 25, 100).tolist() == pytest.approx([0.75, 0.75])
+    assert annealed(np.array([0.4, 0.01]), 80, 100).tolist() == pytest.approx([0.4, 0.2])
+    assert annealed(np.array([0.4, 0.01]), 100, 100).tolist() == [0.4, 0.01]
+
+
+def test_moments_standardise_observations_and_scale_rewards() -> None:
+    task = Task(
+        observation_dtype="float32", observation_shape=(2,), num_actions=2,
+        normalise_observations=True, normalise_rewards=True,
+    )  # fmt: skip
+    spec = transition_spec(("float32", (2,)), ("int64", ()), {})
+    config = DQNConfig(target_update_tau=0.1, hidden_sizes=(8,))
+    learner = config.make_learner(task, spec, seed=0, device="cpu")
+    plain = config.make_policy(task, env_indices=range(1), total_envs=1)
+    plain.load(learner.snapshot())
+    moments = {"observation_mean": np.array([5.0, -3.0]), "observation_std": np.array([2.0, 0.5]), "return_std": 4.0}
+    learner.set_moments(moments)
+    scaled = config.make_policy(task, env_indices=range(1), total_envs=1)
+    scaled.load(learner.snapshot())
+    raw = np.array([[7.0, -2.5]], np.float32)
+    with torch.inference_mode():
+        assert torch.allclose(scaled._network(torch.from_numpy(raw)), plain._network(torch.tensor([[1.0, 1.0]])))
+    assert scaled._network.reward_scale.item() == 0.25
+
+
+def test_contradictions_are_refused_with_both_names() -> None:
+    with pytest.raises(ValueError, match=r"target_update_tau .* target_update_period_updates"):
+        DQNConfig()
+    with pytest.raises(ValueError, match=r"target_update_tau .* target_update_period_updates"):
+        DQNConfig(target_update_tau=0.1, target_update_period_updates=5)
+    with pytest.raises(ValueError, match=r"final_learning_rate and learning_rate_decay_env_steps"):
+        DQNConfig(target_update_tau=0.1, final_learning_rate=1e-4)
+
+
+def test_images_are_refused_with_the_remedy() -> None:
+    task = Task(observation_dtype="uint8", observation_shape=(84, 84, 4), num_actions=2)
+    with pytest.raises(ConfigError, match=r"shape \[84, 84, 4\].*environment.wrappers"):
+        DQNConfig(target_update_tau=0.1).make_learner(task, SPEC, seed=0, device="cpu")
+
+
+def test_two_seeds_start_from_different_networks_and_the_global_generator_is_untouched() -> None:
+    torch.manual_seed(1)
+    untouched = torch.initial_seed(), torch.get_rng_state()
+    config = DQNConfig(target_update_tau=0.1)
+    states = [learner_of(config, seed).state_dict()["online.advantage.weight"] for seed in (0, 0, 1)]
+    assert torch.equal(states[0], states[1]) and not torch.equal(states[0], states[2])
+    assert torch.equal(untouched[1], torch.get_rng_state())
+
+
+def test_spec_of_records_is_what_the_learner_reads() -> None:
+    assert isinstance(SPEC, RecordSpec)
+    columns = random_columns(np.random.default_rng(6))
+    learner = learner_of(DQNConfig(target_update_tau=0.1))
+    staged = learner._staging(batch_of(columns))
+    for name, column in columns.items():
+        assert np.array_equal(staged[name].numpy(), column), name

@@ -1,0 +1,79 @@
+"""Metrics rows, what bounds a run, and what is cut off on resume."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from actors.loop import ActorReport
+from distributed.metrics import MetricsWriter
+from distributed.runtime import Progress
+from distributed.tally import Tally, bound_by
+from learners.loop import LearnerReport
+
+
+def actor(env_steps: int, returns: list[float], version: int, blocked: float = 0.0) -> ActorReport:
+    return ActorReport(
+        env_steps, env_steps, np.array(returns), np.full(len(returns), 10), version, blocked, None, {}
+    )  # fmt: skip
+
+
+def test_a_row_averages_what_happened_since_the_last_one() -> None:
+    tally = Tally([0, 0])
+    tally.add(Progress({}, LearnerReport(10, 5, {"loss": 1.0}, 0.1, None)))
+    tally.add(Progress({0: actor(100, [1.0, 3.0], 5), 1: actor(50, [], 2)}, None))
+    tally.add(Progress({1: actor(80, [5.0], 3)}, LearnerReport(40, 6, {"loss": 3.0}, 0.2, None)))
+    row = tally.row(2.0)
+    assert row["env_steps"] == 180 and row["updates"] == 40 and row["weights_version"] == 6
+    assert row["episodes"] == 3 and row["train_return"] == 3.0
+    assert row["learner"]["loss"] == (10 * 1.0 + 30 * 3.0) / 40
+    assert row["staleness"] == np.mean([0, 3, 3])  # versions behind the newest one known at each report
+    assert row["time"]["env_steps_per_second"] == 90.0
+    assert tally.staleness == [6.0, 3.0, 3.0]
+    empty = tally.row(3.0)
+    assert empty["train_return"] is None and empty["learner"] == {} and empty["time"]["updates_per_second"] == 0.0
+
+
+def test_totals_survive_a_checkpoint() -> None:
+    tally = Tally([0])
+    tally.add(Progress({0: actor(10, [], 1)}, LearnerReport(4, 3, {}, 0.0, None)))
+    again = Tally([10], json.loads(json.dumps(tally.state())))
+    assert (again.env_steps, again.updates, again.weights_version) == (10, 4, 3)
+    assert again.staleness == tally.staleness
+
+
+def test_the_stage_others_wait_for_bounds_the_run() -> None:
+    def row(blocked: float, waiting: float) -> dict[str, object]:
+        return {"time": {"actors_blocked": blocked, "learner_waiting": waiting}}
+
+    assert bound_by(row(0.6, 0.1)) == "learner"
+    assert bound_by(row(0.1, 0.6)) == "actors"
+    assert bound_by(row(0.01, 0.02)) == "processors"
+
+
+def test_rows_after_the_checkpoint_are_cut_on_resume(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    writer = MetricsWriter(path, tmp_path / "tensorboard", 0)
+    for step in range(4):
+        writer.write({"env_steps": step, "learner": {"loss": 0.5}, "name": "x", "none": None}, 1.0)
+    writer.close()
+    writer = MetricsWriter(path, tmp_path / "tensorboard", 2)
+    writer.write({"env_steps": 9}, 2.0)
+    assert writer.rows == 3
+    writer.close()
+    assert [json.loads(line)["env_steps"] for line in path.read_text().splitlines()] == [0, 1, 9]
+
+
+def test_tensorboard_holds_the_same_numbers(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    writer = MetricsWriter(tmp_path / "metrics.jsonl", tmp_path / "tensorboard", 0)
+    writer.write({"env_steps": 7, "learner": {"loss": 0.5}, "episodes": 3}, 1.0)
+    writer.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert {tag: (events.Scalars(tag)[0].step, events.Scalars(tag)[0].value) for tag in events.Tags()["scalars"]} == {
+        "learner/loss": (7, 0.5),
+        "episodes": (7, 3.0),
+    }

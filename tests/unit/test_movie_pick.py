@@ -1,0 +1,230 @@
+"""MoviePick's rules against a one-user loop, its determinism, its ladder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+
+import actors.envs  # noqa: F401  registers the ids
+from actors.environments import EnvironmentConfig
+from actors.envs.movie_pick import MoviePickCore, MoviePickEnv, MoviePickModel, MoviePickVectorEnv
+from actors.ladder import ladder
+from actors.seeds import SeedFamily, derive
+from actors.vector_steps import VectorSteps
+
+ID = "headrace/MoviePick10-v0"
+
+
+def core_of(num_users: int, seed: int = 0, **constants: Any) -> MoviePickCore:
+    core = MoviePickCore(MoviePickModel(**constants), num_users)
+    core.generator = np.random.default_rng(seed)
+    core.reset()
+    return core
+
+
+def slow_probabilities(core: MoviePickCore, user: int, film: int, watched: list[int]) -> tuple[float, float]:
+    """P(click) and P(watched to the end | click), straight from the definition."""
+    rec = watched[-5:].count(film)
+    click = float(core.users.click_logit[user, film]) - 0.25 * rec
+    complete = float(core.users.complete_logit[user, film]) - 0.1 * rec
+    return 1 / (1 + np.exp(-click)), 1 / (1 + np.exp(-complete))
+
+
+def test_step_follows_the_definition_user_by_user() -> None:
+    core = core_of(8, seed=3)
+    mirror = np.random.default_rng(0)
+    mirror.bit_generator.state = core.generator.bit_generator.state
+    rng = np.random.default_rng(1)
+    watched: list[list[int]] = [[] for _ in range(8)]
+    for _ in range(120):
+        action = rng.integers(3, size=8)  # few films, so that satiation matters
+        draws = mirror.random((2, 8), dtype=np.float32)
+        reward = core.step(action)
+        for user in range(8):
+            click, complete = slow_probabilities(core, user, int(action[user]), watched[user])
+            clicked = draws[0, user] < click
+            expected = (10.0 if draws[1, user] < complete else 1.0) if clicked else -0.1
+            assert reward[user] == pytest.approx(expected)
+            if clicked:
+                watched[user].append(int(action[user]))
+    seen = core.observe()
+    for user in range(8):
+        films = core.catalogue.films[watched[user][-5:]].reshape(-1)
+        np.testing.assert_array_equal(seen[user, :20], core.users.embedding[user])
+        np.testing.assert_array_equal(seen[user, 20:], films)
+
+
+def test_expected_rewards_equal_the_mean_of_many_draws() -> None:
+    users = 40_000
+    core = core_of(users, population=1)
+    core.history[:] = [10, 2, 2, 4, 2]
+    action = np.full(users, 2)
+    expected = core.expected_rewards()[0, 2]
+    unsated = core.expected_rewards_unwatched()[0, 2]
+    rewards = core.step(action)
+    error = rewards.std() / np.sqrt(users)
+    assert abs(rewards.mean() - expected) < 4 * error
+    assert unsated - expected > 20 * error
+    click, complete = slow_probabilities(core, 0, 2, [2, 2, 4, 2])
+    assert expected == pytest.approx(click * (10 * complete + 1 - complete) - 0.1 * (1 - click), rel=1e-5)
+
+
+def test_user_and_film_draws_have_the_stated_distribution() -> None:
+    core = core_of(4000)
+    films, prototypes = core.catalogue.films, core.catalogue.prototypes
+    np.testing.assert_allclose(np.linalg.norm(films, axis=1), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(prototypes, axis=1), 1.0)
+    assert (films @ prototypes.T).max(axis=1).min() > 0.6
+    affinity = (core.users.click_logit - core.catalogue.popularity + 0.6) / 2.2
+    quality_side = (core.users.complete_logit - core.catalogue.quality + 0.6) / 2.0
+    np.testing.assert_allclose(affinity, quality_side, atol=1e-5)  # both logits see the same taste
+    assert np.abs(affinity).max() <= 1.0 + 1e-5
+    tastes = np.linalg.lstsq(films.astype(float), affinity.T.astype(float), rcond=None)[0]
+    blur = core.users.embedding - (tastes.T @ core.catalogue.projection)
+    if np.linalg.matrix_rank(films) == films.shape[1]:
+        assert blur.std() == pytest.approx(0.05, rel=0.05)
+
+
+def test_zeros_stand_before_the_first_watched_films() -> None:
+    core = core_of(1)
+    assert not core.observe()[0, 20:].any()
+    core.history[0, -1] = 7
+    seen = core.observe()[0, 20:].reshape(5, 16)
+    assert not seen[:4].any()
+    np.testing.assert_array_equal(seen[4], core.catalogue.films[7])
+
+
+def test_films_are_shared_and_users_are_not() -> None:
+    first, second = core_of(2, seed=1), core_of(2, seed=2)
+    np.testing.assert_array_equal(first.catalogue.films, second.catalogue.films)
+    assert (first.users.embedding != second.users.embedding).all()
+    other = core_of(2, seed=1, catalogue_seed=1)
+    assert (other.catalogue.films != first.catalogue.films).any()
+
+
+def test_every_reset_brings_a_new_user() -> None:
+    env = MoviePickEnv()
+    first, _ = env.reset(seed=4)
+    second, _ = env.reset()
+    again, _ = env.reset(seed=4)
+    assert (first[:20] != second[:20]).all()
+    np.testing.assert_array_equal(first, again)
+
+
+def play(env: Any, seed: int, steps: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(9)
+    arrays = [env.reset(seed=seed)[0]]
+    for _ in range(steps):
+        observation, reward, terminated, truncated, _ = env.step(rng.integers(10, size=env.num_envs))
+        arrays += [observation, reward, terminated, truncated]
+    return arrays
+
+
+@pytest.mark.parametrize("obs_mode", ["embeddings", "ids"])
+def test_same_seed_same_trajectory(obs_mode: str) -> None:
+    runs = [play(MoviePickVectorEnv(3, 10, obs_mode=obs_mode), seed, 25) for seed in (5, 5, 6)]
+    for one, two in zip(runs[0], runs[1], strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert any((one != two).any() for one, two in zip(runs[0], runs[2], strict=True))
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_continues_bit_for_bit_from_a_saved_state(mode: AutoresetMode) -> None:
+    steps = VectorSteps(MoviePickVectorEnv(4, 7, autoreset_mode=mode))
+    assert steps.can_save_state
+    rng = np.random.default_rng(0)
+    steps.reset(1)
+    actions = rng.integers(10, size=(40, 4))
+    for action in actions[:7]:  # in NEXT_STEP mode the next step is a reset
+        steps.step(action)
+    saved = {name: array.copy() for name, array in steps.state().items()}
+    expected = [steps.step(action) for action in actions[7:]]
+    other = VectorSteps(MoviePickVectorEnv(4, 7, autoreset_mode=mode))
+    other.reset(99)
+    other.set_state(saved)
+    for action, step in zip(actions[7:], expected, strict=True):
+        got = other.step(action)
+        for name in ("observation", "next_observation", "reward", "truncated", "valid"):
+            np.testing.assert_array_equal(getattr(got, name), getattr(step, name))
+
+
+def test_vector_env_truncates_after_100_steps_and_never_terminates() -> None:
+    env = gymnasium.make_vec(ID, num_envs=2)
+    arrays = play(env, 0, 100)
+    truncated = arrays[4::4]
+    assert not np.any(arrays[3::4])
+    assert np.all(truncated[99]) and not np.any(truncated[:99])
+
+
+def test_same_step_final_observation_belongs_to_the_old_user() -> None:
+    env = MoviePickVectorEnv(3, max_episode_steps=2)
+    first, _ = env.reset(seed=0)
+    env.step(np.zeros(3, dtype=np.int64))
+    observation, _, _, truncated, info = env.step(np.zeros(3, dtype=np.int64))
+    assert truncated.all()
+    np.testing.assert_array_equal(info["final_obs"][:, :20], first[:, :20])
+    assert (observation[:, :20] != first[:, :20]).all()
+    assert not observation[:, 20:].any()
+
+
+def test_registered_and_checked() -> None:
+    env = gymnasium.make(ID)
+    check_env(env.unwrapped, skip_render_check=True)
+    env.reset(seed=0)
+    truncated = [env.step(0)[3] for _ in range(100)]
+    assert truncated == [False] * 99 + [True]
+    assert env.observation_space.shape == (100,) and env.action_space.n == 10  # type: ignore[union-attr, attr-defined]
+
+
+def test_ids_name_the_user_and_the_films() -> None:
+    env = MoviePickVectorEnv(50, obs_mode="ids", population=7)
+    play(env, 0, 30)
+    seen = env.core.observe()
+    assert seen.dtype == np.int32 and seen.shape == (50, 6)
+    assert set(seen[:, 0]) == set(range(7))
+    np.testing.assert_array_equal(seen[:, 1:], env.core.history)
+    assert all(row in env.single_observation_space for row in seen)
+    twins = np.flatnonzero(seen[:, 0] == seen[0, 0])
+    assert (env.core.users.embedding[twins] == env.core.users.embedding[0]).all()
+    elsewhere = MoviePickVectorEnv(50, obs_mode="ids", population=7)
+    elsewhere.reset(seed=8)
+    same_user = np.flatnonzero(elsewhere.core.users.ids == seen[0, 0])[0]
+    np.testing.assert_array_equal(elsewhere.core.users.click_logit[same_user], env.core.users.click_logit[0])
+
+
+@pytest.mark.parametrize(
+    ("constants", "message"),
+    [
+        ({"obs_mode": "pixels"}, "obs_mode"),
+        ({"films": 0}, "films"),
+        ({"genres": 1}, "genres"),
+        ({"population": 0}, "population"),
+        ({"max_episode_steps": 0}, "max_episode_steps"),
+    ],
+)
+def test_wrong_constants_are_refused(constants: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MoviePickVectorEnv(2, **constants)
+
+
+def test_ladder_is_the_published_one() -> None:
+    seed = derive(0, "ladder", family=SeedFamily.FINAL)
+    rows = {row.name: row for row in ladder(EnvironmentConfig(id=ID), 2048, seed)}
+    published = {
+        "random": 186.3,
+        "most popular": 101.5,
+        "round-robin popular": 202.3,
+        "per-user bandit": 231.8,
+        "affinity without satiation": 264.1,
+        "myopic oracle": 353.9,
+    }
+    assert list(rows) == list(published)
+    for name, mean in published.items():
+        assert rows[name].episodes == 2048
+        assert 0.5 < rows[name].sem < 3.0
+        assert abs(rows[name].mean - mean) < 3 * rows[name].sem, name
