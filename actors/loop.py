@@ -159,7 +159,8 @@ class ActorLoop:
             self._blocked_on = timeout.blocked_on
             return False
         finally:
-            self._seconds_blocked += self._clock() - begin
+            if timeout_s > 0.0:  # else nothing is ever waited for: the time is the writing's own
+                self._seconds_blocked += self._clock() - begin
         self._outbox = []
         self._blocked_on = None
         self._appended += len(records["reward"])

@@ -128,10 +128,10 @@ def _train(arguments: Arguments) -> int:
 
 
 def _evaluate(arguments: Arguments) -> int:
-    from distributed.evaluate import evaluate_run
-
     if not arguments.positionals:
         raise ConfigError("evaluate: needs a run directory, as in headrace evaluate RUN_DIR")
+    from distributed.evaluate import evaluate_run
+
     return evaluate_run(
         Path(arguments.positionals[0]),
         episodes=arguments.count("episodes", 100),
@@ -142,11 +142,11 @@ def _evaluate(arguments: Arguments) -> int:
 
 
 def _serve_replay(arguments: Arguments) -> int:
+    if not arguments.positionals:
+        raise ConfigError("serve-replay: needs a shard's config, as in headrace serve-replay CONFIG.yaml")
     from replay_server.server import serve
     from replay_server.shard_config import ShardConfig
 
-    if not arguments.positionals:
-        raise ConfigError("serve-replay: needs a shard's config, as in headrace serve-replay CONFIG.yaml")
     address = arguments.options.get("address")
     overrides = [] if address is None else [Override(("address",), address)]
     serve(load(ShardConfig, Path(arguments.positionals[0]), overrides).config)
@@ -154,10 +154,10 @@ def _serve_replay(arguments: Arguments) -> int:
 
 
 def _config(arguments: Arguments) -> int:
-    from distributed.loading import load_experiment
-
     if arguments.positionals[:1] != ["show"]:
         raise ConfigError("config: needs `show`, as in headrace config show [CONFIG]")
+    from distributed.loading import load_experiment
+
     path = find_config((arguments.positionals[1:] or [DEFAULT_CONFIG])[0])
     print(show(load_experiment(path, arguments.overrides)), end="")
     return 0

@@ -35,7 +35,7 @@ class Override:
         keys = tuple(name.removeprefix("--").replace("-", "_").split("."))
         if not all(keys):
             raise ConfigError(f"{name}: not a dotted option; write it as --section.key VALUE")
-        return Override(keys, yaml_text.read(text, name).values)
+        return Override(keys, yaml_text.read(text, name, is_file=False).values)
 
 
 class RawConfig:
@@ -116,7 +116,7 @@ class RawConfig:
         return found
 
     def _collect(self, value: Any, keys: Keys, found: dict[str, str]) -> None:
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and (value or not keys):
             for key, inner in value.items():
                 self._collect(inner, (*keys, key), found)
         elif self._path is not None and self._override_of(keys) is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,12 +27,13 @@ from distributed.config import ExperimentConfig
 from distributed.runtime import Casualties, Evaluation, Origin, Progress, Saved
 from learners.checkpoint import load_learner, save_learner, write_json
 from learners.weights import WeightSlot, WeightSnapshot
-from replay_server.client import ReplayClient
+from replay_server.connecting import in_process
 from replay_server.replay import ReplayStats
 from replay_server.shard import Shard
 from replay_server.specs import RecordSpec
 from replay_server.table import Table
 
+_CLIENT_FILE = "replay_client.json"
 _ROUNDS = 4  # turns of every actor in one `advance`
 
 
@@ -56,14 +58,14 @@ class SerialRuntime:
         self._epochs = origin.writer_epochs
         spec = make_spec(config, self._task)
         shards = [self._make_shard(spec, index, origin.checkpoint) for index in range(config.replay.shards)]
-        self._replay = ReplayClient.in_process(shards, seed=derive(config.run.seed, "sampler"))
+        self._replay = in_process(shards, seed=derive(config.run.seed, "sampler"))
         self._learner = make_learner(
             config, self._task, spec, seed=derive(config.run.seed, "learner"), device="cpu"
         )
         self._learner_loop = make_learner_loop(config, self._learner, self._replay, self._slot, time.monotonic)
         if origin.checkpoint is not None:
             load_learner(self._learner, origin.checkpoint)
-            self._replay.load_state(origin.checkpoint / "replay_client.json")
+            self._replay.load_state_dict(json.loads((origin.checkpoint / _CLIENT_FILE).read_text()))
         if origin.snapshot is not None:
             self._slot.publish(origin.snapshot)
         else:
@@ -107,7 +109,7 @@ class SerialRuntime:
         progress = self._report()
         save_learner(self._learner, directory)
         self._replay.save(str(directory))
-        write_json(directory / CLIENT_FILE, self._replay.state_dict())
+        write_json(directory / _CLIENT_FILE, self._replay.state_dict())
         self._begin([progress.actors[index].env_steps for index in range(len(self._actors))], barriers)
         return Saved(snapshot, progress)
 

@@ -49,12 +49,13 @@ for _tag, _pattern, _first in _RESOLVERS:
 _Dumper.add_representer(str, lambda dumper, text: dumper.represent_scalar(_STRING, text, '"' if "\n" in text else None))
 
 
-def read(text: str, where: str) -> Document:
+def read(text: str, where: str, *, is_file: bool = True) -> Document:
     """Parse one YAML document.
 
     Args:
         text: the document; an empty one is None.
         where: file or option, for messages.
+        is_file: whether messages give the line too.
 
     Raises:
         ConfigError: not YAML, a duplicate key, a key that is not text, a number that is not finite, or a tag such as
@@ -65,8 +66,8 @@ def read(text: str, where: str) -> Document:
         root = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = f":{mark.line + 1}" if mark and "\n" in text.strip() else ""
-        raise ConfigError(f"{where}{line}: not valid YAML: {error.problem or error.context}") from None
+        place = f"{where}:{mark.line + 1}" if mark and is_file else where
+        raise ConfigError(f"{place}: not valid YAML: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
     finally:
@@ -74,7 +75,7 @@ def read(text: str, where: str) -> Document:
     if root is None:
         return Document(None, {})
     lines: dict[Keys, int] = {}
-    return Document(_Builder(where, lines).build(root, (), ()), lines)
+    return Document(_Builder(where, is_file, lines).build(root, (), ()), lines)
 
 
 def write_value(value: Any) -> str:
@@ -86,8 +87,9 @@ def write_value(value: Any) -> str:
 class _Builder:
     """Turns YAML nodes into plain values and notes the line of each."""
 
-    def __init__(self, where: str, lines: dict[Keys, int]) -> None:
+    def __init__(self, where: str, is_file: bool, lines: dict[Keys, int]) -> None:
         self._where = where
+        self._is_file = is_file
         self._lines = lines
 
     def build(self, node: yaml.Node, path: Keys, parents: tuple[yaml.Node, ...]) -> Any:
@@ -134,7 +136,8 @@ class _Builder:
         raise self._error(node, f"tag {node.tag} is not allowed; remove it")
 
     def _error(self, node: yaml.Node, message: str) -> ConfigError:
-        return ConfigError(f"{self._where}:{node.start_mark.line + 1}: {message}")
+        place = f"{self._where}:{node.start_mark.line + 1}" if self._is_file else self._where
+        return ConfigError(f"{place}: {message}")
 
 
 def _number(text: str) -> int | float:

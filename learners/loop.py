@@ -83,7 +83,8 @@ class LearnerLoop:
             self._blocked_on = timeout.blocked_on
             return False
         finally:
-            self._seconds_waiting += self._clock() - begin
+            if timeout_s > 0.0:  # else nothing is ever waited for: the time is the sampling's own
+                self._seconds_waiting += self._clock() - begin
         self._blocked_on = None
         output = self._learner.step(batch)
         self._replay.update_priorities(batch.keys, output.priorities)

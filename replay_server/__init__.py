@@ -1,1 +1,78 @@
-"""The data plane: packed records, prioritized tables, shards and their clients. Needs neither torch nor ray."""
+"""The data plane: packed records, prioritized tables, shards and their clients. Needs neither torch nor ray.
+
+Importing it is light: what needs grpc, numba or h5py is loaded when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from replay_server.batches import SampleBatch, importance_weights
+from replay_server.errors import (
+    CheckpointError,
+    ConfigError,
+    HeadraceError,
+    InvalidRecord,
+    ReplayError,
+    ReplayTimeout,
+    SchemaMismatch,
+    StaleEpoch,
+    Unavailable,
+)
+from replay_server.rate_limiter import RateLimiter
+from replay_server.replay import Ack, Replay, ReplayStats, Rows, ShardStats, UpdateReport, Writer
+from replay_server.specs import Field, RecordSpec
+from replay_server.transitions import transition_spec
+
+if TYPE_CHECKING:
+    from replay_server.connecting import connect, in_process
+    from replay_server.server import ReplayServer, start_server
+    from replay_server.shard import Shard
+    from replay_server.table import Table
+
+_LAZY = {
+    "connect": "replay_server.connecting",
+    "in_process": "replay_server.connecting",
+    "ReplayServer": "replay_server.server",
+    "start_server": "replay_server.server",
+    "Shard": "replay_server.shard",
+    "Table": "replay_server.table",
+}
+
+__all__ = [
+    "Ack",
+    "CheckpointError",
+    "ConfigError",
+    "Field",
+    "HeadraceError",
+    "InvalidRecord",
+    "RateLimiter",
+    "RecordSpec",
+    "Replay",
+    "ReplayError",
+    "ReplayServer",
+    "ReplayStats",
+    "ReplayTimeout",
+    "Rows",
+    "SampleBatch",
+    "SchemaMismatch",
+    "Shard",
+    "ShardStats",
+    "StaleEpoch",
+    "Table",
+    "Unavailable",
+    "UpdateReport",
+    "Writer",
+    "connect",
+    "importance_weights",
+    "in_process",
+    "start_server",
+    "transition_spec",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

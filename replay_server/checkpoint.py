@@ -175,9 +175,9 @@ def _check_kind(path: str, file: h5py.File, table: Table) -> None:
 def _digest(attributes: dict[str, Any], spec: RecordSpec, state: TableState) -> str:
     digest = hashlib.sha256(json.dumps(attributes, sort_keys=True).encode())
     for _, block in _blocks(state.records):
-        digest.update(block)
-    digest.update(np.ascontiguousarray(state.priorities, "<f8"))
-    digest.update(np.ascontiguousarray(state.generations, "<u4"))
+        digest.update(block.data)
+    digest.update(np.ascontiguousarray(state.priorities, "<f8").data)
+    digest.update(np.ascontiguousarray(state.generations, "<u4").data)
     return digest.hexdigest()
 
 

@@ -10,10 +10,20 @@ from numpy.typing import NDArray
 
 from replay_server.batches import KEY_DTYPE, SampleBatch
 from replay_server.errors import ReplayTimeout
-from replay_server.messages import LONGEST_WAIT_S, Call, SampleReply, SampleRequest, ShardPort, UpdateRequest, Updates
+from replay_server.messages import (
+    LONGEST_WAIT_S,
+    Call,
+    SampleReply,
+    SampleRequest,
+    ShardPort,
+    UpdateReply,
+    UpdateRequest,
+    Updates,
+)
 from replay_server.replay import UpdateReport
 from replay_server.sharding import ShardViews
 from replay_server.specs import RecordSpec
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -129,7 +139,7 @@ class Round:
             masses[shard] = reply.view.mass
         return float(0.5 * np.abs(self._plan.shares - masses / masses.sum()).sum()) if masses.sum() > 0.0 else 0.0
 
-    def give_back(self) -> list[Call[object]]:
+    def give_back(self) -> list[Call[UpdateReply]]:
         """Return the credits of batches not handed out to the shards that served them."""
         share = self.left / len(self._plan.counts)
         self._next = len(self._plan.counts)

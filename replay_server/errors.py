@@ -1,17 +1,17 @@
 """Every error headrace raises on purpose, as one tree.
 
-    HeadraceError                   base: one clear sentence, what, where, what to do
-    |-- ConfigError                 wrong usage or configuration (exit code 2)
-    |-- EnvironmentFault            an environment broke its contract while running
-    |-- Diverged                    the learner produced a value that is not finite
-    |-- CheckpointError             a checkpoint is missing, partial, damaged or of another kind
-    |-- WorkerDied                  a process the run cannot go on without has ended
-    `-- ReplayError                 the replay data plane refused or could not answer
-        |-- ReplayTimeout           a wait passed its deadline; `blocked_on` says what it waited for
-        |-- SchemaMismatch          client and shard do not agree on the record layout or its semantics
-        |-- InvalidRecord           records, priorities or keys of wrong shape, dtype or value
-        |-- StaleEpoch              a writer was replaced by a newer incarnation of itself
-        `-- Unavailable             a shard cannot be reached
+HeadraceError                   base: one clear sentence, what, where, what to do
+|-- ConfigError                 wrong usage or configuration (exit code 2)
+|-- EnvironmentFault            an environment broke its contract while running
+|-- Diverged                    the learner produced a value that is not finite
+|-- CheckpointError             a checkpoint is missing, partial, damaged or of another kind
+|-- WorkerDied                  a process the run cannot go on without has ended
+`-- ReplayError                 the replay data plane refused or could not answer
+    |-- ReplayTimeout           a wait passed its deadline; `blocked_on` says what it waited for
+    |-- SchemaMismatch          client and shard do not agree on the record layout or its semantics
+    |-- InvalidRecord           records, priorities or keys of wrong shape, dtype or value
+    |-- StaleEpoch              a writer was replaced by a newer incarnation of itself
+    `-- Unavailable             a shard cannot be reached
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from replay_server.table import Drawn, Table
 from replay_server.writer_marks import WriterMarks
 
 
-@dataclass
+@dataclass(eq=False)
 class _Waiter:
     """A call that waits, and the reason it last found."""
 
@@ -200,7 +200,9 @@ class Shard:
             if keep_incarnation:
                 self.table.incarnation = state.table.incarnation
             elif state.table.incarnation == self.table.incarnation:
-                raise CheckpointError(f"{path}: made by incarnation {self.table.incarnation}, give this shard a new one")
+                raise CheckpointError(
+                    f"{path}: made by incarnation {self.table.incarnation}, give this shard a new one"
+                )
             self.table.import_state(state.table)
             self._writers = WriterMarks.from_json(state.writers)
             self._inserted, self._sampled, self._fenced = state.inserted, state.sampled, state.fenced

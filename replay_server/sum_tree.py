@@ -26,9 +26,7 @@ def _mass_of(priority: float, exponent: float) -> float:
 
 
 @njit(cache=True, nogil=True)
-def _assign(
-    sums: Floats, largest: Floats, levels: Ints, slots: Ints, priorities: Floats, exponent: float
-) -> None:
+def _assign(sums: Floats, largest: Floats, levels: Ints, slots: Ints, priorities: Floats, exponent: float) -> None:
     """Write leaves in order (the last of equal slots wins), then recompute their ancestors level by level."""
     count = slots.shape[0]
     nodes = np.empty(count, np.int64)

@@ -137,9 +137,7 @@ def encode_insert(request: InsertRequest, schema: int) -> bytes:
     stamp = request.stamp or Stamp(0, 0, 0)
     flags = (_STAMPED if request.stamp else 0) | (_PRIORITIZED if request.priorities is not None else 0)
     rows, size = request.records.shape
-    header = _INSERT.pack(
-        schema, request.wait_s, stamp.writer_id, stamp.sequence, stamp.epoch, flags, rows, size
-    )
+    header = _INSERT.pack(schema, request.wait_s, stamp.writer_id, stamp.sequence, stamp.epoch, flags, rows, size)
     priorities = request.priorities if request.priorities is not None else np.zeros(0)
     return _frame("Insert", header, priorities.astype("<f8", copy=False), request.records)
 
@@ -241,7 +239,8 @@ def encode_update_reply(reply: UpdateReply) -> bytes:
 def decode_update_reply(frame: bytes) -> UpdateReply:
     reader = _open(frame, "UpdateReply")
     reader.arrays(_PREFIX.size + _UPDATE_REPLY.size + _VIEW.size)
-    return UpdateReply(*reader.header(_UPDATE_REPLY), reader.view(_UPDATE_REPLY))
+    applied, stale = reader.header(_UPDATE_REPLY)
+    return UpdateReply(applied, stale, reader.view(_UPDATE_REPLY))
 
 
 def encode_json(document: dict[str, Any], *, reply: bool) -> bytes:
@@ -277,7 +276,9 @@ def hello_from(document: dict[str, Any]) -> Hello:
     try:
         spec = RecordSpec.from_json(json.dumps(document["spec"]))
         numbers = {name: int(document[name]) for name in ("shard", "incarnation", "capacity", "min_size")}
-        return Hello(str(document["address"]), **numbers, max_message_bytes=int(document["max_message_bytes"]), spec=spec)
+        return Hello(
+            str(document["address"]), **numbers, max_message_bytes=int(document["max_message_bytes"]), spec=spec
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise SchemaMismatch(f"the shard's greeting is not understood: {error}") from None
 

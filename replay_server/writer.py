@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from replay_server.errors import HeadraceError, InvalidRecord, ReplayTimeout, Unavailable
+from replay_server.errors import HeadraceError, InvalidRecord, ReplayTimeout, StaleEpoch, Unavailable
 from replay_server.messages import LONGEST_WAIT_S, Call, InsertReply, InsertRequest, ShardPort, Stamp
 from replay_server.replay import Ack, Rows
 from replay_server.specs import RecordSpec
@@ -31,7 +31,7 @@ def packed(spec: RecordSpec, rows: Rows) -> NDArray[np.uint8]:
     return spec.pack(rows)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Chunk:
     request: InsertRequest
     call: Call[InsertReply] | None = None
@@ -69,7 +69,8 @@ class StreamWriter:
         self._window = max(max_in_flight, 1)
         self._clock = clock
         size = self._spec.record_size
-        self._chunk_rows = min(_CHUNK_ROWS, max(_CHUNK_BYTES // size, 1), port.hello.capacity)
+        most = port.hello.capacity if port.synchronous else min(_CHUNK_ROWS, max(_CHUNK_BYTES // size, 1))
+        self._chunk_rows = min(most, port.hello.capacity)
         self._backoff = np.random.default_rng([stamp.writer_id & 0xFFFFFFFF, stamp.epoch])
         self._pending: deque[_Chunk] = deque()
         self._gathered: list[tuple[NDArray[np.uint8], NDArray[np.float64] | None]] = []
@@ -102,7 +103,7 @@ class StreamWriter:
             ReplayTimeout: no room in time; nothing was taken, call again with the same rows.
             Unavailable: no room because the shard cannot be reached; nothing was taken.
             StaleEpoch: a newer epoch of this writer exists.
-            InvalidRecord: rows of wrong layout; or rows of an earlier append were refused, which ends the writer.
+            InvalidRecord: rows of wrong layout; or the shard refused the chunk of an earlier append, which is lost.
         """
         records = packed(self._spec, rows)
         if priorities is not None:
@@ -116,7 +117,7 @@ class StreamWriter:
         if self._port.synchronous:
             self._append_now(records, priorities, deadline)
             return
-        if len(self._pending) >= self._window and self._gathered_rows + len(records) > _SMALL_ROWS:
+        if len(self._pending) >= self._window and self._gathered_rows + len(records) >= _SMALL_ROWS:
             self._wait(deadline, lambda: len(self._pending) < self._window)
         self._gather(records, priorities)
         self._send()
@@ -160,9 +161,7 @@ class StreamWriter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _append_now(
-        self, records: NDArray[np.uint8], priorities: NDArray[np.float64] | None, deadline: float
-    ) -> None:
+    def _append_now(self, records: NDArray[np.uint8], priorities: NDArray[np.float64] | None, deadline: float) -> None:
         """The shard is in this process: everything is stored on return, or nothing was taken."""
         before, stored = self._stamp, self._accepted + self._duplicates
         self._gather(records, priorities)
@@ -170,11 +169,13 @@ class StreamWriter:
         self._send(deadline)
         try:
             self._wait(deadline, lambda: not self._pending)
-        except ReplayTimeout:
-            if self._accepted + self._duplicates > stored:
-                return  # a part is stored: the rest stays in the window
+        except HeadraceError as error:
+            partly = self._accepted + self._duplicates > stored
+            if partly and isinstance(error, ReplayTimeout):
+                return  # the rest stays in the window
             self._pending.clear()
-            self._stamp = before
+            if not partly:
+                self._stamp = before
             raise
 
     def _gather(self, records: NDArray[np.uint8], priorities: NDArray[np.float64] | None) -> None:
@@ -182,8 +183,8 @@ class StreamWriter:
             self._cut()
         self._gathered.append((records, priorities))
         self._gathered_rows += len(records)
-        in_flight = any(chunk.call is not None for chunk in self._pending)
-        if self._gathered_rows >= _SMALL_ROWS or not in_flight:
+        idle = len(self._pending) < self._window and all(chunk.call is None for chunk in self._pending)
+        if idle or self._gathered_rows >= _SMALL_ROWS:
             self._cut()
 
     def _cut(self) -> None:
@@ -210,7 +211,7 @@ class StreamWriter:
                     wait_s = min(max(deadline - self._clock(), 0.0), LONGEST_WAIT_S)
                     request = InsertRequest(request.records, request.priorities, request.stamp, wait_s)
                 chunk.call = self._port.insert(request)
-            if self._trouble is not None or self._port.synchronous:
+            if self._trouble is not None:
                 break
 
     def _collect(self) -> None:
@@ -225,9 +226,12 @@ class StreamWriter:
             except Unavailable as error:
                 chunk.call, self._trouble, self.blocked_on = None, error, "reply"
                 continue
-            except HeadraceError as error:
+            except StaleEpoch as error:
                 self._failure = error
                 self._pending.clear()
+                raise
+            except HeadraceError:
+                self._pending.remove(chunk)
                 raise
             if reply.blocked_on is not None:
                 chunk.call, self.blocked_on = None, reply.blocked_on
@@ -268,5 +272,3 @@ class StreamWriter:
             call.result(max(deadline - self._clock(), 0.0))
         except HeadraceError:
             return  # `_collect` looks at every finished call, this one too
-
-

@@ -1,6 +1,5 @@
 """From a YAML file and dotted options to checked structs: every refusal is one line that says where and what to do."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -8,7 +7,7 @@ import msgspec
 import pytest
 from msgspec import Meta
 
-from distributed.config_loading import Override, dump_yaml, find_config, load, show
+from distributed.config_loading import Loaded, Override, dump_yaml, find_config, load, show
 from replay_server.errors import ConfigError
 
 
@@ -68,12 +67,6 @@ ALGORITHMS = {"sgd": f"{__name__}:Sgd"}
 BASE = "store:\n  capacity: 100\nalgorithm:\n  type: sgd\n"
 
 
-@pytest.fixture(autouse=True)
-def importable(monkeypatch):
-    """pytest's importlib mode gives this file a name that only it knows; `module:Class` needs one for everybody."""
-    monkeypatch.setitem(sys.modules, __name__, sys.modules[Root.__module__])
-
-
 @pytest.fixture
 def load_text(tmp_path):
     path = tmp_path / "c.yaml"
@@ -119,19 +112,36 @@ def test_later_options_win_and_a_group_can_be_replaced(load_text):
     [
         # unknown keys, at any depth
         ("stor:\n  capacity: 1\n", [], "{file}:1: stor: unknown key; did you mean store?"),
-        (BASE + "  learning-rate: 1\n", [], "{file}:5: algorithm.learning-rate: unknown key; did you mean "
-         "algorithm.learning_rate?"),
-        (BASE + "  optimiser: {momentun: 1}\n", [], "{file}:5: algorithm.optimiser.momentun: unknown key; did you mean "
-         "algorithm.optimiser.momentum?"),
-        (BASE + "peers:\n  - host: a\n  - hots: b\n", [], "{file}:7: peers.1.hots: unknown key; did you mean peers.1.host?"),
+        (
+            BASE + "  learning-rate: 1\n",
+            [],
+            "{file}:5: algorithm.learning-rate: unknown key; did you mean algorithm.learning_rate?",
+        ),
+        (
+            BASE + "  optimiser: {momentun: 1}\n",
+            [],
+            "{file}:5: algorithm.optimiser.momentun: unknown key; did you mean algorithm.optimiser.momentum?",
+        ),
+        (
+            BASE + "peers:\n  - host: a\n  - hots: b\n",
+            [],
+            "{file}:7: peers.1.hots: unknown key; did you mean peers.1.host?",
+        ),
         (BASE, ["--learning-rate 1"], "--learning_rate: unknown key; did you mean algorithm.learning_rate?"),
         (BASE, ["--store.zzz 1"], "--store.zzz: unknown key; valid here: capacity, min_size, options, names"),
         # wrong types and values
-        ("store:\n  capacity: many\nalgorithm: {type: sgd}\n", [], "{file}:2: store.capacity: must be a whole number, "
-         "not many (Records kept.)"),
+        (
+            "store:\n  capacity: many\nalgorithm: {type: sgd}\n",
+            [],
+            "{file}:2: store.capacity: must be a whole number, not many (Records kept.)",
+        ),
         (BASE, ["--store.capacity 0"], "--store.capacity: must be a whole number >= 1, not 0 (Records kept.)"),
         (BASE, ["--store.capacity 2.5"], "--store.capacity: must be a whole number, not 2.5 (Records kept.)"),
-        (BASE, ["--algorithm.learning-rate .nan"], "--algorithm.learning_rate: must be a number, not .nan (Step size.)"),
+        (
+            BASE,
+            ["--algorithm.learning-rate .nan"],
+            "--algorithm.learning_rate: must be a number, not .nan (Step size.)",
+        ),
         (BASE, ["--algorithm.layers [1, x]"], "--algorithm.layers: algorithm.layers.1: must be a whole number, not x"),
         (BASE, ["--algorithm.loss hubr"], "--algorithm.loss: must be one of huber, mse, not hubr; did you mean huber?"),
         (BASE, ["--algorithm.soft x"], "--algorithm.soft: must be a number or null, not x"),
@@ -139,41 +149,58 @@ def test_later_options_win_and_a_group_can_be_replaced(load_text):
         (BASE + "store2: 1\n", ["--store 3"], "{file}:5: store2: unknown key; did you mean store?"),
         (BASE, ["--store 3"], "--store: must be a mapping, not 3"),
         (BASE, ["--runtime.x 3"], "{file} with --runtime.x: runtime: must be one of ray, serial, not {{x: 3}}"),
-        (BASE, ["--store.capacity.x 3"], "--store.capacity.x: store.capacity is a single value here and has no keys; set "
-         "store.capacity itself"),
+        (
+            BASE,
+            ["--store.capacity.x 3"],
+            "--store.capacity.x: store.capacity is a single value here and has no keys; set store.capacity itself",
+        ),
         # missing
         ("algorithm: {type: sgd}\n", [], "{file}: store: missing; set it"),
         ("store: {}\nalgorithm: {type: sgd}\n", [], "{file}:1: store.capacity: missing; set it (Records kept.)"),
         ("store: {capacity: 1}\n", [], "{file}: algorithm.type: missing; give one of sgd or module:Class"),
         ("", [], "{file}: algorithm.type: missing; give one of sgd or module:Class"),
         # contradictions name both fields, the file and the options that led there
-        (BASE + "  soft: 0.1\n", ["--algorithm.hard 3"], "{file}:3 with --algorithm.hard: algorithm: soft and hard "
-         "contradict each other: set one of them"),
-        (BASE + "peers: [{host: a}]\n", ["--runtime serial"], "{file} with --runtime: runtime serial contradicts peers: "
-         "drop one of them"),
+        (
+            BASE + "  soft: 0.1\n",
+            ["--algorithm.hard 3"],
+            "{file}:3 with --algorithm.hard: algorithm: soft and hard contradict each other: set one of them",
+        ),
+        (
+            BASE + "peers: [{host: a}]\n",
+            ["--runtime serial"],
+            "{file} with --runtime: runtime serial contradicts peers: drop one of them",
+        ),
         # algorithm.type
-        (BASE, ["--algorithm.type sdg"], "--algorithm.type: no algorithm 'sdg'; did you mean sgd?; give one of sgd or "
-         "module:Class"),
+        (
+            BASE,
+            ["--algorithm.type sdg"],
+            "--algorithm.type: no algorithm 'sdg'; did you mean sgd?; give one of sgd or module:Class",
+        ),
         (BASE, ["--algorithm.type 3"], "--algorithm.type: must be text, not 3; give one of sgd or module:Class"),
-        (BASE, ["--algorithm.type no_such.thing:C"], "--algorithm.type: no module 'no_such.thing'; start where it can be "
-         "imported from"),
-        (BASE, ["--algorithm.type math:sin"], "--algorithm.type: 'sin' in module 'math' must be a msgspec.Struct class"),
+        (
+            BASE,
+            ["--algorithm.type no_such.thing:C"],
+            "--algorithm.type: no module 'no_such.thing'; start where it can be imported from",
+        ),
+        (
+            BASE,
+            ["--algorithm.type math:sin"],
+            "--algorithm.type: 'sin' in module 'math' must be a msgspec.Struct class",
+        ),
         # not a config at all
         ("- 1\n", [], "{file}: not a mapping; a config is made of `key: value` lines"),
-        ("a: [\n", [], "{file}: not valid YAML: "),
+        ("a: [\n", [], "{file}:2: not valid YAML: expected the node content, but found '<stream end>'"),
         ("a: 1\na: 2\n", [], "{file}:2: a: given twice, first in line 1; remove one"),
     ],
 )
 def test_every_refusal_is_one_line(load_text, tmp_path, text, overrides, message):
-    error = the_error(load_text, text, *overrides)
-    expected = message.format(file=tmp_path / "c.yaml")
-    assert error.startswith(expected) if expected.endswith(": ") else error.split(" (")[0] == expected.split(" (")[0]
-    if "(" in message:
-        assert error == expected
+    assert the_error(load_text, text, *overrides) == message.format(file=tmp_path / "c.yaml")
 
 
 def test_unreadable_files(tmp_path):
-    assert the_error(load, Root, tmp_path / "none.yaml").startswith(f"{tmp_path}/none.yaml: cannot read it: No such file")
+    assert the_error(load, Root, tmp_path / "none.yaml").startswith(
+        f"{tmp_path}/none.yaml: cannot read it: No such file"
+    )
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     assert the_error(load, Root, tmp_path / "binary.yaml").endswith("not UTF-8 text; is this a YAML file?")
 
@@ -185,6 +212,7 @@ def test_options_need_whole_names(name):
 
 def test_a_value_that_is_not_yaml_names_its_option():
     assert the_error(Override.parse, "--a.b", "[1,").startswith("--a.b: not valid YAML: ")
+    assert the_error(Override.parse, "--a.b", "1e999") == "--a.b: '1e999' is not a finite number"
 
 
 def test_algorithm_modules_that_fail_to_import(load_text, tmp_path, monkeypatch):
@@ -206,24 +234,19 @@ def test_a_struct_without_an_algorithm(load_text):
 
 
 TRICKY = Root(
-    store=Store(capacity=1, options={"a b": None, "deep": {"x": [1.5, "1e6", "on"]}, "none": {}}, names=["null", "3", ""]),
+    store=Store(
+        capacity=1, options={"a b": None, "deep": {"x": [1.5, "1e6", "on"]}, "none": {}}, names=["null", "3", ""]
+    ),
     algorithm=Sgd(learning_rate=1e-5, soft=1e22, layers=(1,)),
     peers=(Peer(host="a: b"), Peer(host="line\nbreak # no comment")),
     note="'quotes\" and \\ and é",
 )
 
 
-@pytest.mark.parametrize("text_of", [dump_yaml, lambda config: show(load_back(config))])
+@pytest.mark.parametrize("text_of", [dump_yaml, lambda config: show(Loaded(config, {"store.capacity": "f.yaml:1"}))])
 @pytest.mark.parametrize("config", [TRICKY, msgspec.structs.replace(TRICKY, algorithm=Untyped(width=9))])
 def test_a_written_config_loads_to_an_equal_one(load_text, text_of, config):
     assert load_text(text_of(config)).config == config
-
-
-def load_back(config):
-    """The config as `config show` gets it: loaded, with sources."""
-    path = Path(sys.modules[__name__].__file__).parent / "never-read.yaml"
-    assert not path.exists()
-    return type("Loaded", (), {"config": config, "sources": {"store.capacity": "f.yaml:1"}})
 
 
 def test_show_gives_every_value_its_source(load_text):

@@ -186,7 +186,7 @@ def test_wrong_wrappers_are_named(path: str, message: str, user_module: str) -> 
 
 
 def test_wrappers_do_not_go_around_vector_environments(user_module: str) -> None:
-    with pytest.raises(ConfigError, match="environment.wrappers"):
+    with pytest.raises(ConfigError, match=r"environment\.wrappers.*vector environment"):
         make_vector_env(config(f"{user_module}:Vector", wrappers=[f"{user_module}:Shouting"]), 1)
 
 

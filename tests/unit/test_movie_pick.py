@@ -172,6 +172,7 @@ def test_same_step_final_observation_belongs_to_the_old_user() -> None:
     assert not observation[:, 20:].any()
 
 
+@pytest.mark.filterwarnings("ignore:.*A Box observation space:UserWarning")
 def test_registered_and_checked() -> None:
     env = gymnasium.make(ID)
     check_env(env.unwrapped, skip_render_check=True)

@@ -1,0 +1,61 @@
+"""Opens a replay: over gRPC, or over shards in this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from replay_server.client import ReplayClient, check_same_spec
+from replay_server.errors import ConfigError, HeadraceError
+from replay_server.specs import RecordSpec
+
+if TYPE_CHECKING:
+    from replay_server.shard import Shard
+
+
+def connect(
+    addresses: Sequence[str],
+    spec: RecordSpec | None = None,
+    *,
+    prefetch: int = 8,
+    timeout_s: float = 10.0,
+    seed: int | None = None,
+) -> ReplayClient:
+    """Connect to the shards of one replay.
+
+    Args:
+        addresses: HOST:PORT of every shard, in any order.
+        spec: what the records must be; None takes what the shards hold.
+        prefetch: batches asked for ahead of `sample`; 0 for a client that only writes, or wants no stale priorities.
+        timeout_s: how long to try, for all shards together.
+        seed: of the choice of shards; None takes entropy from the system.
+
+    Raises:
+        Unavailable: a shard did not answer in time.
+        SchemaMismatch: a shard holds other records; the message names the differences.
+        ConfigError: no address, or two shards of one index.
+    """
+    from replay_server.remote import RemoteShard
+
+    if isinstance(addresses, str) or not addresses:
+        raise ConfigError("connect takes a list of one or more HOST:PORT addresses")
+    deadline = time.monotonic() + timeout_s
+    ports: list[RemoteShard] = []
+    try:
+        for address in addresses:
+            ports.append(RemoteShard(address, max(deadline - time.monotonic(), 0.1)))
+            if spec is not None:
+                check_same_spec(spec, ports[-1].hello.spec, address)
+        return ReplayClient(ports, prefetch=prefetch, seed=seed)
+    except HeadraceError:
+        for port in ports:
+            port.close()
+        raise
+
+
+def in_process(shards: Sequence[Shard], *, seed: int | None = None, prefetch: int = 0) -> ReplayClient:
+    """A replay over shards of this process, deterministic in one thread for a fixed seed."""
+    from replay_server.local import LocalShard
+
+    return ReplayClient([LocalShard(shard) for shard in shards], prefetch=prefetch, seed=seed)
