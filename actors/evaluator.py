@@ -126,10 +126,9 @@ def play_first_episodes(
         timestep = steps.step(action.action)
         if observe is not None:
             observe(action, timestep)
-        counted = running & timestep.valid
-        returns[counted] += timestep.reward[counted]
-        lengths += counted
-        running &= ~(counted & (timestep.terminated | timestep.truncated))
+        returns[running] += timestep.reward[running]
+        lengths += running
+        running &= ~(timestep.terminated | timestep.truncated)  # a first episode has no reset rows
         if not running.any():
             return returns, lengths
         observation = timestep.observation

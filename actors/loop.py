@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from actors.accumulators import NStepAccumulator
 from actors.moments import Moments
 from actors.normalisation import MomentTracker
+from actors.seeds import generator
 from actors.vector_steps import VectorSteps
 from learners.policies import Policy
 from learners.weights import WeightSource
@@ -92,12 +93,11 @@ class ActorLoop:
         """Reset the environments and start acting.
 
         Args:
-            seed: of the environments and of this actor's choices.
+            seed: of the environments and of this actor's choices, from `seeds.derive`.
             env_steps: transitions this actor made before (a resumed run), for the schedules.
         """
-        environment_seed, choice_seed = np.random.SeedSequence(seed).spawn(2)
-        self._rng = np.random.default_rng(choice_seed)
-        self._observation = self._steps.reset(int(environment_seed.generate_state(1)[0]))
+        self._rng = generator(seed, "choices")
+        self._observation = self._steps.reset(seed)
         self._accumulator.first(self._observation)
         self._env_steps = env_steps
         self._returns = np.zeros(self._steps.num_envs)
@@ -125,6 +125,10 @@ class ActorLoop:
             self._moments.observe(timestep)
         self._count_episodes(timestep.reward, timestep.valid, timestep.terminated | timestep.truncated)
         return self._waiting() < self._records_per_insert or self._send(timeout_s)
+
+    def close(self) -> None:
+        """Close the environments."""
+        self._steps.close()
 
     def report(self) -> ActorReport:
         """What happened since the last report."""

@@ -12,7 +12,7 @@ import distributed
 from distributed.arguments import Arguments, Grammar, parse
 from distributed.config_loading import SHIPPED, find_config, load, show
 from distributed.raw_config import Override
-from replay_server.errors import ConfigError, HeadraceError
+from replay_server.errors import ConfigError, HeadraceError, SchemaMismatch
 
 DEFAULT_CONFIG = "movie_pick_dqn"
 _TRAIN_MODULES = ("ray", "torch", "gymnasium", "safetensors", "tensorboard", "PIL")
@@ -147,9 +147,14 @@ def _serve_replay(arguments: Arguments) -> int:
     from replay_server.server import serve
     from replay_server.shard_config import ShardConfig
 
+    path = Path(arguments.positionals[0])
     address = arguments.options.get("address")
-    overrides = [] if address is None else [Override(("address",), address)]
-    serve(load(ShardConfig, Path(arguments.positionals[0]), overrides).config)
+    config = load(ShardConfig, path, [] if address is None else [Override(("address",), address)]).config
+    try:
+        config.spec.to_spec()
+    except SchemaMismatch as error:
+        raise ConfigError(f"{path}: spec: {error}") from error
+    serve(config)
     return 0
 
 

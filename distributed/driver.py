@@ -66,20 +66,18 @@ class Driver:
     def train(self, stop: StopSignal, checkpoint: Path | None) -> dict[str, Any]:
         """Run until a stop condition holds; returns the content of `result.json`, which it also writes."""
         begin = self._clock.monotonic()
-        self._view.say("starting processes" if self._config.runtime == "ray" else "starting")
-        keep_rows = self._start(checkpoint)
-        self._writer = MetricsWriter(self._run.metrics, self._run.tensorboard, keep_rows)
-        self._began = self._clock.monotonic()
-        start_up_seconds = self._began - begin
+        self._view.say("starting")
         try:
-            reason, scheduled = self._loop(stop)
-            seconds = self._seconds()
-            self._view.say("writing the final checkpoint")
-            self._checkpoint(scheduled=scheduled)
+            keep_rows = self._start(checkpoint)
+            self._began = self._clock.monotonic()
+            with MetricsWriter(self._run.metrics, self._run.tensorboard, keep_rows) as self._writer:
+                reason, scheduled = self._loop(stop)
+                seconds = self._seconds()
+                self._view.say("writing the final checkpoint")
+                self._checkpoint(scheduled=scheduled)
             evaluation = None if reason == "interrupt" else self._evaluate_best()
-            result = self._result(reason, seconds, start_up_seconds, evaluation)
+            result = self._result(reason, seconds, self._began - begin, evaluation)
         finally:
-            self._writer.close()
             self._runtime.stop()
         self._run.write_result(result)
         return result

@@ -48,6 +48,12 @@ class MetricsWriter:
         ]
         self._events.add_event(Event(wall_time=wall_time, step=row["env_steps"], summary=Summary(value=values)))
 
+    def __enter__(self) -> MetricsWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Flush and close both files."""
         self._file.close()

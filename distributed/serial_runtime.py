@@ -50,12 +50,12 @@ class SerialRuntime:
         self._task = make_task(config)
         self._slot = WeightSlot()
         self._evaluations: list[Evaluation] = []
+        self._actors: list[ActorLoop] = []
 
     def start(self, origin: Origin) -> None:
         """Build everything; torch runs on one thread from here on, so that sums are added in one order."""
         torch.set_num_threads(1)
         config = self._config
-        self._epochs = origin.writer_epochs
         spec = make_spec(config, self._task)
         shards = [self._make_shard(spec, index, origin.checkpoint) for index in range(config.replay.shards)]
         self._replay = in_process(shards, seed=derive(config.run.seed, "sampler"))
@@ -70,7 +70,6 @@ class SerialRuntime:
             self._slot.publish(origin.snapshot)
         else:
             self._learner_loop.publish()
-        self._actors = [self._make_actor(index) for index in range(config.actors.count)]
         self._begin(list(origin.actor_env_steps), origin.barriers)
 
     def advance(self) -> Progress:
@@ -124,11 +123,14 @@ class SerialRuntime:
         return self._replay.stats()
 
     def casualties(self) -> Casualties:
-        """Nothing dies alone in one thread; only the writers' epochs are of interest."""
-        return Casualties(0, 0, tuple(self._epochs))
+        """Nothing dies alone in one thread."""
+        return Casualties(0, 0, (0,) * self._config.actors.count)
 
     def stop(self) -> None:
-        """Nothing to end beyond this process."""
+        """Close the environments."""
+        for actor in self._actors:
+            actor.close()
+        self._actors = []
 
     def _report(self) -> Progress:
         actors = {index: actor.report() for index, actor in enumerate(self._actors)}
@@ -149,12 +151,14 @@ class SerialRuntime:
             shard.restore(str(checkpoint / f"replay-{index}.h5"), keep_incarnation=True)
         return shard
 
-    def _make_actor(self, index: int) -> ActorLoop:
-        writer = self._replay.writer(
-            writer_id=index, epoch=self._epochs[index], shard=index % self._config.replay.shards
-        )
-        return make_actor_loop(self._config, self._task, index, writer, self._slot, time.monotonic)
-
     def _begin(self, env_steps: list[int], barriers: int) -> None:
+        """New actors, with all they know made of the seed and the number of checkpoints."""
+        for actor in self._actors:
+            actor.close()
+        self._actors = [self._make_actor(index, barriers) for index in range(len(env_steps))]
         for index, (actor, steps) in enumerate(zip(self._actors, env_steps, strict=True)):
             actor.begin(derive(self._config.run.seed, "actor", index, barriers), steps)
+
+    def _make_actor(self, index: int, barriers: int) -> ActorLoop:
+        writer = self._replay.writer(writer_id=index, epoch=barriers, shard=index % self._config.replay.shards)
+        return make_actor_loop(self._config, self._task, index, writer, self._slot, time.monotonic)

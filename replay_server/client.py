@@ -18,6 +18,7 @@ from replay_server.errors import ConfigError, HeadraceError, InvalidRecord, Repl
 from replay_server.messages import (
     LONGEST_WAIT_S,
     Call,
+    SampleReply,
     SampleRequest,
     ShardPort,
     Stamp,
@@ -37,7 +38,7 @@ _CLOSE_S = 1.0
 
 
 class ReplayClient:
-    """Implements `replay_server.replay.Replay`. For one thread, except `stats` and `save`; threads open one each.
+    """Implements `replay_server.replay.Replay`. For one thread, except `stats`; threads open one each.
 
     Args:
         ports: the shards, each with its own index.
@@ -83,6 +84,7 @@ class ReplayClient:
         self._rounds: deque[Round] = deque()
         self._batch_size = 0
         self._queued: list[list[Updates]] = [[] for _ in self._ports]
+        self._asking: list[tuple[int, Call[SampleReply]]] = []
         self._applied = self._stale = 0
         self._position = {index: position for position, index in enumerate(indices)}
         self.share_deviation = 0.0
@@ -99,8 +101,11 @@ class ReplayClient:
             rows: columns {name: [B, *shape]} or packed records uint8[B, record_size].
             priorities: float64[B], finite and >= 0; None for the largest in the shard.
 
+        Returns:
+            Counts of records; those of a shard that could not be reached in time are `unknown`.
+
         Raises:
-            ReplayTimeout: nothing was stored in time, and nothing will be.
+            ReplayTimeout: the rate limiter did not let the records in; none was stored and none will be.
             InvalidRecord: wrong layout or value; of a chunk (4096 rows at most) that holds it nothing was stored.
         """
         position = self._turn % len(self._ports)
@@ -112,9 +117,9 @@ class ReplayClient:
         deadline = time.monotonic() + timeout_s
         writer.append(rows, priorities, timeout_s=timeout_s)
         ack = writer.flush(timeout_s=max(deadline - time.monotonic(), 0.0))
-        if ack.unknown and writer.blocked_on and not ack.accepted and not ack.duplicates:
+        if ack.unknown and writer.blocked_on and ack.unknown == writer.refused and not ack.accepted:
             raise ReplayTimeout(
-                f"shard {writer.shard} did not take the records: waits for more {writer.blocked_on}", writer.blocked_on
+                f"the rate limiter of shard {writer.shard} waits for more {writer.blocked_on}", writer.blocked_on
             )
         return ack
 
@@ -179,8 +184,9 @@ class ReplayClient:
             except ReplayTimeout:
                 raise
             except HeadraceError:
-                first.forget()
-                self._rounds.popleft()
+                for lost in self._rounds:
+                    lost.forget()
+                self._rounds.clear()
                 raise
             finally:
                 self._count(first.take_report())
@@ -260,11 +266,15 @@ class ReplayClient:
     def save(self, directory: str) -> list[str]:
         """Every shard writes `replay-<shard>.h5` into the directory; returns the names.
 
-        A shard behind gRPC resolves it against the directory it was started with and refuses any other place.
+        Batches asked for ahead are given back first, so that shards and `state_dict` tell the whole story. A shard
+        behind gRPC resolves the directory against the one it was started with and refuses any other place.
 
         Raises:
             CheckpointError: refused, or the file cannot be written.
         """
+        deadline = time.monotonic() + _CLOSE_S
+        for call in self._drop_rounds():
+            call.result(max(deadline - time.monotonic(), 0.0))
         return [port.save(directory) for port in self._ports]
 
     def close(self) -> None:
@@ -353,10 +363,7 @@ class ReplayClient:
     def _await_mass(self, deadline: float) -> None:
         """Until some shard may be drawn from, by what it last said; asks them again meanwhile."""
         while self._views.masses.sum() <= 0.0:
-            nothing = SampleRequest(np.zeros(0, np.int64), 0.0, Updates(), 0.0)
-            calls = [port.sample(nothing) for port in self._ports]
-            for position, call in enumerate(calls):
-                self._views.see(position, call.result(max(deadline - time.monotonic(), 0.0)).view)
+            self._refresh_views(deadline)
             if self._views.masses.sum() > 0.0:
                 return
             remaining = deadline - time.monotonic()
@@ -369,6 +376,23 @@ class ReplayClient:
                 )
                 raise ReplayTimeout(f"too few records to sample yet: {held}", "min_size")
             time.sleep(min(remaining, _POLL_S))
+
+    def _refresh_views(self, deadline: float) -> None:
+        """Ask every shard what it holds; answers that do not come in time are read at the next call."""
+        if not self._asking:
+            nothing = SampleRequest(np.zeros(0, np.int64), 0.0, Updates(), 0.0)
+            self._asking = [(position, port.sample(nothing)) for position, port in enumerate(self._ports)]
+        while self._asking:
+            position, call = self._asking[0]
+            try:
+                reply = call.result(deadline - time.monotonic())
+            except ReplayTimeout:
+                raise
+            except HeadraceError:
+                self._asking.clear()
+                raise
+            self._views.see(position, reply.view)
+            del self._asking[0]
 
     def _take_updates(self, position: int) -> Updates:
         """Queued updates of one shard, as many as one request carries."""

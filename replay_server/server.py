@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -14,14 +16,17 @@ from replay_server import sum_tree
 from replay_server.channels import SERVER_OPTIONS, check_loopback
 from replay_server.errors import ConfigError
 from replay_server.messages import Hello
+from replay_server.parent_process import ParentProcess
 from replay_server.rate_limiter import RateLimiter
 from replay_server.service import ReplayService
 from replay_server.shard import Shard
+from replay_server.shard_config import ShardConfig
 from replay_server.specs import RecordSpec
 from replay_server.table import Table
 from replay_server.wire import MAX_MESSAGE_BYTES
 
 _THREADS = 32
+_PARENT_CHECK_S = 0.5
 _WAITERS = 12
 """Waiting inserts, and as many waiting samples: a quarter of the threads always answers."""
 
@@ -119,3 +124,46 @@ def start_server(  # noqa: PLR0913  one flat call for scripts; inside, parts are
     if restore_from is not None:
         shard.restore(restore_from)
     return ReplayServer(shard, address, directory)
+
+
+def serve(config: ShardConfig) -> None:
+    """Serve a stand-alone shard until SIGTERM or SIGINT (or its parent's end), then drain and return.
+
+    Prints one line when it serves, `serving replay at HOST:PORT ...`. For the main thread of a process.
+
+    Raises:
+        ConfigError, SchemaMismatch, CheckpointError: as `start_server`.
+    """
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    parent = ParentProcess() if config.exit_with_parent else None
+    server = start_server(
+        config.spec.to_spec(),
+        config.capacity,
+        address=config.address,
+        priority_exponent=config.priority_exponent,
+        sampler=config.sampler,
+        rate_limiter=config.rate_limiter.to_limiter(),
+        seed=config.seed,
+        shard_index=config.shard_index,
+        directory=config.directory,
+        restore_from=config.restore_from,
+    )
+    with server:
+        print(
+            f"serving replay at {server.address} shard {config.shard_index}: {_memory(server.shard.table)}", flush=True
+        )
+        while not ended.wait(_PARENT_CHECK_S):
+            if parent is not None and parent.gone():
+                break
+
+
+def _memory(table: Table) -> str:
+    """The arithmetic of what the shard will hold when full."""
+    records = table.capacity * table.spec.record_size
+    overhead = table.overhead_bytes
+    return (
+        f"{table.capacity:,} x {table.spec.record_size} B = {records / 2**20:,.1f} MiB + tree and generations "
+        f"{overhead / 2**20:,.1f} MiB = {(records + overhead) / 2**20:,.1f} MiB"
+    )

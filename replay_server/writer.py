@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,9 @@ _CHUNK_BYTES = 4 << 20
 _SMALL_ROWS = 256
 _CLOSE_S = 1.0
 _BACKOFF_S = 0.05
+_SHARE_OF_WAIT = 0.8
+_LAST_S = 0.02
+"""With so little left a refused chunk is not sent again, so that at the deadline its fate is known."""
 
 
 def packed(spec: RecordSpec, rows: Rows) -> NDArray[np.uint8]:
@@ -35,6 +38,8 @@ def packed(spec: RecordSpec, rows: Rows) -> NDArray[np.uint8]:
 class _Chunk:
     request: InsertRequest
     call: Call[InsertReply] | None = None
+    lost: bool = False
+    """A call ended without a reply: the chunk may be stored."""
 
     @property
     def rows(self) -> int:
@@ -79,7 +84,11 @@ class StreamWriter:
         self._failure: HeadraceError | None = None
         self._trouble: HeadraceError | None = None
         self.seconds_blocked = 0.0
+        """Time spent waiting so far."""
         self.blocked_on: str | None = None
+        """What a chunk last waited for: `samples`, or `reply` when the shard could not be reached."""
+        self.refused = 0
+        """Of the records the last flush gave up, those known not to be stored."""
 
     @property
     def sequence(self) -> int:
@@ -120,7 +129,7 @@ class StreamWriter:
         if len(self._pending) >= self._window and self._gathered_rows + len(records) >= _SMALL_ROWS:
             self._wait(deadline, lambda: len(self._pending) < self._window)
         self._gather(records, priorities)
-        self._send()
+        self._send(deadline)
 
     def flush(self, *, timeout_s: float = 5.0) -> Ack:
         """Wait until everything appended is acknowledged.
@@ -139,10 +148,11 @@ class StreamWriter:
         try:
             self._collect()
             self._cut()
-            self._send()
+            self._send(deadline)
             self._wait(deadline, lambda: not self._pending)
         except (ReplayTimeout, Unavailable):
             unknown = sum(chunk.rows for chunk in self._pending)
+            self.refused = sum(chunk.rows for chunk in self._pending if chunk.call is None and not chunk.lost)
             self._pending.clear()
         ack = Ack(self._accepted, self._duplicates, unknown)
         self._accepted = self._duplicates = 0
@@ -199,18 +209,18 @@ class StreamWriter:
         for start in range(0, len(records), self._chunk_rows):
             part = slice(start, start + self._chunk_rows)
             values = priorities[part] if priorities is not None else None
-            self._pending.append(_Chunk(InsertRequest(records[part], values, self._stamp, LONGEST_WAIT_S)))
+            self._pending.append(_Chunk(InsertRequest(records[part], values, self._stamp, 0.0)))
             self._stamp = self._stamp._replace(sequence=self._stamp.sequence + 1)
 
-    def _send(self, deadline: float | None = None) -> None:
-        """Send what has not been sent; while something is in trouble only the oldest, so that it does not pile up."""
+    def _send(self, deadline: float) -> None:
+        """Send what has not been sent; while something is in trouble only the oldest, so that it does not pile up.
+
+        The shard lets a chunk wait no longer than the caller would, and answers before the caller gives up.
+        """
+        wait_s = min(max(deadline - self._clock(), 0.0) * _SHARE_OF_WAIT, LONGEST_WAIT_S)
         for chunk in self._pending:
             if chunk.call is None:
-                request = chunk.request
-                if deadline is not None:
-                    wait_s = min(max(deadline - self._clock(), 0.0), LONGEST_WAIT_S)
-                    request = InsertRequest(request.records, request.priorities, request.stamp, wait_s)
-                chunk.call = self._port.insert(request)
+                chunk.call = self._port.insert(replace(chunk.request, wait_s=wait_s))
             if self._trouble is not None:
                 break
 
@@ -224,7 +234,7 @@ class StreamWriter:
             try:
                 reply = chunk.call.result(0.0)
             except Unavailable as error:
-                chunk.call, self._trouble, self.blocked_on = None, error, "reply"
+                chunk.call, chunk.lost, self._trouble, self.blocked_on = None, True, error, "reply"
                 continue
             except StaleEpoch as error:
                 self._failure = error
@@ -253,7 +263,7 @@ class StreamWriter:
                 if ready():
                     return
                 remaining = deadline - self._clock()
-                if remaining <= 0.0:
+                if remaining <= (_LAST_S if self._trouble is not None else 0.0):
                     raise self._trouble or ReplayTimeout(
                         f"shard {self.shard} has not acknowledged {len(self._pending)} chunks yet", "reply"
                     )

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from rich.console import Console
 from safetensors.numpy import load_file
 
 from actors.environments import EnvironmentConfig
@@ -64,7 +65,7 @@ def play(config: ExperimentConfig, path: Path, looks: int | None = None, checkpo
         run = RunDirectory.create(path, "")
     ticks = iter(range(10**9))
     clock = Clock(lambda: float(next(ticks)), lambda: float(next(ticks)))
-    view = LiveView("test", 1, None, clock.monotonic)
+    view = LiveView("test", 1, None, clock.monotonic, Console(quiet=True))
     return Driver(config, SerialRuntime(config), run, view, clock).train(_Countdown(looks), checkpoint)
 
 

@@ -172,6 +172,31 @@ def test_same_step_final_observation_belongs_to_the_old_user() -> None:
     assert not observation[:, 20:].any()
 
 
+def test_next_step_mode_resets_one_step_later() -> None:
+    env = MoviePickVectorEnv(50, max_episode_steps=2, autoreset_mode="NextStep")
+    first, _ = env.reset(seed=0)
+    action = np.zeros(50, dtype=np.int64)
+    env.step(action)
+    final, _, _, truncated, _ = env.step(action)
+    assert truncated.all()
+    np.testing.assert_array_equal(final[:, :20], first[:, :20])
+    begin, reward, _, truncated, _ = env.step(action)
+    assert not truncated.any() and not reward.any() and not begin[:, 20:].any()
+    assert (begin[:, :20] != first[:, :20]).all()
+    assert env.step(action)[1].any()
+
+
+def test_disabled_mode_refuses_to_step_beyond_an_end() -> None:
+    env = MoviePickVectorEnv(2, max_episode_steps=1, autoreset_mode="Disabled")
+    env.reset(seed=0)
+    env.step(np.zeros(2, dtype=np.int64))
+    env.reset(options={"reset_mask": np.array([True, False])})
+    with pytest.raises(RuntimeError, match="reset_mask"):
+        env.step(np.zeros(2, dtype=np.int64))
+    env.reset(options={"reset_mask": np.array([False, True])})
+    env.step(np.zeros(2, dtype=np.int64))
+
+
 @pytest.mark.filterwarnings("ignore:.*A Box observation space:UserWarning")
 def test_registered_and_checked() -> None:
     env = gymnasium.make(ID)
