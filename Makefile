@@ -36,12 +36,12 @@ clean:
 # What is installed changes only with these two files; a stamp newer than both means there is nothing to do.
 $(VENV)/installed-train: pyproject.toml constraints.txt | $(RUN)
 	@echo "installing headrace[train] into $(VENV) (first time: a few minutes) ..."
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train]'
+	@$(RUN) -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[train]'
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt | $(RUN)
 	@echo "installing headrace[train,dev] into $(VENV) (first time: a few minutes) ..."
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,dev]'
+	@$(RUN) -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[train,dev]'
 	@touch $(VENV)/installed-train $@
 
 $(RUN):

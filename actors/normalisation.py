@@ -27,6 +27,11 @@ class MomentTracker:
         self._observations = None if observation_shape is None else RunningMoments(observation_shape)
         self._returns = None if gamma is None else RewardMoments(num_envs, gamma)
 
+    def first(self) -> None:
+        """Environments begin anew: so do their running returns."""
+        if self._returns is not None:
+            self._returns.first()
+
     def observe(self, timestep: TimeStep) -> None:
         """Add one vector step."""
         if self._observations is not None:

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import distributed
 from distributed.arguments import Arguments, Grammar, parse
-from distributed.config_loading import SHIPPED, find_config, load, show
+from distributed.config_loading import SHIPPED, find_config, install_hint, load, show
 from distributed.raw_config import Override
 from replay_server.errors import ConfigError, HeadraceError, SchemaMismatch
 
 DEFAULT_CONFIG = "movie_pick_dqn"
-_TRAIN_MODULES = ("ray", "torch", "gymnasium", "safetensors", "tensorboard", "PIL")
 
 _HELP = """\
 headrace trains reinforcement learning policies with many actors, sharded replay and one learner.
@@ -75,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ModuleNotFoundError as error:
-        remedy = "pip install 'headrace[train]'" if error.name in _TRAIN_MODULES else "install it"
+        remedy = install_hint(error.name)
         return _fail(f"this command needs the module {error.name}, which is not installed; {remedy}", 2, debug)
     except Exception as error:  # a mistake of ours or of a user's class; the user decides whether to look closer
         hint = "" if debug else "; run again with --debug for the traceback"

@@ -17,7 +17,7 @@ from distributed.config_types import FieldTypes, choices, dotted_names, field_ty
 from distributed.raw_config import Keys, Override, RawConfig
 from replay_server.errors import ConfigError
 
-__all__ = ["SHIPPED", "Loaded", "Override", "dump_yaml", "find_config", "load", "show"]
+__all__ = ["SHIPPED", "Loaded", "Override", "dump_yaml", "find_config", "install_hint", "load", "show"]
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -25,6 +25,7 @@ SHIPPED = Path(__file__).parent / "configs"
 """Directory of the configs that come with headrace."""
 
 _ALGORITHM = ("algorithm",)
+_TRAIN_MODULES = ("ray", "torch", "gymnasium", "safetensors", "tensorboard", "PIL")
 _WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -102,8 +103,13 @@ def load(
     parts = {name: _decode(raw, types, name, value) for name, value in raw.values.items()}
     try:
         return Loaded(root_type(**parts), sources)
-    except ValueError as error:
+    except (ValueError, ConfigError) as error:
         raise ConfigError(f"{raw.where(())}: {_one_line(str(error))}") from None
+
+
+def install_hint(module: str | None) -> str:
+    """How to get a module that could not be imported."""
+    return "pip install 'headrace[train]'" if module in _TRAIN_MODULES else f"pip install {module}"
 
 
 def dump_yaml(config: msgspec.Struct) -> str:
@@ -178,7 +184,7 @@ def _algorithm_type(raw: RawConfig, known: Mapping[str, str]) -> type[msgspec.St
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module}.".startswith(f"{error.name}."):
             raise ConfigError(f"{where}: no module '{module}'; start where it can be imported from") from None
-        raise ConfigError(f"{where}: '{name}' needs {error.name}; pip install 'headrace[train]'") from None
+        raise ConfigError(f"{where}: '{name}' needs {error.name}; {install_hint(error.name)}") from None
     except Exception as error:  # a user's module can fail in any way; the message says which
         raise ConfigError(f"{where}: importing '{module}' failed: {_one_line(repr(error))}") from error
     if not (isinstance(found, type) and issubclass(found, msgspec.Struct)):
@@ -197,6 +203,8 @@ def _decode(raw: RawConfig, types: FieldTypes, name: str, value: Any) -> Any:
         text, _, place = str(error).partition(" - at `$")
         inside = re.findall(r"[A-Za-z_]\w*|\d+", place.partition("[...]")[0])
         raise ConfigError(_explain(raw, types, (name, *inside), text)) from None
+    except ConfigError as error:  # a struct's own check, which cannot know the file
+        raise ConfigError(f"{raw.where((name,))}: {error}") from None
 
 
 def _explain(raw: RawConfig, types: FieldTypes, keys: Keys, text: str) -> str:

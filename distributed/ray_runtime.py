@@ -32,6 +32,7 @@ _SLICE_SECONDS = 0.2
 _START_SECONDS = 120.0  # Ray workers importing torch on a loaded machine
 _HANG_SECONDS = 60.0
 _EVALUATION_SECONDS = 600.0
+_SAVE_SECONDS = 600.0
 _STOP_SECONDS = 3.0
 
 
@@ -70,8 +71,7 @@ class RayRuntime:
         self._start_evaluator()
         get(ready, _START_SECONDS, "the learner")
         self._rollouts.wait_ready(_START_SECONDS)
-        self._learning = self._learner.run.remote(_SLICE_SECONDS)
-        self._learning_since = time.monotonic()
+        self._learn_on()
 
     def advance(self) -> Progress:
         """Wait for the next report of anyone, and give everyone who reported more to do."""
@@ -107,9 +107,11 @@ class RayRuntime:
 
     def checkpoint(self, directory: Path, barriers: int) -> Saved:
         """The learner publishes and writes itself and the shards; actors go on."""
+        earlier: LearnerReport = get(self._learning, _HANG_SECONDS, "the learner")
         call = self._learner.save.remote(directory, not self._config.replay.addresses)
-        snapshot, report = get(call, _EVALUATION_SECONDS, "the learner")
-        return Saved(snapshot, Progress({}, report))
+        snapshot, report = get(call, _SAVE_SECONDS, "the learner")
+        self._learn_on()
+        return Saved(snapshot, Progress({}, (earlier, report)))
 
     def evaluate(self, snapshot: WeightSnapshot, episodes: int, seed: int) -> EvaluationResult:
         """Greedy episodes of one policy, by the evaluator."""
@@ -184,12 +186,15 @@ class RayRuntime:
         self._evaluator = self._worker(EvaluatorWorker, num_cpus=0)
         self._evaluator.begin.remote(self._config, self._source)
 
-    def _collect_learner(self) -> LearnerReport | None:
+    def _collect_learner(self) -> tuple[LearnerReport, ...]:
         if not ray.wait([self._learning], timeout=0)[0]:
             if time.monotonic() - self._learning_since > _HANG_SECONDS:
                 raise WorkerDied(f"the learner did not report for {_HANG_SECONDS:.0f} s; continue with --resume")
-            return None
+            return ()
         report: LearnerReport = get(self._learning, _HANG_SECONDS, "the learner")
+        self._learn_on()
+        return (report,)
+
+    def _learn_on(self) -> None:
         self._learning = self._learner.run.remote(_SLICE_SECONDS)
         self._learning_since = time.monotonic()
-        return report

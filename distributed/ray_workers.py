@@ -49,7 +49,13 @@ class RolloutWorker:
         torch.set_num_threads(1)
         task = make_task(config)
         replay = connect(addresses, spec=make_spec(config, task), prefetch=0)
-        writer = replay.writer(writer_id=index, epoch=epoch, shard=index % len(addresses))
+        writer = replay.writer(
+            writer_id=index,
+            epoch=epoch,
+            shard=index % len(addresses),
+            max_in_flight=2,  # what waits here is data the learner has not seen: one chunk under way, one behind it
+            gather_rows=config.actors.records_per_insert,
+        )
         self._loop = make_actor_loop(config, task, index, writer, weights, time.monotonic)
         self._loop.begin(derive(config.run.seed, "actor", index, epoch), env_steps)
 

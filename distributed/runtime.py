@@ -46,10 +46,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Progress:
-    """What happened in one `advance`: reports by actor index, and the learner's report if there is a new one."""
+    """What happened since the last one: actors' reports by index, and the learner's reports in order."""
 
     actors: Mapping[int, ActorReport]
-    learner: LearnerReport | None
+    learner: tuple[LearnerReport, ...]
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ class SerialRuntime:
 
     def _report(self) -> Progress:
         actors = {index: actor.report() for index, actor in enumerate(self._actors)}
-        return Progress(actors, self._learner_loop.report())
+        return Progress(actors, (self._learner_loop.report(),))
 
     def _make_shard(self, spec: RecordSpec, index: int, checkpoint: Path | None) -> Shard:
         config = self._config

@@ -37,8 +37,8 @@ class Tally:
 
     def add(self, progress: Progress) -> None:
         """Take in what happened."""
-        if progress.learner is not None:
-            self._add_learner(progress.learner)
+        for learner_report in progress.learner:
+            self._add_learner(learner_report)
         for index, report in progress.actors.items():
             self._add_actor(index, report)
 

@@ -15,6 +15,7 @@ Row i is slot i. `sha256` covers the attributes and datasets in a fixed order.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -71,7 +72,8 @@ def write_checkpoint(path: str, table: Table, state: ShardState) -> None:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot write the checkpoint: {error}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it is gone already, or could never be made
+            beside.unlink()
 
 
 def read_checkpoint(path: str, table: Table) -> ShardState:

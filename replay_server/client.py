@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replay_server.batches import KEY_DTYPE, SampleBatch
-from replay_server.drawing import Plan, Round
+from replay_server.drawing import Plan, Round, patience
 from replay_server.errors import ConfigError, HeadraceError, InvalidRecord, ReplayTimeout, SchemaMismatch
 from replay_server.messages import (
-    LONGEST_WAIT_S,
     Call,
     SampleReply,
     SampleRequest,
@@ -29,7 +28,7 @@ from replay_server.messages import (
 from replay_server.replay import Ack, ReplayStats, Rows, UpdateReport
 from replay_server.sharding import ShardViews, ShareFunction, mass_shares
 from replay_server.specs import RecordSpec
-from replay_server.writer import StreamWriter
+from replay_server.writer import SMALL_ROWS, StreamWriter
 
 _MOST_UPDATES = 65_536
 _ROUND_BYTES = 16 << 20
@@ -131,6 +130,7 @@ class ReplayClient:
         max_in_flight: int = 8,
         shard: int | None = None,
         first_sequence: int = 0,
+        gather_rows: int = SMALL_ROWS,
     ) -> StreamWriter:
         """Open a stream of inserts into one shard; the same id with a higher epoch fences the older writer.
 
@@ -139,6 +139,7 @@ class ReplayClient:
             epoch: 0 .. 2^32 - 1.
             max_in_flight: chunks under way at most.
             shard: index of the shard; None chooses by rendezvous hash of the id, the same for every client.
+            gather_rows: rows of small appends gathered for one chunk; with the window it bounds how far the shard lags.
             first_sequence: where an earlier writer of the same id and epoch stopped (`StreamWriter.sequence`).
 
         Raises:
@@ -157,7 +158,8 @@ class ReplayClient:
         if shard not in self._position:
             raise ConfigError(f"shard {shard} is not one of {sorted(self._position)}")
         port = self._ports[self._position[shard]]
-        return StreamWriter(port, Stamp(writer_id, epoch, first_sequence), max_in_flight=max_in_flight)
+        stamp = Stamp(writer_id, epoch, first_sequence)
+        return StreamWriter(port, stamp, max_in_flight=max_in_flight, gather_rows=gather_rows)
 
     def sample(self, batch_size: int, *, timeout_s: float = 5.0) -> SampleBatch:
         """Draw records with replacement, with probability proportional to p^alpha over all shards.
@@ -170,7 +172,7 @@ class ReplayClient:
             InvalidRecord: a batch size below 1 or too large for a message.
         """
         deadline = time.monotonic() + timeout_s
-        if batch_size != self._batch_size:
+        if batch_size != self._batch_size or batch_size < 1:
             self._check_batch_size(batch_size)
             self._drop_rounds()
             self._batch_size = batch_size
@@ -353,8 +355,7 @@ class ReplayClient:
             counts = self._rng.multinomial(self._batch_size, shares, size=batches)
         updates = {position: self._take_updates(position) for position in range(len(self._ports))}
         plan = Plan(counts, shares, self._views.credits(float(batches * self._batch_size)), updates)
-        wait_s = min(max(deadline - time.monotonic(), 0.0), LONGEST_WAIT_S)
-        planned = Round(self._ports, self._views, plan, wait_s)
+        planned = Round(self._ports, self._views, plan, patience(deadline))
         for position, left in plan.updates.items():  # shards this round does not ask
             if len(left):
                 self._queued[position].insert(0, left)
@@ -362,20 +363,29 @@ class ReplayClient:
 
     def _await_mass(self, deadline: float) -> None:
         """Until some shard may be drawn from, by what it last said; asks them again meanwhile."""
+        answered = False
         while self._views.masses.sum() <= 0.0:
-            self._refresh_views(deadline)
-            if self._views.masses.sum() > 0.0:
-                return
+            try:
+                self._refresh_views(deadline)
+            except ReplayTimeout:
+                if answered:
+                    raise self._nothing_to_sample() from None
+                raise
+            answered = True
             remaining = deadline - time.monotonic()
-            if remaining <= 0.0:
-                if self._views.open.any():
-                    raise ReplayTimeout("nothing to sample: every record has priority zero", "inserts")
-                held = ", ".join(
-                    f"shard {port.hello.shard} holds {size} of {port.hello.min_size}"
-                    for port, size in zip(self._ports, self._views.sizes, strict=True)
-                )
-                raise ReplayTimeout(f"too few records to sample yet: {held}", "min_size")
-            time.sleep(min(remaining, _POLL_S))
+            if self._views.masses.sum() <= 0.0:
+                if remaining <= 0.0:
+                    raise self._nothing_to_sample()
+                time.sleep(min(remaining, _POLL_S))
+
+    def _nothing_to_sample(self) -> ReplayTimeout:
+        if self._views.open.any():
+            return ReplayTimeout("nothing to sample: every record has priority zero", "inserts")
+        held = ", ".join(
+            f"shard {port.hello.shard} holds {size} of {port.hello.min_size}"
+            for port, size in zip(self._ports, self._views.sizes, strict=True)
+        )
+        return ReplayTimeout(f"too few records to sample yet: {held}", "min_size")
 
     def _refresh_views(self, deadline: float) -> None:
         """Ask every shard what it holds; answers that do not come in time are read at the next call."""

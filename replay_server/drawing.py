@@ -25,6 +25,14 @@ from replay_server.sharding import ShardViews
 from replay_server.specs import RecordSpec
 
 
+_SHARE_OF_WAIT = 0.8
+
+
+def patience(deadline: float) -> float:
+    """How long a shard may let a call wait, in seconds, so that its answer is there before the deadline."""
+    return min(max(deadline - time.monotonic(), 0.0) * _SHARE_OF_WAIT, LONGEST_WAIT_S)
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is asked of N shards: int64[K, N] rows of each of K batches, shares float64[N] they were drawn with,
@@ -53,6 +61,7 @@ class Round:
         self._calls: dict[int, Call[SampleReply]] = {}
         self._replies: dict[int, SampleReply] = {}
         self._blocked: list[int] = []
+        self._reasons: dict[int, str] = {}
         self._closed = False
         self._applied = 0
         self._stale = 0
@@ -80,22 +89,32 @@ class Round:
             HeadraceError: what a shard refused, or Unavailable; the round is lost.
         """
         for shard in self._blocked:
-            self._ask(shard, Updates(), min(max(deadline - time.monotonic(), 0.0), LONGEST_WAIT_S))
+            self._ask(shard, Updates(), patience(deadline))
         self._blocked.clear()
         while self._calls:
             shard, call = next(iter(self._calls.items()))
-            reply = call.result(deadline - time.monotonic())
+            try:
+                reply = call.result(deadline - time.monotonic())
+            except ReplayTimeout:
+                if shard in self._reasons:
+                    raise self._timeout(shard) from None
+                raise
             del self._calls[shard]
             self._arrived(shard, reply)
             if reply.blocked_on is None:
                 self._replies[shard] = reply
-            elif reply.blocked_on == "min_size" or self._closed:
+            elif self._closed or reply.blocked_on == "min_size" or reply.view.mass <= 0.0:
                 self._closed = True
             else:
-                self._ask_again(shard, reply.blocked_on, deadline, jitter)
+                self._reasons[shard] = reply.blocked_on
+                self._ask_again(shard, deadline, jitter)
         return not self._closed
 
-    def _ask_again(self, shard: int, reason: str, deadline: float, jitter: np.random.Generator) -> None:
+    def _timeout(self, shard: int) -> ReplayTimeout:
+        index, reason = self._ports[shard].hello.shard, self._reasons[shard]
+        return ReplayTimeout(f"the rate limiter of shard {index} waits for more {reason}", reason)
+
+    def _ask_again(self, shard: int, deadline: float, jitter: np.random.Generator) -> None:
         port = self._ports[shard]
         remaining = deadline - time.monotonic()
         if not port.synchronous and remaining > 0.0:  # it may have been sent back at once, with too many waiting
@@ -103,8 +122,8 @@ class Round:
             remaining = deadline - time.monotonic()
         if remaining <= 0.0:
             self._blocked.append(shard)
-            raise ReplayTimeout(f"the rate limiter of shard {port.hello.shard} waits for more {reason}", reason)
-        self._ask(shard, Updates(), min(remaining, LONGEST_WAIT_S))
+            raise self._timeout(shard)
+        self._ask(shard, Updates(), patience(deadline))
 
     def batch(self, spec: RecordSpec) -> SampleBatch:
         """The next batch of a finished round; a zero-copy slice when all its rows come from one shard."""

@@ -18,7 +18,7 @@ from replay_server.specs import RecordSpec
 
 _CHUNK_ROWS = 4096
 _CHUNK_BYTES = 4 << 20
-_SMALL_ROWS = 256
+SMALL_ROWS = 256
 _CLOSE_S = 1.0
 _BACKOFF_S = 0.05
 _SHARE_OF_WAIT = 0.8
@@ -57,6 +57,7 @@ class StreamWriter:
         port: the shard.
         stamp: writer id, epoch and the sequence number of the first chunk.
         max_in_flight: chunks under way at most (one append may exceed it by its own length).
+        gather_rows: rows of small appends gathered for one chunk; with the window it bounds how far the shard lags.
         clock: seconds, monotonic.
     """
 
@@ -66,12 +67,14 @@ class StreamWriter:
         stamp: Stamp,
         *,
         max_in_flight: int = 8,
+        gather_rows: int = SMALL_ROWS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._port = port
         self._spec = port.hello.spec
         self._stamp = stamp
         self._window = max(max_in_flight, 1)
+        self._small_rows = gather_rows
         self._clock = clock
         size = self._spec.record_size
         most = port.hello.capacity if port.synchronous else min(_CHUNK_ROWS, max(_CHUNK_BYTES // size, 1))
@@ -126,7 +129,7 @@ class StreamWriter:
         if self._port.synchronous:
             self._append_now(records, priorities, deadline)
             return
-        if len(self._pending) >= self._window and self._gathered_rows + len(records) >= _SMALL_ROWS:
+        if len(self._pending) >= self._window and self._gathered_rows + len(records) >= self._small_rows:
             self._wait(deadline, lambda: len(self._pending) < self._window)
         self._gather(records, priorities)
         self._send(deadline)
@@ -194,7 +197,7 @@ class StreamWriter:
         self._gathered.append((records, priorities))
         self._gathered_rows += len(records)
         idle = len(self._pending) < self._window and all(chunk.call is None for chunk in self._pending)
-        if idle or self._gathered_rows >= _SMALL_ROWS:
+        if idle or self._gathered_rows >= self._small_rows:
             self._cut()
 
     def _cut(self) -> None:

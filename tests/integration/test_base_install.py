@@ -13,7 +13,9 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 SHARD = """\
 address: 127.0.0.1:0
-spec: {fields: [{name: observation, dtype: float32, shape: [3]}, {name: action, dtype: int64}], semantics: {gamma: "0.9"}}
+spec:
+  fields: [{name: observation, dtype: float32, shape: [3]}, {name: action, dtype: int64}]
+  semantics: {gamma: "0.9"}
 capacity: 100
 """
 CLIENT = """\
@@ -33,7 +35,7 @@ with connect([sys.argv[1]], spec=spec) as replay:
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
-    """The bin directory of a virtual environment with nothing but the base install, built from a copy of the sources."""
+    """The bin directory of a virtual environment with the base install only, built from a copy of the sources."""
     directory = tmp_path_factory.mktemp("bare")
     sources = directory / "sources"
     sources.mkdir()
@@ -94,7 +96,7 @@ def test_what_needs_more_says_what_to_install(bare, command):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (SHARD.replace("capacity", "capacty"), "shard.yaml:3: capacty: unknown key; did you mean capacity?"),
+        (SHARD.replace("capacity", "capacty"), "shard.yaml:5: capacty: unknown key; did you mean capacity?"),
         (SHARD.replace("float32", "float33"), "shard.yaml: spec: field 'observation': 'float33' is not a numpy dtype"),
         (SHARD.replace("127.0.0.1:0", "nowhere"), "nowhere"),
     ],

@@ -41,6 +41,10 @@ class Store(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     options: dict[str, Any] = {}
     names: list[str] = []
 
+    def __post_init__(self) -> None:
+        if self.min_size == 13:
+            raise ConfigError("store.min_size is 13, which nobody can explain")
+
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     host: str
@@ -170,6 +174,11 @@ def test_later_options_win_and_a_group_can_be_replaced(load_text):
             ["--runtime serial"],
             "{file} with --runtime: runtime serial contradicts peers: drop one of them",
         ),
+        (
+            BASE,
+            ["--store.min-size 13"],
+            "{file}:1 with --store.min_size: store.min_size is 13, which nobody can explain",
+        ),
         # algorithm.type
         (
             BASE,
@@ -218,9 +227,11 @@ def test_a_value_that_is_not_yaml_names_its_option():
 def test_algorithm_modules_that_fail_to_import(load_text, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "needs_more.py").write_text("import a_library_nobody_has\n")
+    (tmp_path / "needs_torch.py").write_text("raise ModuleNotFoundError(name='torch')\n")
+    assert the_error(load_text, BASE, "--algorithm.type needs_torch:C").endswith("pip install 'headrace[train]'")
     (tmp_path / "broken_algorithm.py").write_text("1 / 0\n")
     assert the_error(load_text, BASE, "--algorithm.type needs_more:C") == (
-        "--algorithm.type: 'needs_more:C' needs a_library_nobody_has; pip install 'headrace[train]'"
+        "--algorithm.type: 'needs_more:C' needs a_library_nobody_has; pip install a_library_nobody_has"
     )
     assert "importing 'broken_algorithm' failed: ZeroDivisionError" in the_error(
         load_text, BASE, "--algorithm.type broken_algorithm:C"

@@ -22,9 +22,9 @@ def actor(env_steps: int, returns: list[float], version: int, blocked: float = 0
 
 def test_a_row_averages_what_happened_since_the_last_one() -> None:
     tally = Tally([0, 0])
-    tally.add(Progress({}, LearnerReport(10, 5, {"loss": 1.0}, 0.1, None)))
-    tally.add(Progress({0: actor(100, [1.0, 3.0], 5), 1: actor(50, [], 2)}, None))
-    tally.add(Progress({1: actor(80, [5.0], 3)}, LearnerReport(40, 6, {"loss": 3.0}, 0.2, None)))
+    tally.add(Progress({}, (LearnerReport(10, 5, {"loss": 1.0}, 0.1, None),)))
+    tally.add(Progress({0: actor(100, [1.0, 3.0], 5), 1: actor(50, [], 2)}, ()))
+    tally.add(Progress({1: actor(80, [5.0], 3)}, (LearnerReport(40, 6, {"loss": 3.0}, 0.2, None),)))
     row = tally.row(2.0)
     assert row["env_steps"] == 180 and row["updates"] == 40 and row["weights_version"] == 6
     assert row["episodes"] == 3 and row["train_return"] == 3.0
@@ -38,7 +38,7 @@ def test_a_row_averages_what_happened_since_the_last_one() -> None:
 
 def test_totals_survive_a_checkpoint() -> None:
     tally = Tally([0])
-    tally.add(Progress({0: actor(10, [], 1)}, LearnerReport(4, 3, {}, 0.0, None)))
+    tally.add(Progress({0: actor(10, [], 1)}, (LearnerReport(4, 3, {}, 0.0, None),)))
     again = Tally([10], json.loads(json.dumps(tally.state())))
     assert (again.env_steps, again.updates, again.weights_version) == (10, 4, 3)
     assert again.staleness == tally.staleness

@@ -86,9 +86,7 @@ class TableMachine(RuleBasedStateMachine):
 
     @rule()
     def export_and_import(self):
-        other = Table(
-            SPEC, self.table.capacity, priority_exponent=self.exponent, seed=5, shard=3, incarnation=77
-        )
+        other = Table(SPEC, self.table.capacity, priority_exponent=self.exponent, seed=5, shard=3, incarnation=77)
         other.import_state(self.table.export_state())
         self.table = other
 

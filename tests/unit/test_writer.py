@@ -1,0 +1,252 @@
+"""The stream writer against a shard whose replies are late, lost or refusals."""
+
+import numpy as np
+import pytest
+
+from replay_server import Field, InvalidRecord, RateLimiter, RecordSpec, ReplayTimeout, StaleEpoch, Unavailable
+from replay_server.local import LocalShard
+from replay_server.messages import Finished, SampleRequest, Stamp, Updates
+from replay_server.shard import Shard
+from replay_server.table import Table
+from replay_server.writer import StreamWriter
+
+SPEC = RecordSpec((Field("number", "int64"),))
+
+
+def rows(numbers):
+    return {"number": np.asarray(numbers, np.int64)}
+
+
+class FarShard(LocalShard):
+    """A shard behind a network: each call ends when the test lets it, or loses its request or its reply."""
+
+    synchronous = False
+
+    def __init__(self, shard):
+        super().__init__(shard)
+        self.held = []
+        self.hold = False
+        self.lose_requests = self.lose_replies = 0
+        self.chunks = []
+
+    def insert(self, request):
+        self.chunks.append(len(request.records))
+        if self.lose_requests:
+            self.lose_requests -= 1
+            return Finished(_unavailable)
+        call = super().insert(request)
+        if self.lose_replies:
+            self.lose_replies -= 1
+            return Finished(_unavailable)
+        if not self.hold:
+            return call
+        self.held.append(_Held(call))
+        return self.held[-1]
+
+    def release(self):
+        for call in self.held:
+            call.released = True
+        self.hold = False
+
+
+class _Held:
+    def __init__(self, call):
+        self._call = call
+        self.released = False
+
+    def done(self):
+        return self.released
+
+    def result(self, timeout_s):
+        if not self.released:
+            raise ReplayTimeout("held", "reply")
+        return self._call.result(timeout_s)
+
+
+def _unavailable():
+    raise Unavailable("lost")
+
+
+def make(limiter=None, capacity=100_000):
+    shard = Shard(Table(SPEC, capacity), limiter)
+    port = FarShard(shard)
+    return shard, port, StreamWriter(port, Stamp(1, 0, 0), max_in_flight=3)
+
+
+def stored(shard):
+    return sorted(SPEC.columns(shard.table.export_state().records)["number"].tolist())
+
+
+def test_lost_requests_and_replies_are_sent_again_and_stored_once():
+    shard, port, writer = make()
+    port.lose_requests = port.lose_replies = 2
+    for number in range(20):
+        writer.append(rows([number, 100 + number]))
+    ack = writer.flush(timeout_s=5.0)
+    assert ack.accepted + ack.duplicates == 40
+    assert ack.unknown == 0
+    assert ack.duplicates > 0
+    assert stored(shard) == sorted([*range(20), *range(100, 120)])
+
+
+def test_small_appends_travel_together_while_a_chunk_is_under_way():
+    shard, port, writer = make()
+    port.hold = True
+    for number in range(100):
+        writer.append(rows([number]))
+    assert port.chunks == [1]
+    port.release()
+    writer.flush()
+    assert port.chunks == [1, 99]
+    assert stored(shard) == list(range(100))
+
+
+def test_rows_with_and_without_priorities_do_not_mix():
+    shard, port, writer = make()
+    port.hold = True
+    writer.append(rows([0]))
+    writer.append(rows([1]))
+    writer.append(rows([2]), np.array([0.0]))
+    port.release()
+    writer.flush()
+    assert shard.table.export_state().priorities.tolist() == [1.0, 1.0, 0.0]
+
+
+def test_a_full_window_takes_nothing_until_the_deadline():
+    shard, port, writer = make()
+    port.hold = True
+    for number in range(3):
+        writer.append(rows(range(1000 * number, 1000 * number + 300)))
+    for _ in range(2):
+        with pytest.raises(ReplayTimeout) as caught:
+            writer.append(rows(range(5000, 5300)), timeout_s=0.05)
+        assert caught.value.blocked_on == "reply"
+    assert writer.seconds_blocked >= 0.1
+    port.release()
+    writer.append(rows(range(5000, 5300)))
+    assert writer.flush().accepted == 1200
+    assert len(stored(shard)) == len(set(stored(shard))) == 1200
+
+
+def test_what_waits_stays_bounded_while_the_limiter_blocks():
+    shard, port, writer = make(RateLimiter(1, 1.0, 5.0))
+    refused = 0
+    for number in range(2000):
+        try:
+            writer.append(rows([number]), timeout_s=0.0)
+        except ReplayTimeout as error:
+            assert error.blocked_on == "samples"
+            refused += 1
+    assert refused > 1000
+    waiting = sum(chunk.rows for chunk in writer._pending) + writer._gathered_rows
+    assert waiting <= 4 * 256
+    assert shard.stats().inserted <= 7
+
+
+def test_blocked_chunks_go_through_when_samples_come():
+    shard, _, writer = make(RateLimiter(1, 1.0, 5.0))
+    sent = 0
+    for _ in range(3000):
+        try:
+            writer.append(rows([sent]), timeout_s=0.0)
+            sent += 1
+        except ReplayTimeout:
+            shard.sample(SampleRequest(np.array([1]), 64.0, Updates(), 0.0))
+    shard.sample(SampleRequest(np.array([1]), 5000.0, Updates(), 0.0))
+    writer.flush()
+    assert stored(shard) == list(range(sent))
+
+
+def test_at_the_deadline_of_a_flush_the_rest_is_unknown():
+    shard, port, writer = make()
+    writer.append(rows([1, 2]))
+    writer.flush()
+    port.hold = True
+    writer.append(rows([3, 4, 5]))
+    ack = writer.flush(timeout_s=0.05)
+    assert (ack.accepted, ack.unknown, writer.refused) == (0, 3, 0)
+    port.release()
+    assert writer.flush().accepted == 0
+    writer.append(rows([6]))
+    assert writer.flush().accepted == 1
+
+
+def test_refused_by_the_limiter_is_known_not_to_be_stored():
+    shard, _, writer = make(RateLimiter(1, 1.0, 2.0))
+    writer.append(rows(range(10)))
+    writer.flush()
+    writer.append(rows([50]), timeout_s=0.0)
+    ack = writer.flush(timeout_s=0.1)
+    assert (ack.unknown, writer.refused, writer.blocked_on) == (1, 1, "samples")
+    assert stored(shard) == list(range(10))
+
+
+def test_an_unreachable_shard_is_reported_and_nothing_taken():
+    _, port, writer = make()
+    port.lose_requests = 10**6
+    for number in range(3):
+        writer.append(rows(range(300)))
+    with pytest.raises(Unavailable):
+        writer.append(rows(range(300)), timeout_s=0.1)
+    port.lose_requests = 0
+    assert writer.flush().accepted == 900
+
+
+def test_a_fenced_writer_stays_fenced():
+    shard, port, writer = make()
+    writer.append(rows([1]))
+    StreamWriter(port, Stamp(1, 1, 0)).append(rows([2]))
+    writer.append(rows([3]))
+    for _ in range(2):
+        with pytest.raises(StaleEpoch):
+            writer.flush()
+        with pytest.raises(StaleEpoch):
+            writer.append(rows([4]))
+    writer.close()
+    assert stored(shard) == [1, 2]
+
+
+def test_a_refused_chunk_is_raised_once_and_the_others_live():
+    spec = RecordSpec((Field("x", "float32"),))
+    shard = Shard(Table(spec, 100))
+    port = FarShard(shard)
+    writer = StreamWriter(port, Stamp(1, 0, 0))
+    writer.append({"x": np.array([np.nan], np.float32)})
+    with pytest.raises(InvalidRecord, match="not finite"):
+        writer.append({"x": np.array([1], np.float32)})
+    writer.append({"x": np.array([1], np.float32)})
+    assert writer.flush().accepted == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "priorities"),
+    [
+        ({"number": np.zeros(2, np.int32)}, None),
+        ({"other": np.zeros(2, np.int64)}, None),
+        (np.zeros((2, 7), np.uint8), None),
+        ({"number": np.zeros(2, np.int64)}, np.ones(3)),
+        ({"number": np.zeros(2, np.int64)}, np.ones((2, 1))),
+    ],
+)
+def test_rows_of_another_layout_are_refused_at_once(given, priorities):
+    shard, _, writer = make()
+    with pytest.raises(InvalidRecord):
+        writer.append(given, priorities)
+    assert writer.flush().accepted == 0
+    assert shard.stats().inserted == 0
+
+
+def test_in_this_process_an_append_is_stored_on_return_or_refused_whole():
+    shard = Shard(Table(SPEC, 1000), RateLimiter(1, 1.0, 2.0))
+    writer = StreamWriter(LocalShard(shard), Stamp(1, 0, 0))
+    writer.append(rows(range(5)), timeout_s=0.0)
+    assert stored(shard) == list(range(5))
+    before = writer.sequence
+    with pytest.raises(ReplayTimeout) as caught:
+        writer.append(rows([7]), timeout_s=0.0)
+    assert caught.value.blocked_on == "samples"
+    assert writer.sequence == before
+    shard.sample(SampleRequest(np.array([1]), 64.0, Updates(), 0.0))
+    writer.append(rows([7]), timeout_s=0.0)
+    assert stored(shard) == [*range(5), 7]
+    assert writer.flush(timeout_s=0.0).accepted == 6
