@@ -18,9 +18,10 @@ from distributed.build import make_spec, make_task, resolve_device, shard_capaci
 from distributed.config import ExperimentConfig
 from distributed.ray_session import get, start_ray
 from distributed.ray_weights import RayWeightSink, RayWeightSource, WeightStore
-from distributed.ray_workers import EvaluatorWorker, LearnerWorker, RolloutWorker, ShardHost
+from distributed.ray_workers import EvaluatorWorker, LearnerWorker
 from distributed.run_directory import RunDirectory
 from distributed.runtime import Casualties, Evaluation, Origin, Progress, Saved
+from distributed.shard_host import ShardHost
 from distributed.supervisor import RolloutSupervisor
 from learners.loop import LearnerReport
 from learners.weights import WeightSnapshot
@@ -57,20 +58,23 @@ class RayRuntime:
         """Start or join Ray, then everything of the run; returns when all are ready to work."""
         config = self._config
         self._owns_ray = start_ray(config)
-        addresses = config.replay.addresses or self._start_shards(origin)
-        self._replay = connect(addresses, spec=self._spec, prefetch=0)
+        shards = [] if config.replay.addresses else self._start_shards(origin)
         store = self._worker(WeightStore, num_cpus=0)
         self._source = RayWeightSource(store)
         gpus = 1 if resolve_device(config.learner.device).startswith("cuda") else 0
         self._learner = self._worker(LearnerWorker, num_cpus=1, num_gpus=gpus)
+        self._rollouts = RolloutSupervisor(config, self._source, origin, self._run.logs, time.monotonic)
+        addresses = config.replay.addresses or tuple(
+            get(call, _START_SECONDS, f"replay shard {index}") for index, call in enumerate(shards)
+        )
         ready = self._learner.begin.remote(
             config, addresses, RayWeightSink(store), origin.checkpoint, origin.snapshot
         )
-        self._rollouts = RolloutSupervisor(config, addresses, self._source, origin, self._run.logs, time.monotonic)
-        self._rollouts.start()
-        self._start_evaluator()
+        self._rollouts.start(addresses)
+        self._replay = connect(addresses, spec=self._spec, prefetch=0)
         get(ready, _START_SECONDS, "the learner")
         self._rollouts.wait_ready(_START_SECONDS)
+        self._start_evaluator()
         self._learn_on()
 
     def advance(self) -> Progress:
@@ -153,14 +157,15 @@ class RayRuntime:
         self._workers.append(worker)
         return worker
 
-    def _start_shards(self, origin: Origin) -> tuple[str, ...]:
+    def _start_shards(self, origin: Origin) -> list[Any]:
+        """Begins with the slowest to start, so that the other processes start meanwhile; the answers are addresses."""
         calls = []
         for index in range(self._config.replay.shards):
             self._hosts.append(self._worker(ShardHost, num_cpus=0))
             config_file = self._run.logs / f"shard-{index}.yaml"
             config_file.write_text(yaml.safe_dump(self._shard_config(index, origin), sort_keys=False))
             calls.append(self._hosts[index].begin.remote(config_file, self._run.logs / f"shard-{index}.log"))
-        return tuple(get(call, _START_SECONDS, f"replay shard {index}") for index, call in enumerate(calls))
+        return calls
 
     def _shard_config(self, index: int, origin: Origin) -> dict[str, Any]:
         config, limiter = self._config, shard_limiter(self._config)

@@ -48,14 +48,13 @@ class RolloutSupervisor:
     def __init__(
         self,
         config: ExperimentConfig,
-        addresses: tuple[str, ...],
         weights: RayWeightSource,
         origin: Origin,
         logs: Path,
         clock: Callable[[], float],
     ) -> None:
         self._config = config
-        self._addresses = addresses
+        self._addresses: tuple[str, ...] = ()
         self._weights = weights
         self._log_file = logs / "rollout_failures.log"
         self._clock = clock
@@ -65,11 +64,14 @@ class RolloutSupervisor:
         ]
         self._restarts = 0
         self._lost = 0
-
-    def start(self) -> None:
-        """Start every actor."""
         for rollout in self._rollouts:
-            self._launch(rollout)
+            self._spawn(rollout)
+
+    def start(self, addresses: tuple[str, ...]) -> None:
+        """Have every actor build its environments and connect to the shards."""
+        self._addresses = addresses
+        for rollout in self._rollouts:
+            self._begin(rollout)
 
     def wait_ready(self, seconds: float) -> None:
         """Wait until every actor has built its environments; they begin to act with the next `collect`."""
@@ -86,7 +88,8 @@ class RolloutSupervisor:
         for rollout in self._rollouts:
             if rollout.restart_at is not None:
                 if self._clock() >= rollout.restart_at:
-                    self._launch(rollout)
+                    self._spawn(rollout)
+                    self._begin(rollout)
                 continue
             if not ray.wait([rollout.call], timeout=0)[0]:
                 if self._clock() - rollout.issued > _HANG_SECONDS:
@@ -114,10 +117,12 @@ class RolloutSupervisor:
         for rollout in self._rollouts:
             ray.kill(rollout.handle)
 
-    def _launch(self, rollout: _Rollout) -> None:
+    def _spawn(self, rollout: _Rollout) -> None:
         rollout.restart_at = None
-        rollout.begun_at, rollout.appended = rollout.env_steps, 0
         rollout.handle = ray.remote(RolloutWorker).options(num_cpus=1).remote()
+
+    def _begin(self, rollout: _Rollout) -> None:
+        rollout.begun_at, rollout.appended = rollout.env_steps, 0
         begin = rollout.handle.begin.remote(
             self._config, rollout.index, rollout.epoch, rollout.env_steps, self._addresses, self._weights
         )

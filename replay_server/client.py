@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import time
 from collections import deque
@@ -424,11 +425,8 @@ class ReplayClient:
         calls: list[Call[UpdateReply]] = []
         deadline = time.monotonic() + _CLOSE_S
         for dropped in self._rounds:
-            try:
-                dropped.finish(deadline, self._jitter)
-                calls += dropped.give_back()
-            except HeadraceError:
-                pass  # blocked or lost: it has spent nothing
+            with contextlib.suppress(HeadraceError):  # lost, or still without an answer: nothing to give back
+                calls += dropped.abandon(deadline, self._jitter)
             self._count(dropped.take_report())
             dropped.forget()
         self._rounds.clear()

@@ -24,7 +24,6 @@ from replay_server.replay import UpdateReport
 from replay_server.sharding import ShardViews
 from replay_server.specs import RecordSpec
 
-
 _SHARE_OF_WAIT = 0.8
 
 
@@ -167,6 +166,13 @@ class Round:
             for shard in self._replies
             if self._plan.credits[shard] * share > 0.0
         ]
+
+    def abandon(self, deadline: float, jitter: np.random.Generator) -> list[Call[UpdateReply]]:
+        """Collect what is under way without asking again, and give its credits back; raises as `finish`."""
+        self._closed = True
+        self._blocked.clear()
+        self.finish(deadline, jitter)
+        return self.give_back()
 
     def forget(self) -> None:
         """The round is lost: nothing of it counts as under way any longer."""

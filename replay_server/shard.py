@@ -116,8 +116,11 @@ class Shard:
     def sample(self, request: SampleRequest) -> SampleReply:
         """Apply the updates, then draw as soon as the limiter lets it, within `wait_s`.
 
-        A request that asks for nothing never waits, nor one to a shard without anything to draw. One that asks for rows without spending credit waits for
-        `min_size` only. Raises InvalidRecord; nothing was changed then.
+        A request that asks for nothing never waits, nor one to a shard whose records all have priority zero. One
+        that asks for rows without spending credit waits for `min_size` only.
+
+        Raises:
+            InvalidRecord: nothing was changed.
         """
         if not (np.isfinite(request.credit) and request.credit >= 0.0):
             raise InvalidRecord(f"sample credit is {request.credit}, must be finite and >= 0")
@@ -130,7 +133,8 @@ class Shard:
             def blocked() -> str | None:
                 return self._blocks_sample(rows, request.credit)
 
-            wait_s = request.wait_s if self.table.mass > 0.0 else 0.0  # a client then looks at the other shards
+            massless = self.table.size >= self.limiter.min_size and self.table.mass <= 0.0
+            wait_s = 0.0 if massless else request.wait_s  # its client then turns to the other shards
             reason = self._wait(self._may_sample, self._waiting_samples, blocked, wait_s)
             counts = request.counts if reason is None else np.zeros(0, np.int64)
             view = self._view()
