@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -56,8 +57,6 @@ class ShardProcess:
     """A shard in a process of its own."""
 
     def __init__(self, **settings):
-        import json
-
         self.process = subprocess.Popen(
             [sys.executable, "-c", _SERVE, json.dumps({**YAML, **settings})],
             cwd=ROOT,
@@ -182,9 +181,12 @@ def test_saving_is_confined_to_the_servers_directory(server, tmp_path):
         assert replay.save("run/7") == ["replay-0.h5"]
         assert replay.save(str(tmp_path / "allowed" / "run" / "8")) == ["replay-0.h5"]
     assert (tmp_path / "allowed" / "run" / "7" / "replay-0.h5").exists()
-    with start_server(SPEC, 1000) as closed, connect([closed.address]) as replay:
-        with pytest.raises(CheckpointError, match="without a directory"):
-            replay.save(".")
+    with (
+        start_server(SPEC, 1000) as closed,
+        connect([closed.address]) as replay,
+        pytest.raises(CheckpointError, match="without a directory"),
+    ):
+        replay.save(".")
 
 
 def test_updates_from_before_a_restore_change_nothing(server, tmp_path):
@@ -192,15 +194,18 @@ def test_updates_from_before_a_restore_change_nothing(server, tmp_path):
         replay.insert(rows(20))
         keys = replay.sample(50).keys
         replay.save(".")
-    with start_server(SPEC, 1000, restore_from=str(tmp_path / "allowed" / "replay-0.h5")) as restored:
-        with connect([restored.address], spec=SPEC, prefetch=0) as replay:
-            replay.update_priorities(keys, np.full(50, 99.0))
-            batch = replay.sample(20)
-            assert replay.flush().stale == 50
-            assert replay.stats().size == 20
-            assert replay.stats().shards[0].priority_mass == 20.0
-            replay.update_priorities(batch.keys, np.full(20, 99.0))
-            assert replay.flush().applied == 20
+    saved = str(tmp_path / "allowed" / "replay-0.h5")
+    with (
+        start_server(SPEC, 1000, restore_from=saved) as restored,
+        connect([restored.address], spec=SPEC, prefetch=0) as replay,
+    ):
+        replay.update_priorities(keys, np.full(50, 99.0))
+        batch = replay.sample(20)
+        assert replay.flush().stale == 50
+        assert replay.stats().size == 20
+        assert replay.stats().shards[0].priority_mass == 20.0
+        replay.update_priorities(batch.keys, np.full(20, 99.0))
+        assert replay.flush().applied == 20
 
 
 def test_sigterm_drains_and_exits_with_zero(shard_process):
@@ -222,8 +227,6 @@ def test_a_shard_ends_with_its_parent():
         "print(p.pid, p.stdout.readline(), flush=True)\n"
         "time.sleep(60)\n"
     )
-    import json
-
     settings = json.dumps({**YAML, "exit_with_parent": True})
     parent = subprocess.Popen([sys.executable, "-c", script, settings], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     pid = int(parent.stdout.readline().split()[0])

@@ -129,7 +129,7 @@ def test_a_full_window_takes_nothing_until_the_deadline():
 
 
 def test_what_waits_stays_bounded_while_the_limiter_blocks():
-    shard, port, writer = make(RateLimiter(1, 1.0, 5.0))
+    shard, _, writer = make(RateLimiter(1, 1.0, 5.0))
     refused = 0
     for number in range(2000):
         try:
@@ -158,7 +158,7 @@ def test_blocked_chunks_go_through_when_samples_come():
 
 
 def test_at_the_deadline_of_a_flush_the_rest_is_unknown():
-    shard, port, writer = make()
+    _, port, writer = make()
     writer.append(rows([1, 2]))
     writer.flush()
     port.hold = True
@@ -184,7 +184,7 @@ def test_refused_by_the_limiter_is_known_not_to_be_stored():
 def test_an_unreachable_shard_is_reported_and_nothing_taken():
     _, port, writer = make()
     port.lose_requests = 10**6
-    for number in range(3):
+    for _ in range(3):
         writer.append(rows(range(300)))
     with pytest.raises(Unavailable):
         writer.append(rows(range(300)), timeout_s=0.1)
