@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,6 @@ from numpy.typing import NDArray
 
 from actors.timestep import TimeStep
 from learners.policies import Action
-
-_CONTEXT = "context/"  # prefix of the per-window columns in the state
 
 
 class NStepAccumulator:
@@ -149,31 +146,3 @@ class NStepAccumulator:
         columns["discount"] = np.where(terminated[rows], 0.0, self._powers[age + 1]).astype(np.float32)
         columns["policy_version"] = self._versions[slots]
         return columns
-
-    def state_dict(self) -> dict[str, NDArray[Any]]:
-        """Everything a bit-exact continuation needs, as copies."""
-        state = {
-            "time": np.array(self._time),
-            "length": self._length.copy(),
-            "returns": self._returns.copy(),
-            "versions": self._versions.copy(),
-        }
-        state |= {_CONTEXT + name: ring.copy() for name, ring in self._context.items()}
-        for name, observation in (("current", self._current), ("successor", self._successor)):
-            if observation is not None:
-                state[name] = observation.copy()
-        return state
-
-    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Inverse of `state_dict`; raises ValueError where n or B differ."""
-        if state["returns"].shape != self._returns.shape:
-            raise ValueError(f"state is for [n, B] = {state['returns'].shape}, not {self._returns.shape}")
-        self._time = int(state["time"])
-        self._length = np.array(state["length"])
-        self._returns = np.array(state["returns"])
-        self._versions = np.array(state["versions"])
-        self._context = {
-            name.removeprefix(_CONTEXT): np.array(ring) for name, ring in state.items() if name.startswith(_CONTEXT)
-        }
-        self._current = np.array(state["current"]) if "current" in state else None
-        self._successor = np.array(state["successor"]) if "successor" in state else None

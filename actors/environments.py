@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import gymnasium
 import msgspec
 from gymnasium import error as gymnasium_error
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from msgspec import Meta
 
 import actors.envs  # noqa: F401  registers the ids headrace/...-v0
 from actors.imports import import_object, import_user_module
@@ -20,32 +21,31 @@ _VERSION = re.compile(r"-v(\d+)$")
 
 
 class EnvironmentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which environment, and how it is built.
+    """Which environment, and how it is built."""
 
-    Attributes:
-        id: a Gymnasium id, `headrace/...-v0`, `package.module:Class` (gymnasium.Env or gymnasium.vector.VectorEnv) or
-            Gymnasium's `package.module:EnvId`.
-        num_envs: environments per actor.
-        kwargs: further arguments of the environment.
-        wrappers: dotted paths `package.module:Class` or `package.module.Class`, applied to each environment in order.
-        max_episode_steps: truncate episodes after this many steps; None keeps the environment's own limit.
-        normalise_observations: standardise observations with moments shared by all actors.
-        normalise_rewards: divide rewards by the running standard deviation of the discounted return.
-    """
-
-    id: str
-    num_envs: int = 1
-    kwargs: dict[str, Any] = {}
-    wrappers: list[str] = []
-    max_episode_steps: int | None = None
-    normalise_observations: bool = False
-    normalise_rewards: bool = False
-
-    def __post_init__(self) -> None:
-        if self.num_envs < 1:
-            raise ConfigError(f"environment.num_envs is {self.num_envs}, must be at least 1")
-        if self.max_episode_steps is not None and self.max_episode_steps < 1:
-            raise ConfigError(f"environment.max_episode_steps is {self.max_episode_steps}, must be at least 1")
+    id: Annotated[
+        str,
+        Meta(
+            description="A Gymnasium id, headrace/...-v0, package.module:Class (a gymnasium.Env or vector.VectorEnv) "
+            "or package.module:EnvId."
+        ),
+    ]
+    num_envs: Annotated[int, Meta(ge=1, description="Environments of each actor.")] = 1
+    kwargs: Annotated[dict[str, Any], Meta(description="Further arguments of the environment.")] = {}
+    wrappers: Annotated[
+        list[str],
+        Meta(description="package.module:Class of wrappers, put around each environment in this order."),
+    ] = []
+    max_episode_steps: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Steps after which an episode is truncated; null keeps the environment's own limit."),
+    ] = None
+    normalise_observations: Annotated[
+        bool, Meta(description="Standardise observations with running moments shared by all actors.")
+    ] = False
+    normalise_rewards: Annotated[
+        bool, Meta(description="Divide rewards by the running standard deviation of the discounted return.")
+    ] = False
 
 
 Maker = Callable[[EnvironmentConfig, int], VectorEnv[Any, Any, Any]]

@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from actors.environments import EnvironmentConfig, make_vector_env
 from actors.seeds import generator
 from actors.vector_steps import VectorSteps
 from learners.policies import Action
-from replay_server.errors import ConfigError, EnvironmentFault
+from replay_server.errors import EnvironmentFault
 
 _LONGEST_EPISODE = 1_000_000
 
 
 class EvaluationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How often and how thoroughly a run is evaluated.
+    """How often and how thoroughly a run is evaluated."""
 
-    Attributes:
-        episodes: episodes of one evaluation while training; checkpoints are chosen by it.
-        every_env_steps: environment transitions between two evaluations; 0 never evaluates while training.
-        final_episodes: episodes of the final evaluation, on seeds never used before.
-    """
-
-    episodes: int = 20
-    every_env_steps: int = 20_000
-    final_episodes: int = 100
-
-    def __post_init__(self) -> None:
-        for name, least in (("episodes", 1), ("every_env_steps", 0), ("final_episodes", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"evaluation.{name} is {getattr(self, name)}, must be at least {least}")
+    episodes: Annotated[
+        int, Meta(ge=1, description="Episodes of one evaluation while training; the best policy is chosen by it.")
+    ] = 20
+    every_env_steps: Annotated[
+        int, Meta(ge=0, description="Transitions between two evaluations while training; 0: none.")
+    ] = 20_000
+    final_episodes: Annotated[
+        int, Meta(ge=1, description="Episodes of the final evaluation, on seeds never used before.")
+    ] = 100
 
 
 class Actor(Protocol):

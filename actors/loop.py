@@ -45,6 +45,19 @@ class ActorReport:
     moments: Mapping[str, Moments]
 
 
+@dataclass(frozen=True)
+class ActorPace:
+    """How an actor keeps step with its run.
+
+    Attributes:
+        records_per_insert: records collected before they are given priorities and sent.
+        total_actors: actors of the run; one actor's steps times it stand for the run's when schedules are read.
+    """
+
+    records_per_insert: int
+    total_actors: int
+
+
 class ActorLoop:
     """One `step` is one turn: a vector step of B environments, or a wait for the replay that passed its deadline.
 
@@ -55,8 +68,7 @@ class ActorLoop:
         writer: takes records.
         weights: asked for newer weights before every vector step; never waited for.
         moments: tracks observation and return moments, or None when neither is normalised.
-        records_per_insert: records collected before they are given priorities and sent.
-        total_actors: actors of the run; this one's steps times it stand for the run's when schedules are read.
+        pace: how often it sends, and what its steps count for.
         clock: monotonic seconds.
     """
 
@@ -69,8 +81,7 @@ class ActorLoop:
         writer: Writer,
         weights: WeightSource,
         moments: MomentTracker | None,
-        records_per_insert: int,
-        total_actors: int,
+        pace: ActorPace,
         clock: Callable[[], float],
     ) -> None:
         self._steps = steps
@@ -79,8 +90,7 @@ class ActorLoop:
         self._writer = writer
         self._weights = weights
         self._moments = moments
-        self._records_per_insert = records_per_insert
-        self._total_actors = total_actors
+        self._pace = pace
         self._clock = clock
         self._env_steps = 0
         self._appended = 0
@@ -99,6 +109,8 @@ class ActorLoop:
         self._rng = generator(seed, "choices")
         self._observation = self._steps.reset(seed)
         self._accumulator.first(self._observation)
+        if self._moments is not None:
+            self._moments.first()
         self._env_steps = env_steps
         self._returns = np.zeros(self._steps.num_envs)
         self._lengths = np.zeros(self._steps.num_envs, dtype=np.int64)
@@ -110,12 +122,12 @@ class ActorLoop:
 
     def step(self, timeout_s: float) -> bool:
         """One turn; False when the replay did not take the records within `timeout_s` seconds (they are kept)."""
-        if self._waiting() >= self._records_per_insert:
+        if self._waiting() >= self._pace.records_per_insert:
             return self._send(timeout_s)
         if (snapshot := self._weights.latest(self._policy.version)) is not None:
             self._policy.load(snapshot)
         action = self._policy.act(
-            self._observation, self._rng, explore=True, env_steps=self._env_steps * self._total_actors
+            self._observation, self._rng, explore=True, env_steps=self._env_steps * self._pace.total_actors
         )
         timestep = self._steps.step(action.action)
         self._outbox.append(self._accumulator.step(action, self._policy.version, timestep))
@@ -124,7 +136,7 @@ class ActorLoop:
         if self._moments is not None:
             self._moments.observe(timestep)
         self._count_episodes(timestep.reward, timestep.valid, timestep.terminated | timestep.truncated)
-        return self._waiting() < self._records_per_insert or self._send(timeout_s)
+        return self._waiting() < self._pace.records_per_insert or self._send(timeout_s)
 
     def close(self) -> None:
         """Close the environments."""
@@ -170,9 +182,7 @@ class ActorLoop:
         self._appended += len(records["reward"])
         return True
 
-    def _count_episodes(
-        self, reward: NDArray[np.float32], valid: NDArray[np.bool_], ended: NDArray[np.bool_]
-    ) -> None:
+    def _count_episodes(self, reward: NDArray[np.float32], valid: NDArray[np.bool_], ended: NDArray[np.bool_]) -> None:
         self._returns += np.where(valid, reward, 0.0)
         self._lengths += valid
         done = ended & valid

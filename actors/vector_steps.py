@@ -13,8 +13,6 @@ from actors.layouts import observation_layout
 from actors.timestep import TimeStep
 from replay_server.errors import ConfigError, EnvironmentFault
 
-_ENDED = "vector_steps/ended"
-
 
 class VectorSteps:
     """Steps B environments; every TimeStep is one of the present episode, whatever the autoreset mode.
@@ -72,23 +70,6 @@ class VectorSteps:
                 fresh, _ = self._call("reset", options={"reset_mask": ended.copy()})
                 observation = np.where(_rows_of(ended, seen), self._observation(fresh, "reset"), seen)
         return TimeStep(observation, successor, reward, terminated, truncated, np.ones_like(ended))
-
-    @property
-    def can_save_state(self) -> bool:
-        """Whether the environment offers `state() -> {name: array}` and `set_state(...)`."""
-        inner = self.env.unwrapped
-        return callable(getattr(inner, "state", None)) and callable(getattr(inner, "set_state", None))
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        """The environment's state and which rows are about to be reset, as arrays; needs `can_save_state`."""
-        inner: Any = self.env.unwrapped
-        return {**inner.state(), _ENDED: self._ended.copy()}
-
-    def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Inverse of `state`."""
-        inner: Any = self.env.unwrapped
-        inner.set_state({name: array for name, array in state.items() if name != _ENDED})
-        self._ended = np.array(state[_ENDED], dtype=np.bool_)
 
     def close(self) -> None:
         """Close the environment."""

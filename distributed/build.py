@@ -11,10 +11,11 @@ import torch
 from actors.accumulators import NStepAccumulator
 from actors.environments import describe_spaces, make_vector_env
 from actors.layouts import action_layout, observation_layout
-from actors.loop import ActorLoop
+from actors.loop import ActorLoop, ActorPace
 from actors.normalisation import MomentTracker
 from actors.vector_steps import VectorSteps
 from distributed.config import ExperimentConfig
+from learners.algorithm import Algorithm
 from learners.learner import Learner
 from learners.loop import LearnerLoop
 from learners.task import Task
@@ -93,8 +94,8 @@ def shard_limiter(config: ExperimentConfig) -> RateLimiter:
 
 def make_learner(config: ExperimentConfig, task: Task, spec: RecordSpec, *, seed: int, device: str) -> Learner:
     """The learner of `config.algorithm`."""
-    learner: Learner = config.algorithm.make_learner(task, spec, seed=seed, device=device)
-    return learner
+    algorithm: Algorithm = config.algorithm
+    return algorithm.make_learner(task, spec, seed=seed, device=device)
 
 
 def make_learner_loop(
@@ -136,8 +137,7 @@ def make_actor_loop(
         writer=writer,
         weights=weights,
         moments=_moment_tracker(config, task),
-        records_per_insert=config.actors.records_per_insert,
-        total_actors=count,
+        pace=ActorPace(config.actors.records_per_insert, total_actors=count),
         clock=clock,
     )
 

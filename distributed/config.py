@@ -103,6 +103,11 @@ class ExperimentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     def __post_init__(self) -> None:
         if self.environment.normalise_rewards and self.algorithm.reward_scale != 1.0:
             raise ValueError("algorithm.reward_scale must be 1 when environment.normalise_rewards is on")
+        if not self.replay.addresses and self.replay.shards > self.actors.count:
+            raise ValueError(
+                f"replay.shards ({self.replay.shards}) is larger than actors.count ({self.actors.count}): an actor writes "
+                "to one shard, so some would stay empty"
+            )
         if self.runtime == "serial" and self.replay.addresses:
             raise ValueError("runtime serial keeps its replay in the process: drop replay.addresses or use runtime ray")
         if self.runtime == "serial" and self.learner.device != "auto" and self.learner.device != "cpu":

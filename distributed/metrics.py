@@ -41,11 +41,7 @@ class MetricsWriter:
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         self._rows += 1
-        values = [
-            Summary.Value(tag=tag, simple_value=number)
-            for tag, number in _flatten(row)
-            if tag != "env_steps"
-        ]
+        values = [Summary.Value(tag=tag, simple_value=number) for tag, number in _flatten(row) if tag != "env_steps"]
         self._events.add_event(Event(wall_time=wall_time, step=row["env_steps"], summary=Summary(value=values)))
 
     def __enter__(self) -> MetricsWriter:

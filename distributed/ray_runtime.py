@@ -67,9 +67,7 @@ class RayRuntime:
         addresses = config.replay.addresses or tuple(
             get(call, _START_SECONDS, f"replay shard {index}") for index, call in enumerate(shards)
         )
-        ready = self._learner.begin.remote(
-            config, addresses, RayWeightSink(store), origin.checkpoint, origin.snapshot
-        )
+        ready = self._learner.begin.remote(config, addresses, RayWeightSink(store), origin.checkpoint, origin.snapshot)
         self._rollouts.start(addresses)
         self._replay = connect(addresses, spec=self._spec, prefetch=0)
         get(ready, _START_SECONDS, "the learner")
@@ -132,9 +130,7 @@ class RayRuntime:
         """What the supervisor counted, and the evaluator's restarts."""
         assert self._rollouts is not None
         counted = self._rollouts.casualties()
-        return Casualties(
-            counted.restarts + self._evaluator_restarts, counted.lost_transitions, counted.writer_epochs
-        )
+        return Casualties(counted.restarts + self._evaluator_restarts, counted.lost_transitions, counted.writer_epochs)
 
     def stop(self) -> None:
         """End shards and actors, and Ray itself when this run started it."""

@@ -65,7 +65,6 @@ class RayWeightSource:
         snapshot: WeightSnapshot = ray.get(answer[0])
         return snapshot if snapshot.version > newer_than else None
 
-
     def newest(self) -> WeightSnapshot:
         """The newest snapshot, waited for."""
         answer = ray.get(self._store.wait_newer.remote(0, _WAIT_SECONDS), timeout=2 * _WAIT_SECONDS)

@@ -59,9 +59,7 @@ class SerialRuntime:
         spec = make_spec(config, self._task)
         shards = [self._make_shard(spec, index, origin.checkpoint) for index in range(config.replay.shards)]
         self._replay = in_process(shards, seed=derive(config.run.seed, "sampler"))
-        self._learner = make_learner(
-            config, self._task, spec, seed=derive(config.run.seed, "learner"), device="cpu"
-        )
+        self._learner = make_learner(config, self._task, spec, seed=derive(config.run.seed, "learner"), device="cpu")
         self._learner_loop = make_learner_loop(config, self._learner, self._replay, self._slot, time.monotonic)
         if origin.checkpoint is not None:
             load_learner(self._learner, origin.checkpoint)

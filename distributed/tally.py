@@ -49,12 +49,16 @@ class Tally:
         self._metric_updates += count
         self.updates, self.weights_version = report.updates, report.weights_version
         self._waiting += report.seconds_waiting
+        if report.blocked_on is not None:
+            self._blocked_on["learner"] = report.blocked_on
 
     def _add_actor(self, index: int, report: ActorReport) -> None:
         self.actor_env_steps[index] = report.env_steps
         self._returns.append(report.returns)
         self._lengths.append(report.lengths)
         self._blocked += report.seconds_blocked
+        if report.blocked_on is not None:
+            self._blocked_on["actors"] = report.blocked_on
         if report.policy_version:
             lag = float(max(self.weights_version - report.policy_version, 0))
             self.staleness = [self.staleness[0] + lag, self.staleness[1] + 1, max(self.staleness[2], lag)]
@@ -81,6 +85,7 @@ class Tally:
             "updates_per_second": (self.updates - self._updates_before) / elapsed,
             "actors_blocked": self._blocked / elapsed / len(self.actor_env_steps),
             "learner_waiting": self._waiting / elapsed,
+            "blocked_on": dict(self._blocked_on),
         }
         if len(returns):
             self.recent_return = row["train_return"]
@@ -98,6 +103,7 @@ class Tally:
         self._lags: list[float] = []
         self._blocked = 0.0
         self._waiting = 0.0
+        self._blocked_on: dict[str, str] = {}  # who -> what it last waited for in vain
 
 
 def bound_by(row: dict[str, Any]) -> str:

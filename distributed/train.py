@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -68,7 +67,11 @@ def _several_seeds(config: ExperimentConfig, directory: Path, seeds: int, stop: 
     if means:
         sem = float(np.std(means, ddof=1) / np.sqrt(len(means))) if len(means) > 1 else None
         aggregate["evaluation"] = {
-            "mean": float(np.mean(means)), "sem": sem, "min": min(means), "max": max(means), "seeds": len(means)
+            "mean": float(np.mean(means)),
+            "sem": sem,
+            "min": min(means),
+            "max": max(means),
+            "seeds": len(means),
         }
         print(
             f"{len(means)} seeds: mean return {np.mean(means):.1f}, lowest {min(means):.1f}, highest {max(means):.1f}"
@@ -142,6 +145,6 @@ def _summary(result: dict[str, Any]) -> str:
     if evaluation is None:
         return f"stopped ({result['stopped_by']}) after {rate}; no final evaluation"
     return (
-        f"mean return {evaluation['mean']:.1f} +- {evaluation['sem']:.1f} over {evaluation['episodes']} fresh episodes, "
-        f"after {rate} (start-up {result['start_up_seconds']:.1f} s)"
+        f"mean return {evaluation['mean']:.1f} +- {evaluation['sem']:.1f} over {evaluation['episodes']} fresh "
+        f"episodes, after {rate} (start-up {result['start_up_seconds']:.1f} s)"
     )

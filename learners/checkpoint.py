@@ -38,7 +38,9 @@ def load_learner(learner: Learner, directory: Path) -> None:
         learner.load_state_dict(load_file(path))
     except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path}: not a checkpoint of this learner ({reason}); was the config changed?") from error
+        raise CheckpointError(
+            f"{path}: not a checkpoint of this learner ({reason}); was the config changed?"
+        ) from error
 
 
 def save_snapshot(snapshot: WeightSnapshot, path: Path) -> None:

@@ -30,6 +30,7 @@ from replay_server.specs import RecordSpec
 Positive = Annotated[float, Meta(gt=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=1)]
+Sizes = Annotated[tuple[Count, ...], Meta(min_length=1)]
 
 
 class DQNConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,9 +42,7 @@ class DQNConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     reward_scale: Annotated[float, Meta(gt=0, description="Factor on rewards before storing; aim at |Q| < 10.")] = 1.0
     double: Annotated[bool, Meta(description="Select the successor's action with the online network.")] = True
     dueling: Annotated[bool, Meta(description="Split values into state value and advantages.")] = True
-    hidden_sizes: Annotated[
-        tuple[Count, ...], Meta(min_length=1, description="Units of each hidden layer.")
-    ] = (128, 128)
+    hidden_sizes: Annotated[Sizes, Meta(description="Units of each hidden layer.")] = (128, 128)
     batch_size: Annotated[int, Meta(ge=1, description="Records per update.")] = 128
     learning_rate: Annotated[float, Meta(gt=0, description="Adam's step size at the start.")] = 1e-3
     final_learning_rate: Annotated[
@@ -61,9 +60,7 @@ class DQNConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         Count | None, Meta(description="Hard target update every so many learner updates.")
     ] = None
     max_grad_norm: Annotated[float, Meta(gt=0, description="Gradients are scaled down to this global norm.")] = 10.0
-    importance_beta: Annotated[
-        Fraction, Meta(description="Importance-sampling exponent at the start.")
-    ] = 0.4
+    importance_beta: Annotated[Fraction, Meta(description="Importance-sampling exponent at the start.")] = 0.4
     final_importance_beta: Annotated[Fraction, Meta(description="Importance-sampling exponent at the end.")] = 1.0
     importance_beta_env_steps: Annotated[
         int, Meta(ge=1, description="Transitions over which the exponent moves linearly.")
@@ -209,7 +206,9 @@ class DQNLearner:
             prefix = f"adam.{name}."
             slots = {n.removeprefix(prefix): v.clone() for n, v in state.items() if n.startswith(prefix)}
             if slots:
-                self._optimizer.state[parameter] = {k: v if k == "step" else v.to(self._device) for k, v in slots.items()}
+                self._optimizer.state[parameter] = {
+                    k: v if k == "step" else v.to(self._device) for k, v in slots.items()
+                }
         self._updates, self._version = (int(n) for n in state["counters"])
 
 

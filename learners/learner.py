@@ -49,5 +49,3 @@ class Learner(Protocol):
         """Everything a bit-exact continuation needs, as named tensors."""
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None: ...
-
-

@@ -39,8 +39,10 @@ class Field:
             dtype = np.dtype(self.dtype)
         except TypeError:
             raise SchemaMismatch(f"field {self.name!r}: {self.dtype!r} is not a numpy dtype") from None
-        if dtype.kind not in "fiub":
-            raise SchemaMismatch(f"field {self.name!r}: dtype {self.dtype!r} is not a number or bool")
+        if dtype.kind not in "fiub" or dtype.itemsize > 8:
+            raise SchemaMismatch(
+                f"field {self.name!r}: dtype {self.dtype!r} is not a number of at most 8 bytes or bool"
+            )
         object.__setattr__(self, "dtype", dtype.name)
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
         if any(n < 1 for n in self.shape):

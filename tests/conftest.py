@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
+
+torch.set_num_threads(1)  # tests share the machine; many threads on small networks only get in each other's way
 
 ROOT = Path(__file__).resolve().parent.parent
 _MARK = "HEADRACE_TEST_RUN"

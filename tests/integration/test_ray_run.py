@@ -73,7 +73,7 @@ def test_ctrl_c_stops_in_order_and_resume_goes_on(headrace: Callable[..., Any], 
     command.wait_for(lambda: len(rows(run)) >= 2, 90)
     begin = time.monotonic()
     os.killpg(command.process.pid, signal.SIGINT)  # a terminal's Ctrl-C reaches the whole group
-    code, output, errors = command.finish(15)
+    code, _, errors = command.finish(15)
     assert time.monotonic() - begin < 10.0
     assert code == 0, errors
     assert "Traceback" not in errors
@@ -85,7 +85,7 @@ def test_ctrl_c_stops_in_order_and_resume_goes_on(headrace: Callable[..., Any], 
         "learner.safetensors", "learner_state.json", "replay-0.h5", "replay-1.h5", "manifest.json",
     }  # fmt: skip
 
-    code, output, errors = headrace("train", "--resume", str(run), "--run.max-seconds", "1").finish(120)
+    code, _, errors = headrace("train", "--resume", str(run), "--run.max-seconds", "1").finish(120)
     assert code == 0, errors
     second = result(run)
     assert second["env_steps"] >= first["env_steps"] and second["updates"] >= first["updates"]

@@ -24,9 +24,9 @@ SPEC = transition_spec(("float32", (STATES,)), ("int64", ()), {})
 def chain_step(state: int, action: int) -> tuple[int, float, bool]:
     """Action 1 walks right, action 0 jumps home for a crumb; stepping off the right end pays and terminates."""
     if action == 0:
-        return 0, 0.1, False
+        return 0, 0.05, False
     if state == STATES - 1:
-        return state, 1.0, True
+        return state, 2.0, True
     return state + 1, 0.0, False
 
 
@@ -96,12 +96,13 @@ def random_columns(rng: np.random.Generator, size: int = 16) -> dict[str, np.nda
 def test_the_values_of_a_chain_converge_to_the_optimum(double: bool, dueling: bool, n_step: int, loss: Any) -> None:
     optimum = chain_optimum()
     config = DQNConfig(
-        double=double, dueling=dueling, loss=loss, hidden_sizes=(32,), learning_rate=5e-3, target_update_tau=0.05
-    )
+        double=double, dueling=dueling, loss=loss, hidden_sizes=(32,), target_update_tau=0.1,
+        learning_rate=1e-2, final_learning_rate=1e-4, learning_rate_decay_env_steps=700,
+    )  # fmt: skip
     learner = learner_of(config)
-    batch = batch_of(chain_columns(n_step, optimum))
-    for _ in range(1500):
-        learner.step(batch)
+    columns = chain_columns(n_step, optimum)
+    for update in range(700):
+        learner.step(batch_of(columns, inserted=update))
     policy = config.make_policy(TASK, env_indices=range(STATES), total_envs=STATES)
     policy.load(learner.snapshot())
     with torch.inference_mode():
@@ -134,7 +135,9 @@ def test_hard_updates_copy_every_target_tensor_on_time() -> None:
     assert all(torch.equal(value, before[name]) for name, value in targets(learner).items())
     learner.step(batch)
     state = learner.state_dict()
-    assert all(torch.equal(value, state[name.replace("target.", "online.")]) for name, value in targets(learner).items())
+    assert all(
+        torch.equal(value, state[name.replace("target.", "online.")]) for name, value in targets(learner).items()
+    )
 
 
 @pytest.mark.parametrize("loss", ["huber", "mse"])
@@ -143,7 +146,7 @@ def test_importance_weights_reach_the_update(loss: Any) -> None:
     for probabilities in (np.full(16, 1 / 16), np.linspace(0.01, 0.2, 16)):
         learner = learner_of(DQNConfig(target_update_tau=0.1, loss=loss, importance_beta=1.0))
         learner.step(batch_of(columns, probabilities))
-        moved.append(learner.state_dict()["adam.advantage.weight.exp_avg"])
+        moved.append(learner.state_dict()["adam.head.weight.exp_avg"])
     assert not torch.allclose(moved[0], moved[1])
 
 
@@ -248,7 +251,7 @@ def test_two_seeds_start_from_different_networks_and_the_global_generator_is_unt
     torch.manual_seed(1)
     untouched = torch.initial_seed(), torch.get_rng_state()
     config = DQNConfig(target_update_tau=0.1)
-    states = [learner_of(config, seed).state_dict()["online.advantage.weight"] for seed in (0, 0, 1)]
+    states = [learner_of(config, seed).state_dict()["online.head.weight"] for seed in (0, 0, 1)]
     assert torch.equal(states[0], states[1]) and not torch.equal(states[0], states[2])
     assert torch.equal(untouched[1], torch.get_rng_state())
 

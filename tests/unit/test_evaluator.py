@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium
+import msgspec
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
@@ -14,7 +15,6 @@ from actors.evaluator import EvaluationConfig, EvaluationResult, evaluate, play_
 from actors.ladder import find_baselines, ladder
 from actors.vector_steps import VectorSteps
 from learners.policies import Action
-from replay_server.errors import ConfigError
 
 
 class Constant:
@@ -126,6 +126,6 @@ def test_baselines_meet_the_same_users() -> None:
 
 def test_config_limits() -> None:
     assert EvaluationConfig() == EvaluationConfig(episodes=20, every_env_steps=20_000, final_episodes=100)
-    for fields in ({"episodes": 0}, {"every_env_steps": -1}, {"final_episodes": 0}):
-        with pytest.raises(ConfigError, match=f"evaluation.{next(iter(fields))}"):
-            EvaluationConfig(**fields)
+    for name, value in (("episodes", 0), ("every_env_steps", -1), ("final_episodes", 0)):
+        with pytest.raises(msgspec.ValidationError, match=f"at `\\$.{name}`"):
+            msgspec.convert({name: value}, EvaluationConfig)

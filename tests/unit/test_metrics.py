@@ -24,15 +24,17 @@ def test_a_row_averages_what_happened_since_the_last_one() -> None:
     tally = Tally([0, 0])
     tally.add(Progress({}, (LearnerReport(10, 5, {"loss": 1.0}, 0.1, None),)))
     tally.add(Progress({0: actor(100, [1.0, 3.0], 5), 1: actor(50, [], 2)}, ()))
-    tally.add(Progress({1: actor(80, [5.0], 3)}, (LearnerReport(40, 6, {"loss": 3.0}, 0.2, None),)))
+    tally.add(Progress({1: actor(80, [5.0], 3)}, (LearnerReport(40, 6, {"loss": 3.0}, 0.2, "inserts"),)))
     row = tally.row(2.0)
     assert row["env_steps"] == 180 and row["updates"] == 40 and row["weights_version"] == 6
     assert row["episodes"] == 3 and row["train_return"] == 3.0
     assert row["learner"]["loss"] == (10 * 1.0 + 30 * 3.0) / 40
     assert row["staleness"] == np.mean([0, 3, 3])  # versions behind the newest one known at each report
     assert row["time"]["env_steps_per_second"] == 90.0
+    assert row["time"]["blocked_on"] == {"learner": "inserts"}
     assert tally.staleness == [6.0, 3.0, 3.0]
     empty = tally.row(3.0)
+    assert empty["time"]["blocked_on"] == {}
     assert empty["train_return"] is None and empty["learner"] == {} and empty["time"]["updates_per_second"] == 0.0
 
 

@@ -8,14 +8,12 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from gymnasium.vector import AutoresetMode
 
 import actors.envs  # noqa: F401  registers the ids
 from actors.environments import EnvironmentConfig
 from actors.envs.movie_pick import MoviePickCore, MoviePickEnv, MoviePickModel, MoviePickVectorEnv
 from actors.ladder import ladder
 from actors.seeds import SeedFamily, derive
-from actors.vector_steps import VectorSteps
 
 ID = "headrace/MoviePick10-v0"
 
@@ -131,26 +129,6 @@ def test_same_seed_same_trajectory(obs_mode: str) -> None:
     for one, two in zip(runs[0], runs[1], strict=True):
         np.testing.assert_array_equal(one, two)
     assert any((one != two).any() for one, two in zip(runs[0], runs[2], strict=True))
-
-
-@pytest.mark.parametrize("mode", list(AutoresetMode))
-def test_continues_bit_for_bit_from_a_saved_state(mode: AutoresetMode) -> None:
-    steps = VectorSteps(MoviePickVectorEnv(4, 7, autoreset_mode=mode))
-    assert steps.can_save_state
-    rng = np.random.default_rng(0)
-    steps.reset(1)
-    actions = rng.integers(10, size=(40, 4))
-    for action in actions[:7]:  # in NEXT_STEP mode the next step is a reset
-        steps.step(action)
-    saved = {name: array.copy() for name, array in steps.state().items()}
-    expected = [steps.step(action) for action in actions[7:]]
-    other = VectorSteps(MoviePickVectorEnv(4, 7, autoreset_mode=mode))
-    other.reset(99)
-    other.set_state(saved)
-    for action, step in zip(actions[7:], expected, strict=True):
-        got = other.step(action)
-        for name in ("observation", "next_observation", "reward", "truncated", "valid"):
-            np.testing.assert_array_equal(getattr(got, name), getattr(step, name))
 
 
 def test_vector_env_truncates_after_100_steps_and_never_terminates() -> None:

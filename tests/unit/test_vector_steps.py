@@ -239,7 +239,3 @@ def test_float64_observations_become_float32() -> None:
     assert steps.reset(0).dtype == np.float32
     step = steps.step(np.zeros(2, dtype=np.int64))
     assert step.observation.dtype == step.next_observation.dtype == step.reward.dtype == np.float32
-
-
-def test_state_needs_an_environment_that_has_one() -> None:
-    assert not VectorSteps(PlainArrays(1, 0)).can_save_state

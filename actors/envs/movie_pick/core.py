@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,6 @@ from numpy.typing import NDArray
 from actors.envs.movie_pick.catalogue import draw_catalogue
 from actors.envs.movie_pick.model import MoviePickModel
 from actors.envs.movie_pick.users import UserSource
-
-_WORD = (1 << 64) - 1
 
 
 class MoviePickCore:
@@ -103,46 +100,7 @@ class MoviePickCore:
         clicked = complete * model.complete_reward + (1.0 - complete) * model.click_reward
         return np.asarray(click * clicked + (1.0 - click) * model.ignore_reward)
 
-    def state(self) -> dict[str, NDArray[Any]]:
-        """Everything a bit-exact continuation needs, as copies."""
-        return {
-            "history": self.history.copy(),
-            "user_ids": self.users.ids.copy(),
-            "user_embedding": self.users.embedding.copy(),
-            "click_logit": self.users.click_logit.copy(),
-            "complete_logit": self.users.complete_logit.copy(),
-            "generator": _generator_words(self.generator),
-        }
-
-    def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Inverse of `state`."""
-        self.history[...] = state["history"]
-        self.users.ids[...] = state["user_ids"]
-        self.users.embedding[...] = state["user_embedding"]
-        self.users.click_logit[...] = state["click_logit"]
-        self.users.complete_logit[...] = state["complete_logit"]
-        self.generator = _generator_from(state["generator"])
-
 
 def sigmoid(logit: NDArray[Any]) -> NDArray[Any]:
     """1 / (1 + exp(-logit)), in the dtype given."""
     return np.asarray(1.0 / (1.0 + np.exp(-logit)))
-
-
-def _generator_words(generator: np.random.Generator) -> NDArray[np.uint64]:
-    state: dict[str, Any] = dict(generator.bit_generator.state)
-    counter, increment = state["state"]["state"], state["state"]["inc"]
-    words = [counter >> 64, counter & _WORD, increment >> 64, increment & _WORD, state["has_uint32"], state["uinteger"]]
-    return np.array(words, dtype=np.uint64)
-
-
-def _generator_from(words: NDArray[np.uint64]) -> np.random.Generator:
-    numbers = [int(word) for word in words]
-    bits = np.random.PCG64()
-    bits.state = {
-        "bit_generator": "PCG64",
-        "state": {"state": numbers[0] << 64 | numbers[1], "inc": numbers[2] << 64 | numbers[3]},
-        "has_uint32": numbers[4],
-        "uinteger": numbers[5],
-    }
-    return np.random.Generator(bits)

@@ -102,14 +102,3 @@ class MoviePickVectorEnv(gymnasium.vector.VectorEnv[NDArray[Any], NDArray[Any], 
         self.core.reset(rows)
         self._steps[rows] = 0
         self._ended[rows] = False
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        """Everything a bit-exact continuation needs, as copies."""
-        return {**self.core.state(), "steps": self._steps.copy(), "ended": self._ended.copy()}
-
-    def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Inverse of `state`."""
-        self.core.set_state(state)
-        self.np_random = self.core.generator
-        self._steps[...] = state["steps"]
-        self._ended[...] = state["ended"]

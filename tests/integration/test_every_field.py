@@ -1,0 +1,309 @@
+"""Every field of the config does something: change it, and what a run leaves behind changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import msgspec
+import numpy as np
+import pytest
+import ray
+from rich.console import Console
+from safetensors.numpy import load_file
+
+from actors.environments import EnvironmentConfig
+from actors.evaluator import EvaluationConfig
+from distributed import ray_runtime, ray_session, ray_workers
+from distributed.build import resolve_device
+from distributed.config import ActorsConfig, ExperimentConfig, LearnerConfig, ReplayConfig, RunConfig
+from distributed.config_loading import dump_yaml
+from distributed.config_types import field_types, struct_in
+from distributed.driver import Clock, Driver
+from distributed.loading import load_experiment
+from distributed.progress import LiveView
+from distributed.raw_config import Override
+from distributed.run_directory import RunDirectory
+from distributed.runtime import Origin
+from distributed.serial_runtime import SerialRuntime
+from distributed.stop_signal import StopSignal
+from distributed.train import _make_runtime, train
+from learners.dqn import DQNConfig
+from replay_server.errors import ConfigError
+
+BASE = ExperimentConfig(
+    runtime="serial",
+    environment=EnvironmentConfig(id="headrace/MoviePick10-v0", num_envs=4, max_episode_steps=20),
+    algorithm=DQNConfig(
+        target_update_tau=0.05,
+        hidden_sizes=(8,),
+        batch_size=16,
+        reward_scale=0.1,
+        huber_delta=0.2,
+        epsilon_anneal_env_steps=250,
+    ),
+    replay=ReplayConfig(shards=2, capacity=300, min_size=64),
+    actors=ActorsConfig(count=2, records_per_insert=8),
+    learner=LearnerConfig(samples_per_insert=1.0, publish_every_updates=4),
+    evaluation=EvaluationConfig(episodes=2, every_env_steps=150, final_episodes=3),
+    run=RunConfig(total_env_steps=500, checkpoint_every_env_steps=160, metrics_every_env_steps=100),
+)
+
+
+def fields_of(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[str]:
+    for name, annotation in field_types(struct).items():
+        inner = DQNConfig if prefix + name == "algorithm" else struct_in(annotation)
+        if inner is None:
+            yield prefix + name
+        else:
+            yield from fields_of(inner, f"{prefix}{name}.")
+
+
+def changed(config: ExperimentConfig, changes: dict[str, Any]) -> ExperimentConfig:
+    for name, value in changes.items():
+        part, _, last = name.rpartition(".")
+        if part:
+            value = msgspec.structs.replace(getattr(config, part), **{last: value})
+        config = msgspec.structs.replace(config, **{part or last: value})
+    return config
+
+
+@dataclass(frozen=True)
+class Change:
+    """A new value, the part of the outcome it must change, and what the run it is compared with has set too."""
+
+    value: Any
+    shows_in: str
+    given: dict[str, Any] = field(default_factory=dict)
+
+
+DECAY = {"algorithm.final_learning_rate": 1e-5, "algorithm.learning_rate_decay_env_steps": 400}
+HARD = {"algorithm.target_update_tau": None, "algorithm.target_update_period_updates": 5}
+
+RUNS = {
+    "environment.id": Change("CartPole-v1", "weights"),
+    "environment.num_envs": Change(3, "replay"),
+    "environment.kwargs": Change({"click_satiation": 2.0}, "replay"),
+    "environment.wrappers": Change(["gymnasium.wrappers.NormalizeReward"], "replay", {"environment.id": "CartPole-v1"}),
+    "environment.max_episode_steps": Change(10, "replay"),
+    "environment.normalise_observations": Change(True, "weights"),
+    "environment.normalise_rewards": Change(True, "weights", {"algorithm.reward_scale": 1.0}),
+    "algorithm.gamma": Change(0.9, "replay"),
+    "algorithm.n_step": Change(1, "replay"),
+    "algorithm.reward_scale": Change(0.2, "replay"),
+    "algorithm.double": Change(False, "weights"),
+    "algorithm.dueling": Change(False, "weights"),
+    "algorithm.hidden_sizes": Change((8, 8), "weights"),
+    "algorithm.batch_size": Change(17, "weights"),
+    "algorithm.learning_rate": Change(2e-3, "weights"),
+    "algorithm.final_learning_rate": Change(1e-4, "weights", DECAY),
+    "algorithm.learning_rate_decay_env_steps": Change(200, "weights", DECAY),
+    "algorithm.loss": Change("mse", "weights"),
+    "algorithm.huber_delta": Change(0.3, "weights"),
+    "algorithm.target_update_tau": Change(0.5, "weights"),
+    "algorithm.target_update_period_updates": Change(9, "weights", HARD),
+    "algorithm.max_grad_norm": Change(0.01, "weights"),
+    "algorithm.importance_beta": Change(0.8, "weights"),
+    "algorithm.final_importance_beta": Change(0.5, "weights"),
+    "algorithm.importance_beta_env_steps": Change(300, "weights"),
+    "algorithm.priority_epsilon": Change(1.0, "priorities"),
+    "algorithm.actor_priorities": Change(False, "priorities"),
+    "algorithm.epsilon_base": Change(0.9, "replay"),
+    "algorithm.epsilon_alpha": Change(1.0, "replay"),
+    "algorithm.epsilon_anneal_env_steps": Change(50, "replay"),
+    "replay.shards": Change(1, "files"),
+    "replay.capacity": Change(100, "size"),
+    "replay.priority_exponent": Change(0.0, "weights"),
+    "replay.min_size": Change(200, "updates"),
+    "actors.count": Change(3, "replay"),
+    "actors.records_per_insert": Change(32, "weights"),
+    "learner.samples_per_insert": Change(2.0, "updates"),
+    "learner.publish_every_updates": Change(8, "versions"),
+    "evaluation.episodes": Change(4, "metrics"),
+    "evaluation.every_env_steps": Change(100, "metrics"),
+    "evaluation.final_episodes": Change(5, "final evaluation"),
+    "run.seed": Change(1, "weights"),
+    "run.total_env_steps": Change(300, "env steps"),
+    "run.max_seconds": Change(20.0, "stopped by"),
+    "run.stop_at_return": Change(-1e9, "stopped by"),
+    "run.checkpoint_every_env_steps": Change(100, "files"),
+    "run.keep_checkpoints": Change(1, "files"),
+    "run.metrics_every_env_steps": Change(50, "metrics"),
+}
+
+
+def play(config: ExperimentConfig, path: Path) -> dict[str, Any]:
+    """Run an experiment with a clock that ticks a second a look; returns everything it left, in parts."""
+    run = RunDirectory.create(path, "")
+    ticks = iter(range(10**9))
+    clock = Clock(lambda: float(next(ticks)), lambda: float(next(ticks)))
+    view = LiveView("test", 1, None, clock.monotonic, Console(quiet=True))
+    result = Driver(config, SerialRuntime(config), run, view, clock).train(StopSignal(), None)
+    newest = run.complete_checkpoints()[-1]
+    rows = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    for row in rows:
+        del row["time"]
+    files = (p.relative_to(path) for p in path.rglob("*") if p.is_file() and "tensorboard" not in p.parts)
+    return {
+        "weights": weights_digest(newest / "learner.safetensors"),
+        "replay": [table_digest(file, "records") for file in sorted(newest.glob("replay-*.h5"))],
+        "priorities": [table_digest(file, "priorities") for file in sorted(newest.glob("replay-*.h5"))],
+        "metrics": rows,
+        "files": sorted(map(str, files)),
+        "final evaluation": result["evaluation"],
+        "env steps": result["env_steps"],
+        "updates": result["updates"],
+        "versions": result["weights_version"],
+        "size": result["replay_size"],
+        "stopped by": result["stopped_by"],
+    }
+
+
+def weights_digest(path: Path) -> str:
+    content = hashlib.sha256()
+    for name, array in sorted(load_file(path).items()):
+        content.update(name.encode() + array.tobytes())
+    return content.hexdigest()
+
+
+def table_digest(path: Path, name: str) -> str:
+    with h5py.File(path) as file:
+        return hashlib.sha256(np.ascontiguousarray(file[name][()]).tobytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """What the base run with some changes left; each set of changes is run once."""
+    known: dict[str, dict[str, Any]] = {}
+
+    def outcome(changes: dict[str, Any]) -> dict[str, Any]:
+        key = repr(sorted(changes.items()))
+        if key not in known:
+            known[key] = play(changed(BASE, changes), tmp_path_factory.mktemp("run") / "run")
+        return known[key]
+
+    return outcome
+
+
+def test_the_same_run_twice_leaves_the_same(
+    outcome: Callable[[dict[str, Any]], dict[str, Any]], tmp_path: Path
+) -> None:
+    """Else the tests below could see a difference that no field made."""
+    assert play(BASE, tmp_path / "run") == outcome({})
+    assert outcome({})["updates"] > 20
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_field_changes_the_run(name: str, outcome: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    change = RUNS[name]
+    before = outcome(change.given)
+    after = outcome({**change.given, name: change.value})
+    assert after[change.shows_in] != before[change.shows_in]
+
+
+class Seen(Exception):  # noqa: N818  carries what a replaced function was called with
+    """Ends a call once it has got to what the test wants to see."""
+
+
+def tell(*arguments: Any, **options: Any) -> Any:
+    raise Seen(arguments, options)
+
+
+def seen(call: Callable[[], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    with pytest.raises(Seen) as caught:
+        call()
+    arguments, options = caught.value.args
+    return arguments, options
+
+
+def ray_config(**changes: Any) -> ExperimentConfig:
+    return changed(BASE, {"runtime": "ray", **{name.replace("__", "."): value for name, value in changes.items()}})
+
+
+def begin_learner(config: ExperimentConfig) -> None:
+    ray_workers.LearnerWorker().begin(config, ("127.0.0.1:1",), None, None, None)  # type: ignore[arg-type]
+
+
+def see_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDirectory(tmp_path)
+    assert isinstance(_make_runtime(BASE, run), SerialRuntime)
+    assert isinstance(_make_runtime(ray_config(), run), ray_runtime.RayRuntime)
+
+
+def see_algorithm_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_algorithm.py").write_text(
+        "from learners.dqn import DQNConfig\nclass Mine(DQNConfig, frozen=True, kw_only=True): knob: int = 3\n"
+    )
+    (tmp_path / "base.yaml").write_text(dump_yaml(BASE))
+    monkeypatch.syspath_prepend(tmp_path)
+    override = Override(("algorithm", "type"), "my_algorithm:Mine")
+    assert load_experiment(tmp_path / "base.yaml", [override]).config.algorithm.knob == 3
+    assert load_experiment(tmp_path / "base.yaml", ()).config == BASE
+
+
+def see_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_runtime, "start_ray", lambda config: False)
+    monkeypatch.setattr(ray_runtime, "connect", tell)
+    config = ray_config(replay__shards=1, replay__addresses=("10.0.0.1:7400",))
+    runtime = ray_runtime.RayRuntime(config, RunDirectory(tmp_path))
+    assert seen(lambda: runtime.start(Origin(None, None, (0, 0), (0, 0), 0)))[0] == (("10.0.0.1:7400",),)
+
+
+def see_prefetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_workers, "connect", tell)
+    assert seen(lambda: begin_learner(ray_config(replay__prefetch=3)))[1]["prefetch"] == 3
+
+
+def see_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_workers, "connect", lambda *_, **__: None)
+    monkeypatch.setattr(ray_workers, "make_learner", tell)
+    for device in ("cpu", "meta"):
+        assert seen(lambda: begin_learner(ray_config(learner__device=device)))[1]["device"] == device  # noqa: B023
+    with pytest.raises(ConfigError, match=r"learner\.device: 'cuda:99' cannot be used here"):
+        resolve_device("cuda:99")
+
+
+def see_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_workers.torch, "set_num_threads", tell)
+    assert seen(lambda: begin_learner(ray_config(learner__threads=3)))[0] == (3,)
+
+
+def see_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    train(changed(BASE, {"run.directory": "elsewhere"}), name="mine", run_dir=None, resume=None, seeds=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"]
+    [run] = (tmp_path / "elsewhere").iterdir()
+    assert run.name.startswith("mine-") and (run / "result.json").is_file()
+
+
+def see_ray_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "init", tell)
+    for address in ("local", "10.0.0.1:6379"):
+        assert seen(lambda: ray_session.start_ray(ray_config(ray__address=address)))[1]["address"] == address  # noqa: B023
+
+
+LOOKS: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
+    "runtime": see_runtime,
+    "algorithm.type": see_algorithm_type,
+    "replay.addresses": see_addresses,
+    "replay.prefetch": see_prefetch,
+    "learner.device": see_device,
+    "learner.threads": see_threads,
+    "run.directory": see_directory,
+    "ray.address": see_ray_address,
+}
+"""Fields that act under Ray only, or outside the run itself: where each one arrives."""
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_a_field_arrives_where_it_acts(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    LOOKS[name](tmp_path, monkeypatch)
+
+
+def test_no_field_is_left_out() -> None:
+    assert sorted([*RUNS, *LOOKS]) == sorted(fields_of(ExperimentConfig))
