@@ -39,8 +39,8 @@ headrace train [CONFIG] [--section.key VALUE ...] [--run-dir DIR] [--resume DIR]
 _EVALUATE_HELP = """\
 headrace evaluate RUN_DIR [--episodes N] [--baselines] [--video FILE.gif] [--json] [--debug]
 
-  --episodes N      greedy episodes on fresh seeds; default: 100
-  --baselines       measure the environment's simple policies too
+  --episodes N      greedy episodes on fresh seeds; default: 100, with --baselines 512
+  --baselines       measure the environment's simple policies on the same episodes
   --video FILE.gif  write one episode as an animated picture
   --json            print one JSON object
 """
@@ -133,7 +133,7 @@ def _evaluate(arguments: Arguments) -> int:
 
     return evaluate_run(
         Path(arguments.positionals[0]),
-        episodes=arguments.count("episodes", 100),
+        episodes=arguments.count("episodes", 512 if "baselines" in arguments.switches else 100),
         baselines="baselines" in arguments.switches,
         video=arguments.path("video"),
         as_json="json" in arguments.switches,

@@ -23,8 +23,6 @@ from distributed.stop_signal import StopSignal
 from learners.checkpoint import write_json
 from replay_server.errors import ConfigError
 
-_LADDER_EPISODES = 512
-
 
 def train(config: ExperimentConfig, *, name: str, run_dir: Path | None, resume: Path | None, seeds: int) -> int:
     """Train, print what came of it and where it lies; returns the exit code.
@@ -123,7 +121,7 @@ def _report(config: ExperimentConfig, run: RunDirectory, result: dict[str, Any])
 def ladder_with(config: ExperimentConfig, ours: LadderRow) -> list[LadderRow]:
     """The environment's baselines on the final evaluation's own episodes, with our policy in its place."""
     seed = derive(config.run.seed, family=SeedFamily.FINAL)
-    rows = ladder(config.environment, max(ours.episodes, _LADDER_EPISODES), seed)
+    rows = ladder(config.environment, ours.episodes, seed)
     return sorted([*rows, ours], key=lambda row: row.mean) if rows else []
 
 

@@ -7,7 +7,9 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import h5py
 import msgspec
@@ -51,7 +53,7 @@ BASE = ExperimentConfig(
     actors=ActorsConfig(count=2, records_per_insert=8),
     learner=LearnerConfig(samples_per_insert=1.0, publish_every_updates=4),
     evaluation=EvaluationConfig(episodes=2, every_env_steps=150, final_episodes=3),
-    run=RunConfig(total_env_steps=500, checkpoint_every_env_steps=160, metrics_every_env_steps=100),
+    run=RunConfig(total_env_steps=400, checkpoint_every_env_steps=150, metrics_every_env_steps=100),
 )
 
 
@@ -65,12 +67,13 @@ def fields_of(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[str]:
 
 
 def changed(config: ExperimentConfig, changes: dict[str, Any]) -> ExperimentConfig:
+    parts: dict[str, dict[str, Any]] = {}
     for name, value in changes.items():
         part, _, last = name.rpartition(".")
-        if part:
-            value = msgspec.structs.replace(getattr(config, part), **{last: value})
-        config = msgspec.structs.replace(config, **{part or last: value})
-    return config
+        parts.setdefault(part, {})[last] = value
+    new = parts.pop("", {})
+    new |= {part: msgspec.structs.replace(getattr(config, part), **values) for part, values in parts.items()}
+    return msgspec.structs.replace(config, **new)
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,8 @@ RUNS = {
     "environment.kwargs": Change({"click_satiation": 2.0}, "replay"),
     "environment.wrappers": Change(["gymnasium.wrappers.NormalizeReward"], "replay", {"environment.id": "CartPole-v1"}),
     "environment.max_episode_steps": Change(10, "replay"),
-    "environment.normalise_observations": Change(True, "weights"),
-    "environment.normalise_rewards": Change(True, "weights", {"algorithm.reward_scale": 1.0}),
+    "environment.normalise_observations": Change(True, "replay"),
+    "environment.normalise_rewards": Change(True, "metrics", {"algorithm.reward_scale": 1.0}),
     "algorithm.gamma": Change(0.9, "replay"),
     "algorithm.n_step": Change(1, "replay"),
     "algorithm.reward_scale": Change(0.2, "replay"),
@@ -128,10 +131,10 @@ RUNS = {
     "evaluation.every_env_steps": Change(100, "metrics"),
     "evaluation.final_episodes": Change(5, "final evaluation"),
     "run.seed": Change(1, "weights"),
-    "run.total_env_steps": Change(300, "env steps"),
+    "run.total_env_steps": Change(200, "env steps"),
     "run.max_seconds": Change(20.0, "stopped by"),
     "run.stop_at_return": Change(-1e9, "stopped by"),
-    "run.checkpoint_every_env_steps": Change(100, "files"),
+    "run.checkpoint_every_env_steps": Change(120, "files"),
     "run.keep_checkpoints": Change(1, "files"),
     "run.metrics_every_env_steps": Change(50, "metrics"),
 }
@@ -151,7 +154,7 @@ def play(config: ExperimentConfig, path: Path) -> dict[str, Any]:
     files = (p.relative_to(path) for p in path.rglob("*") if p.is_file() and "tensorboard" not in p.parts)
     return {
         "weights": weights_digest(newest / "learner.safetensors"),
-        "replay": [table_digest(file, "records") for file in sorted(newest.glob("replay-*.h5"))],
+        "replay": [table_digest(file, "columns") for file in sorted(newest.glob("replay-*.h5"))],
         "priorities": [table_digest(file, "priorities") for file in sorted(newest.glob("replay-*.h5"))],
         "metrics": rows,
         "files": sorted(map(str, files)),
@@ -172,8 +175,11 @@ def weights_digest(path: Path) -> str:
 
 
 def table_digest(path: Path, name: str) -> str:
+    content = hashlib.sha256()
     with h5py.File(path) as file:
-        return hashlib.sha256(np.ascontiguousarray(file[name][()]).tobytes()).hexdigest()
+        for dataset in file[name].values() if isinstance(file[name], h5py.Group) else [file[name]]:
+            content.update(np.ascontiguousarray(dataset[()]).tobytes())
+    return content.hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -206,8 +212,8 @@ def test_a_field_changes_the_run(name: str, outcome: Callable[[dict[str, Any]], 
     assert after[change.shows_in] != before[change.shows_in]
 
 
-class Seen(Exception):  # noqa: N818  carries what a replaced function was called with
-    """Ends a call once it has got to what the test wants to see."""
+class Seen(Exception):
+    """Ends a call where a replaced function was reached, and carries what it was called with."""
 
 
 def tell(*arguments: Any, **options: Any) -> Any:
@@ -248,7 +254,8 @@ def see_algorithm_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def see_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_runtime, "start_ray", lambda config: False)
-    monkeypatch.setattr(ray_runtime, "connect", tell)
+    monkeypatch.setattr(ray_runtime.RayRuntime, "_worker", lambda *_, **__: MagicMock())
+    monkeypatch.setattr(ray_runtime, "RolloutSupervisor", lambda *_: SimpleNamespace(start=tell))
     config = ray_config(replay__shards=1, replay__addresses=("10.0.0.1:7400",))
     runtime = ray_runtime.RayRuntime(config, RunDirectory(tmp_path))
     assert seen(lambda: runtime.start(Origin(None, None, (0, 0), (0, 0), 0)))[0] == (("10.0.0.1:7400",),)
@@ -269,7 +276,7 @@ def see_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def see_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_workers.torch, "set_num_threads", tell)
+    monkeypatch.setattr("torch.set_num_threads", tell)
     assert seen(lambda: begin_learner(ray_config(learner__threads=3)))[0] == (3,)
 
 
@@ -283,6 +290,7 @@ def see_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def see_ray_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "init", tell)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     for address in ("local", "10.0.0.1:6379"):
         assert seen(lambda: ray_session.start_ray(ray_config(ray__address=address)))[1]["address"] == address  # noqa: B023
 
