@@ -10,13 +10,15 @@ from msgspec import Meta
 from actors.environments import EnvironmentConfig
 from actors.evaluator import EvaluationConfig
 
+Address = Annotated[str, Meta(pattern=r"^[^\s/]+:\d+$")]
+
 
 class ReplayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Replay: where transitions are kept."""
 
     shards: Annotated[int, Meta(ge=1, description="Shards the run starts itself.")] = 1
     addresses: Annotated[
-        tuple[str, ...], Meta(description="HOST:PORT of shards that run elsewhere; empty: the run starts its own.")
+        tuple[Address, ...], Meta(description="HOST:PORT of shards that run elsewhere; empty: the run starts its own.")
     ] = ()
     capacity: Annotated[int, Meta(ge=1, description="Records over all shards; the oldest are overwritten.")] = 200_000
     priority_exponent: Annotated[
@@ -80,9 +82,13 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class RayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The Ray cluster a run uses."""
 
-    address: Annotated[str, Meta(description="local starts a private Ray; auto or HOST:PORT joins a cluster.")] = (
-        "local"
-    )
+    address: Annotated[
+        str,
+        Meta(
+            pattern=r"^(local|auto|[^\s/]+:\d+)$",
+            description="local starts a private Ray; auto or HOST:PORT joins a cluster.",
+        ),
+    ] = "local"
 
 
 class ExperimentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -105,8 +111,8 @@ class ExperimentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             raise ValueError("algorithm.reward_scale must be 1 when environment.normalise_rewards is on")
         if not self.replay.addresses and self.replay.shards > self.actors.count:
             raise ValueError(
-                f"replay.shards ({self.replay.shards}) is larger than actors.count ({self.actors.count}): an actor writes "
-                "to one shard, so some would stay empty"
+                f"replay.shards ({self.replay.shards}) is larger than actors.count ({self.actors.count}): an actor "
+                "writes to one shard, so some would stay empty"
             )
         if self.runtime == "serial" and self.replay.addresses:
             raise ValueError("runtime serial keeps its replay in the process: drop replay.addresses or use runtime ray")

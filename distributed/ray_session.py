@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from typing import Any
 
 import ray
@@ -12,6 +13,8 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 import headrace
 from distributed.config import ExperimentConfig
 from replay_server.errors import ConfigError, HeadraceError, WorkerDied
+
+_CONNECT_SECONDS = 5.0
 
 
 def start_ray(config: ExperimentConfig) -> bool:
@@ -43,6 +46,23 @@ def start_ray(config: ExperimentConfig) -> bool:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"ray.address: cannot use {config.ray.address!r} ({reason}); try local") from error
     return True
+
+
+def check_address(address: str) -> None:
+    """Refuse a `ray.address` HOST:PORT where nothing listens; Ray itself would try for minutes.
+
+    Raises:
+        ConfigError: nothing answers there.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon:
+        return  # local or auto, which Ray answers at once
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"ray.address: nothing answers at {address!r} ({error}); start a head with `ray start --head`, or use local"
+        ) from error
 
 
 def get(call: Any, seconds: float, who: str) -> Any:

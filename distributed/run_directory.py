@@ -45,6 +45,10 @@ class RunDirectory:
             raise ConfigError(f"--run-dir: cannot make {path}: {error.strerror}") from error
         return run
 
+    def discard(self) -> None:
+        """Remove the directory of a run that never began."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
     @staticmethod
     def open(path: Path) -> RunDirectory:
         """Open an existing run directory.

@@ -12,7 +12,7 @@ import numpy as np
 
 from actors.ladder import LadderRow, ladder
 from actors.seeds import SeedFamily, derive
-from distributed.build import make_task, resolve_device
+from distributed import preflight
 from distributed.config import ExperimentConfig
 from distributed.config_loading import dump_yaml
 from distributed.driver import Clock, Driver
@@ -34,8 +34,7 @@ def train(config: ExperimentConfig, *, name: str, run_dir: Path | None, resume: 
         resume: a run directory to continue from its newest checkpoint.
         seeds: runs to make, with `run.seed`, `run.seed` + 1, ...
     """
-    resolve_device(config.learner.device)
-    make_task(config)  # refuse what cannot be trained before anything is started or written
+    preflight.check(config)
     with StopSignal() as stop:
         if resume is not None:
             run = RunDirectory.open(resume)
@@ -85,7 +84,12 @@ def _one_run(
     with LiveView(name, config.run.total_env_steps, config.run.max_seconds, time.monotonic) as view:
         if checkpoint is not None:
             view.say(f"continuing from {checkpoint}")
-        return Driver(config, _make_runtime(config, run), run, view, clock).train(stop, checkpoint)
+        try:
+            return Driver(config, _make_runtime(config, run), run, view, clock).train(stop, checkpoint)
+        except ConfigError:
+            if checkpoint is None and not run.complete_checkpoints():
+                run.discard()  # so that the same command works once the config is right
+            raise
 
 
 def _make_runtime(config: ExperimentConfig, run: RunDirectory) -> Runtime:

@@ -48,7 +48,8 @@ class ReplayServer:
             self._server.stop(None)
             self._threads.shutdown(wait=False)
             raise ConfigError(
-                f"cannot listen on {address}: the port is taken or not allowed; choose another, or port 0 for any"
+                f"address: cannot listen on {address}: the port is taken or not allowed; choose another, or port 0 "
+                "for any"
             )
         self.address = f"{address.rpartition(':')[0]}:{port}"
         shard.address = self.address

@@ -1,20 +1,22 @@
 """Wrong usage: exit code 2, one line with the remedy, no traceback."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from distributed import cli
+from distributed import cli, preflight
 from distributed.arguments import Grammar, parse
+from replay_server import Field, RecordSpec, start_server
 from replay_server.errors import ConfigError, WorkerDied
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 
 
-def headrace(*arguments, cwd=None):
+def run(*arguments, cwd=None):
     return subprocess.run(
         [sys.executable, ROOT / "headrace.py", *arguments], cwd=cwd, capture_output=True, text=True, timeout=120
     )
@@ -53,8 +55,149 @@ def test_wrong_usage_is_one_line_and_exit_code_2(arguments, says, tmp_path, monk
     assert list(tmp_path.iterdir()) == []
 
 
+WORLDS = """\
+import gymnasium, numpy as np
+
+class Image(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(0, 255, (8, 8, 3), np.uint8)
+    action_space = gymnasium.spaces.Discrete(2)
+
+class Several(Image):
+    observation_space = gymnasium.spaces.Dict({"a": gymnasium.spaces.Discrete(2)})
+
+class Broken(Image):
+    observation_space = gymnasium.spaces.Box(0, 1, (2,), np.float32)
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2, np.float32), {}
+    def step(self, action):
+        return np.full(2, np.nan, np.float32), 0.0, False, False, {}
+"""
+
+
+@pytest.fixture
+def worlds(tmp_path, monkeypatch):
+    """A directory with a module of environments that do not fit, which Python finds only there."""
+    (tmp_path / "ill_fitting_worlds.py").write_text(WORLDS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    sys.modules.pop("ill_fitting_worlds", None)
+
+
+@pytest.mark.parametrize("runtime", ["ray", "serial"])
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("environment.id", "CartPole", "environment.id CartPole does not exist (any more); use CartPole-v1"),
+        ("environment.id", "Ghost-v1", "environment.id Ghost-v1 is not a registered Gymnasium id; the nearest is "),
+        ("environment.id", "LunarLander-v2", "environment.id LunarLander-v2 does not exist (any more); use LunarL"),
+        ("environment.id", "ill_fitting_worlds:Imgae", "has neither a class nor a Gymnasium id Imgae; did you mean "),
+        ("environment.id", "ill_fitting_worlds:Image", "environment.id: its observations have shape [8, 8, 3], the n"),
+        ("environment.id", "ill_fitting_worlds:Several", "environment.id: ill_fitting_worlds:Several has the observ"),
+        ("environment.id", "Pendulum-v1", "environment.id: Pendulum-v1 has the action space Box(-2.0, 2.0, (1,), "),
+        ("environment.wrappers", "[gymnasium.wrappers.FlatenObservation]", "did you mean FlattenObservation?"),
+        ("environment.kwargs", "{sead: 1}", "environment.kwargs {'sead': 1} do not fit CartPole-v1: "),
+        ("environment.num_envs", "0", "environment.num_envs: must be a whole number >= 1, not 0 (Environments of "),
+        (
+            "algorithm.type",
+            "dqm",
+            "algorithm.type: no algorithm 'dqm'; did you mean dqn?; give one of dqn or module:Cl",
+        ),
+        ("algorithm.loss", "hubber", "algorithm.loss: must be one of huber, mse, not hubber; did you mean huber?"),
+        ("algorithm.target_update_period_updates", "9", "set exactly one of target_update_tau (soft) and target_up"),
+        ("replay.shards", "2", "replay.shards (2) is larger than actors.count (1)"),
+        ("run.directory", "ill_fitting_worlds.py", "--run-dir: cannot make ill_fitting_worlds.py/cartpole_dqn-"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is_made(setting, value, says, runtime, worlds, capfd):
+    assert cli.main(["train", "cartpole_dqn", "--runtime", runtime, f"--{setting}", value]) == 2
+    assert_one_line(capfd, says)
+    assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
+    assert [path.name for path in worlds.iterdir() if path.name != "__pycache__"] == ["ill_fitting_worlds.py"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("learner.device", "cuda:99", "learner.device: 'cuda:99' cannot be used here ("),
+        ("replay.addresses", "[127.0.0.1:{port}]", "replay.addresses: no replay shard answered at 127.0.0.1:{port}"),
+        ("replay.addresses", "[here]", "replay.addresses.0: must be text"),
+        ("ray.address", "127.0.0.1:{port}", "ray.address: nothing answers at '127.0.0.1:{port}' ("),
+        ("ray.address", "locl", "ray.address: must be text"),
+    ],
+)
+def test_places_where_nothing_is_are_named(setting, value, says, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(preflight, "_CONNECT_SECONDS", 0.3)
+    with socket.socket() as bound:  # bound and not listening: nothing can answer there meanwhile
+        bound.bind(("127.0.0.1", 0))
+        port = str(bound.getsockname()[1])
+        assert cli.main(["train", "cartpole_dqn", f"--{setting}", value.replace("{port}", port)]) == 2
+    assert_one_line(capfd, says.replace("{port}", port))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_shards_of_another_run_are_refused(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    spec = RecordSpec((Field("observation", "float32", (3,)),))
+    with start_server(spec, capacity=10) as server:
+        assert cli.main(["train", "cartpole_dqn", "--replay.addresses", f"[{server.address}]"]) == 2
+    assert_one_line(capfd, f"replay.addresses: shard at {server.address} holds other records: field 'action' is ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_config_file_is_named_with_its_line(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("environment: {id: CartPole-v1}\nalgorithm:\n  type: dqn\n  gama: 1\n")
+    assert cli.main(["train", "mine.yaml"]) == 2
+    assert_one_line(capfd, "mine.yaml:4: algorithm.gama: unknown key; did you mean algorithm.gamma?")
+
+
+@pytest.mark.parametrize("seeds", ["1", "2"])
+def test_a_directory_with_something_in_it_is_left_alone(seeds, tmp_path, capfd):
+    kept = tmp_path / "seed-0" / "thesis.txt"
+    kept.parent.mkdir()
+    kept.write_text("all of it")
+    directory = tmp_path if seeds == "2" else kept.parent
+    assert cli.main(["train", "cartpole_dqn", "--run-dir", str(directory), "--seeds", seeds]) == 2
+    assert_one_line(capfd, "--run-dir: ")
+    assert kept.read_text() == "all of it" and list(tmp_path.rglob("*")) == [kept.parent, kept]
+
+
+def assert_one_line(capfd, says):
+    out, err = capfd.readouterr()
+    assert out == ""
+    [line] = err.splitlines()
+    assert line.startswith("headrace: error: ") and says in line
+
+
+def test_a_taken_port_is_one_line_and_nothing_stays(headrace, tmp_path):
+    (tmp_path / "shard.yaml").write_text(
+        "spec: {fields: [{name: reward, dtype: float32, shape: []}]}\ncapacity: 10\naddress: 127.0.0.1:0\n"
+    )
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        command = headrace("serve-replay", "shard.yaml", "--address", address)
+        code, output, errors = command.finish(60)
+    assert (code, output) == (2, "") and len(errors.splitlines()) == 1
+    assert errors.startswith(f"headrace: error: address: cannot listen on {address}: the port is taken")
+    assert command.descendants() == []
+
+
+def test_an_environment_that_breaks_while_running_ends_the_run_with_1(headrace, worlds):
+    command = headrace("train", "cartpole_dqn", "--environment.id", "ill_fitting_worlds:Broken", "--runtime", "serial")
+    code, output, errors = command.finish(60)
+    assert (code, output) == (1, "") and "Traceback" not in errors
+    *progress, last = errors.splitlines()
+    assert last == "headrace: error: environment SyncVectorEnv, index 0: observation is NaN or infinite"
+    assert all(line.startswith("cartpole_dqn: ") for line in progress)
+    assert command.descendants() == []
+
+
 def test_a_whole_process_ends_the_same_way(tmp_path):
-    done = headrace("train", "--algorithm.gama", "1", cwd=tmp_path)
+    done = run("train", "--algorithm.gama", "1", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == "headrace: error: --algorithm.gama: unknown key; did you mean algorithm.gamma?\n"
 
@@ -101,12 +244,12 @@ def test_help_is_short_and_ends_well(arguments, capfd):
 
 
 def test_config_show_names_sources_and_is_a_config(tmp_path):
-    done = headrace("config", "show", "cartpole_dqn", "--run.seed", "7", cwd=tmp_path)
+    done = run("config", "show", "cartpole_dqn", "--run.seed", "7", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     [seed] = [line for line in done.stdout.splitlines() if line.startswith("  seed:")]
     assert seed.startswith("  seed: 7 ") and "[command line]" in seed
     (tmp_path / "shown.yaml").write_text(done.stdout)
-    again = headrace("config", "show", "shown.yaml", cwd=tmp_path)
+    again = run("config", "show", "shown.yaml", cwd=tmp_path)
 
     def values(text):
         return [line.partition("#")[0].rstrip() for line in text.splitlines()]

@@ -25,7 +25,7 @@ from distributed import ray_runtime, ray_session, ray_workers
 from distributed.build import resolve_device
 from distributed.config import ActorsConfig, ExperimentConfig, LearnerConfig, ReplayConfig, RunConfig
 from distributed.config_loading import dump_yaml
-from distributed.config_types import field_types, struct_in
+from distributed.config_types import field_types, sentence, struct_in
 from distributed.driver import Clock, Driver
 from distributed.loading import load_experiment
 from distributed.progress import LiveView
@@ -57,11 +57,11 @@ BASE = ExperimentConfig(
 )
 
 
-def fields_of(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[str]:
+def fields_of(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, annotation in field_types(struct).items():
         inner = DQNConfig if prefix + name == "algorithm" else struct_in(annotation)
         if inner is None:
-            yield prefix + name
+            yield prefix + name, annotation
         else:
             yield from fields_of(inner, f"{prefix}{name}.")
 
@@ -314,4 +314,10 @@ def test_a_field_arrives_where_it_acts(name: str, tmp_path: Path, monkeypatch: p
 
 
 def test_no_field_is_left_out() -> None:
-    assert sorted([*RUNS, *LOOKS]) == sorted(fields_of(ExperimentConfig))
+    assert sorted([*RUNS, *LOOKS]) == sorted(name for name, _ in fields_of(ExperimentConfig))
+
+
+def test_every_field_says_what_it_means() -> None:
+    """One sentence, which `headrace config show` prints."""
+    said = {name: sentence(annotation) for name, annotation in fields_of(ExperimentConfig)}
+    assert [name for name, words in said.items() if not words.endswith(".") or len(words) > 130] == []

@@ -107,7 +107,7 @@ def test_training_with_shards_that_run_elsewhere(headrace: Callable[..., Any], t
         assert replay.stats().capacity == 1000
     command = headrace("train", "movie_pick_dqn", "--replay.addresses", f"[{address}]", "--replay.shards", "1")
     code, _, errors = command.finish(120)
-    assert code == 1 and errors.strip().splitlines()[-1].startswith("headrace: error:"), errors
+    assert code == 2 and errors.strip().splitlines()[-1].startswith("headrace: error:"), errors
     assert "action" in errors and "Traceback" not in errors
     os.kill(shard.process.pid, signal.SIGTERM)
     assert shard.finish(10)[0] == 0
