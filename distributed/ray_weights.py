@@ -56,14 +56,13 @@ class RayWeightSource:
         self._next_look = now + _POLL_SECONDS
         if self._pending is None:
             self._pending = self._store.wait_newer.remote(newer_than, _WAIT_SECONDS)
-        ready, _ = ray.wait([self._pending], timeout=0)
-        if not ready:
+        if not ray.wait([self._pending], timeout=0)[0]:
             return None
-        answer, self._pending = ray.get(self._pending), None
-        if not answer:
-            return None
-        snapshot: WeightSnapshot = ray.get(answer[0])
-        return snapshot if snapshot.version > newer_than else None
+        answer = ray.get(self._pending)
+        snapshot: WeightSnapshot | None = ray.get(answer[0]) if answer else None
+        known = newer_than if snapshot is None else max(newer_than, snapshot.version)
+        self._pending = self._store.wait_newer.remote(known, _WAIT_SECONDS)  # on its way while the actor acts
+        return snapshot if snapshot is not None and snapshot.version > newer_than else None
 
     def newest(self) -> WeightSnapshot:
         """The newest snapshot, waited for."""

@@ -49,7 +49,7 @@ class RolloutWorker:
             writer_id=index,
             epoch=epoch,
             shard=index % len(addresses),
-            max_in_flight=2,  # what waits here is data the learner has not seen: one chunk under way, one behind it
+            max_in_flight=1,  # what waits here is data the learner has not seen
             gather_rows=config.actors.records_per_insert,
         )
         self._loop = make_actor_loop(config, task, index, writer, weights, time.monotonic)
