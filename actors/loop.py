@@ -26,7 +26,7 @@ class ActorReport:
 
     Attributes:
         env_steps: environment transitions over this actor's life.
-        appended: records handed to the writer over this actor's life.
+        stored: records a shard has acknowledged over this actor's life.
         returns: raw undiscounted returns of the episodes that ended since the last report.
         lengths: their lengths, in steps.
         policy_version: version of the weights in use.
@@ -36,7 +36,7 @@ class ActorReport:
     """
 
     env_steps: int
-    appended: int
+    stored: int
     returns: NDArray[np.float64]
     lengths: NDArray[np.int64]
     policy_version: int
@@ -93,7 +93,6 @@ class ActorLoop:
         self._pace = pace
         self._clock = clock
         self._env_steps = 0
-        self._appended = 0
         self._seconds_blocked = 0.0
         self._blocked_on: str | None = None
         self._outbox: list[dict[str, NDArray[Any]]] = []
@@ -148,7 +147,7 @@ class ActorLoop:
         lengths = [n for _, n in self._finished]
         report = ActorReport(
             env_steps=self._env_steps,
-            appended=self._appended,
+            stored=self._writer.acknowledged,
             returns=np.concatenate(returns) if returns else np.zeros(0),
             lengths=np.concatenate(lengths) if lengths else np.zeros(0, dtype=np.int64),
             policy_version=self._policy.version,
@@ -168,9 +167,10 @@ class ActorLoop:
             return True
         records = {name: np.concatenate([columns[name] for columns in self._outbox]) for name in self._outbox[0]}
         self._outbox = [records]
+        priorities = self._policy.initial_priorities(records)
         begin = self._clock()
         try:
-            self._writer.append(records, self._policy.initial_priorities(records), timeout_s=timeout_s)
+            self._writer.append(records, priorities, timeout_s=timeout_s)
         except ReplayTimeout as timeout:
             self._blocked_on = timeout.blocked_on
             return False
@@ -179,7 +179,6 @@ class ActorLoop:
                 self._seconds_blocked += self._clock() - begin
         self._outbox = []
         self._blocked_on = None
-        self._appended += len(records["reward"])
         return True
 
     def _count_episodes(self, reward: NDArray[np.float32], valid: NDArray[np.bool_], ended: NDArray[np.bool_]) -> None:

@@ -99,7 +99,12 @@ def make_learner(config: ExperimentConfig, task: Task, spec: RecordSpec, *, seed
 
 
 def make_learner_loop(
-    config: ExperimentConfig, learner: Learner, replay: Replay, sink: WeightSink, clock: Callable[[], float]
+    config: ExperimentConfig,
+    learner: Learner,
+    replay: Replay,
+    sink: WeightSink,
+    clock: Callable[[], float],
+    inserted_before: int = 0,
 ) -> LearnerLoop:
     """The learner with its replay and its weight sink."""
     return LearnerLoop(
@@ -109,6 +114,7 @@ def make_learner_loop(
         batch_size=config.algorithm.batch_size,
         publish_every_updates=config.learner.publish_every_updates,
         clock=clock,
+        inserted_before=inserted_before,
     )
 
 

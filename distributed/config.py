@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -14,11 +15,15 @@ Address = Annotated[str, Meta(pattern=r"^[^\s/]+:\d+$")]
 
 
 class ReplayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Replay: where transitions are kept."""
+    """Replay: where transitions are kept.
+
+    With `addresses` the shards' own config decides capacity, priority exponent, minimum size and samples per insert.
+    """
 
     shards: Annotated[int, Meta(ge=1, description="Shards the run starts itself.")] = 1
     addresses: Annotated[
-        tuple[Address, ...], Meta(description="HOST:PORT of shards that run elsewhere; empty: the run starts its own.")
+        tuple[Address, ...],
+        Meta(description="HOST:PORT of shards that run elsewhere, by their own config; empty: own shards."),
     ] = ()
     capacity: Annotated[int, Meta(ge=1, description="Records over all shards; the oldest are overwritten.")] = 200_000
     priority_exponent: Annotated[
@@ -50,7 +55,7 @@ class ActorsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The learner's machine and pace."""
 
-    device: Annotated[str, Meta(description="auto (a GPU if there is one), cpu, cuda or cuda:N.")] = "auto"
+    device: Annotated[str, Meta(description="auto (a GPU if there is one), cpu or cuda.")] = "auto"
     samples_per_insert: Annotated[
         float, Meta(gt=0, description="Records sampled per record inserted, kept by the shards' rate limiters.")
     ] = 8.0
@@ -71,8 +76,10 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ] = None
     checkpoint_every_env_steps: Annotated[
         int, Meta(ge=0, description="Transitions between checkpoints; 0: only the final one.")
-    ] = 0
-    keep_checkpoints: Annotated[int, Meta(ge=1, description="Newest checkpoints kept.")] = 2
+    ] = 100_000
+    keep_checkpoints: Annotated[
+        int, Meta(ge=1, description="Newest checkpoints kept; the newest scheduled one always is.")
+    ] = 2
     metrics_every_env_steps: Annotated[
         int, Meta(ge=1, description="Transitions between rows of metrics.jsonl and TensorBoard.")
     ] = 5_000
@@ -83,12 +90,12 @@ class RayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """The Ray cluster a run uses."""
 
     address: Annotated[
-        str,
-        Meta(
-            pattern=r"^(local|auto|[^\s/]+:\d+)$",
-            description="local starts a private Ray; auto or HOST:PORT joins a cluster.",
-        ),
+        str, Meta(description="local starts a private Ray; auto or HOST:PORT joins one, on this machine's node.")
     ] = "local"
+
+    def __post_init__(self) -> None:
+        if self.address not in ("local", "auto") and not re.fullmatch(r"[^\s/]+:\d+", self.address):
+            raise ValueError(f"address is {self.address!r}; it must be local, auto or HOST:PORT of a Ray head")
 
 
 class ExperimentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -118,5 +125,7 @@ class ExperimentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             raise ValueError("runtime serial keeps its replay in the process: drop replay.addresses or use runtime ray")
         if self.runtime == "serial" and self.learner.device != "auto" and self.learner.device != "cpu":
             raise ValueError("runtime serial is repeatable on the CPU only: drop learner.device or use runtime ray")
+        if self.learner.device.startswith("cuda:"):
+            raise ValueError("learner.device: runtime ray hands out the GPU itself; say cuda")
         if self.run.stop_at_return is not None and self.evaluation.every_env_steps == 0:
             raise ValueError("run.stop_at_return needs periodic evaluations: set evaluation.every_env_steps")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.evaluator import EvaluationResult
 from actors.normalisation import RunMoments
 from actors.seeds import SeedFamily, derive
 from distributed.config import ExperimentConfig
@@ -20,6 +18,7 @@ from distributed.stop_signal import StopSignal
 from distributed.tally import Tally, bound_by
 from learners.checkpoint import load_snapshot, save_snapshot
 from learners.weights import WeightSnapshot
+from replay_server.errors import ConfigError
 
 BEST_FILE = "best.safetensors"
 POLICY_FILE = "policy.safetensors"
@@ -70,16 +69,21 @@ class Driver:
         try:
             keep_rows = self._start(checkpoint)
             self._began = self._clock.monotonic()
-            with MetricsWriter(self._run.metrics, self._run.tensorboard, keep_rows) as self._writer:
+            with stop.deferred(), MetricsWriter(self._run.metrics, self._run.tensorboard, keep_rows) as self._writer:
                 reason, scheduled = self._loop(stop)
                 seconds = self._seconds()
                 self._view.say("writing the final checkpoint")
-                self._checkpoint(scheduled=scheduled)
-            evaluation = None if reason == "interrupt" else self._evaluate_best()
-            result = self._result(reason, seconds, self._began - begin, evaluation)
+                self._checkpoint(scheduled=scheduled, last=reason != "interrupt")
+            result = self._result(reason, seconds, self._began - begin)
+            try:
+                if reason != "interrupt":
+                    result["evaluation"] = self._evaluate_best()
+            except KeyboardInterrupt:
+                self._view.say("the final evaluation was interrupted")
+            finally:
+                self._run.write_result(result)
         finally:
             self._runtime.stop()
-        self._run.write_result(result)
         return result
 
     @property
@@ -92,9 +96,14 @@ class Driver:
         count = self._config.actors.count
         if checkpoint is None:
             self._tally = Tally([0] * count)
-            self._runtime.start(Origin(None, None, (0,) * count, (0,) * count, 0))
+            self._runtime.start(Origin(None, None, (0,) * count, 0))
             return 0
         manifest = read_manifest(checkpoint)
+        if manifest["shards"] != self._config.replay.shards:
+            raise ConfigError(
+                f"replay.shards is {self._config.replay.shards}, the checkpoint {checkpoint} has {manifest['shards']}; "
+                "a resumed run keeps its number of shards"
+            )
         self._run.discard_after(checkpoint)
         steps = _share(sum(manifest["actor_env_steps"]), count, manifest["actor_env_steps"])
         self._tally = Tally(steps, manifest["totals"], manifest["seconds"])
@@ -107,8 +116,7 @@ class Driver:
         if (best := manifest["best"]) is not None:
             snapshot = load_snapshot(checkpoint / BEST_FILE, best["version"])
             self._best = Best(best["mean"], best["env_steps"], snapshot)
-        epoch = max(manifest["writer_epochs"]) + 1
-        self._runtime.start(Origin(checkpoint, self._newest, tuple(steps), (epoch,) * count, self._barriers))
+        self._runtime.start(Origin(checkpoint, self._newest, tuple(steps), self._barriers))
         rows: int = manifest["metrics_rows"]
         return rows
 
@@ -175,18 +183,28 @@ class Driver:
         self._writer.write(row, self._clock.wall())
         self._row = row
 
-    def _checkpoint(self, *, scheduled: bool) -> None:
+    def _checkpoint(self, *, scheduled: bool, last: bool = False) -> None:
         self._barriers += 1
         directory = self._run.new_checkpoint(self._tally.env_steps)
         saved = self._runtime.checkpoint(directory, self._barriers)
         self._newest = saved.snapshot
         self._tally.add(saved.progress)
+        if last and self._config.evaluation.every_env_steps:
+            self._judge_newest(saved.snapshot)
         self._write_row()  # nothing is left over in sums, so that a resumed run's next row is the same
         save_snapshot(self._newest, directory / POLICY_FILE)
         if self._best is not None:
             save_snapshot(self._best.snapshot, directory / BEST_FILE)
         files = {str(p.relative_to(directory)): p.stat().st_size for p in sorted(directory.rglob("*")) if p.is_file()}
         self._run.complete_checkpoint(directory, self._manifest(scheduled, files), self._config.run.keep_checkpoints)
+
+    def _judge_newest(self, snapshot: WeightSnapshot) -> None:
+        """The policy a run ends with is a candidate too, on the seeds that the others were judged by."""
+        seed = derive(self._config.run.seed, family=SeedFamily.SELECTION)
+        result = self._runtime.evaluate(snapshot, self._config.evaluation.episodes, seed)
+        for finished in self._runtime.finished_evaluations():
+            self._judge(finished)
+        self._judge(Evaluation(self._tally.env_steps, snapshot, result))
 
     def _manifest(self, scheduled: bool, files: dict[str, int]) -> dict[str, Any]:
         casualties = self._runtime.casualties()
@@ -197,7 +215,7 @@ class Driver:
             "scheduled": scheduled,
             "env_steps": self._tally.env_steps,
             "actor_env_steps": self._tally.actor_env_steps,
-            "writer_epochs": list(casualties.writer_epochs),
+            "shards": self._config.replay.shards,
             "barriers": self._barriers,
             "seconds": self._seconds(),
             "metrics_rows": self._writer.rows,
@@ -211,15 +229,14 @@ class Driver:
             "files": files,
         }
 
-    def _evaluate_best(self) -> EvaluationResult:
+    def _evaluate_best(self) -> dict[str, Any]:
         episodes = self._config.evaluation.final_episodes
         self._view.say(f"final evaluation: {episodes} fresh episodes")
         seed = derive(self._config.run.seed, family=SeedFamily.FINAL)
-        return self._runtime.evaluate(self.best_snapshot, episodes, seed)
+        result = self._runtime.evaluate(self.best_snapshot, episodes, seed)
+        return {"mean": result.mean, "sem": result.sem, "episodes": result.episodes}
 
-    def _result(
-        self, reason: str, seconds: float, start_up_seconds: float, evaluation: EvaluationResult | None
-    ) -> dict[str, Any]:
+    def _result(self, reason: str, seconds: float, start_up_seconds: float) -> dict[str, Any]:
         tally, casualties, stats = self._tally, self._runtime.casualties(), self._runtime.replay_stats()
         total, count, maximum = tally.staleness
         best = self._best
@@ -232,8 +249,7 @@ class Driver:
             "start_up_seconds": start_up_seconds,
             "env_steps_per_second": tally.env_steps / max(seconds, 1e-9),
             "updates_per_second": tally.updates / max(seconds, 1e-9),
-            "evaluation": evaluation
-            and {"mean": _finite(evaluation.mean), "sem": _finite(evaluation.sem), "episodes": evaluation.episodes},
+            "evaluation": None,
             "best_periodic_evaluation": best and {"mean": best.mean, "env_steps": best.env_steps},
             "weights_version": tally.weights_version,
             "staleness": {"mean": total / count if count else None, "max": maximum if count else None},
@@ -242,10 +258,6 @@ class Driver:
             "fenced_transitions": sum(shard.fenced for shard in stats.shards),
             "replay_size": stats.size,
         }
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _share(total: int, count: int, before: list[int]) -> list[int]:

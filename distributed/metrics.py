@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
@@ -30,6 +30,10 @@ class MetricsWriter:
         self._file = path.open("a")
         self._rows = len(kept)
         self._events = EventFileWriter(str(tensorboard))
+        if kept:  # tells TensorBoard to forget later points of the part before
+            start = SessionLog(status=SessionLog.START)
+            step = json.loads(kept[-1])["env_steps"] + 1
+            self._events.add_event(Event(wall_time=0.0, step=step, session_log=start))
 
     @property
     def rows(self) -> int:

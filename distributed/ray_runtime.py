@@ -16,9 +16,10 @@ from actors.evaluator import EvaluationResult
 from actors.seeds import derive
 from distributed.build import make_spec, make_task, resolve_device, shard_capacity, shard_limiter
 from distributed.config import ExperimentConfig
-from distributed.ray_session import get, start_ray
+from distributed.ray_evaluator import RayEvaluator
+from distributed.ray_session import get, spawn, start_ray
 from distributed.ray_weights import RayWeightSink, RayWeightSource, WeightStore
-from distributed.ray_workers import EvaluatorWorker, LearnerWorker
+from distributed.ray_workers import LearnerWorker
 from distributed.run_directory import RunDirectory
 from distributed.runtime import Casualties, Evaluation, Origin, Progress, Saved
 from distributed.shard_host import ShardHost
@@ -32,7 +33,6 @@ from replay_server.replay import Replay, ReplayStats
 _SLICE_SECONDS = 0.2
 _START_SECONDS = 120.0  # Ray workers importing torch on a loaded machine
 _HANG_SECONDS = 60.0
-_EVALUATION_SECONDS = 600.0
 _SAVE_SECONDS = 600.0
 _STOP_SECONDS = 3.0
 
@@ -48,9 +48,7 @@ class RayRuntime:
         self._hosts: list[Any] = []
         self._replay: Replay | None = None
         self._rollouts: RolloutSupervisor | None = None
-        self._evaluator: Any = None
-        self._evaluating: tuple[int, Any] | None = None
-        self._evaluator_restarts = 0
+        self._evaluator: RayEvaluator | None = None
         self._owns_ray = False
         self._workers: list[Any] = []
 
@@ -67,12 +65,12 @@ class RayRuntime:
         addresses = config.replay.addresses or tuple(
             get(call, _START_SECONDS, f"replay shard {index}") for index, call in enumerate(shards)
         )
-        ready = self._learner.begin.remote(config, addresses, RayWeightSink(store), origin.checkpoint, origin.snapshot)
+        ready = self._learner.begin.remote(config, addresses, RayWeightSink(store), origin)
         self._rollouts.start(addresses)
         self._replay = connect(addresses, spec=self._spec, prefetch=0)
         get(ready, _START_SECONDS, "the learner")
         self._rollouts.wait_ready(_START_SECONDS)
-        self._start_evaluator()
+        self._evaluator = RayEvaluator(config, self._source, self._run.logs)
         self._learn_on()
 
     def advance(self) -> Progress:
@@ -84,24 +82,13 @@ class RayRuntime:
 
     def request_evaluation(self, env_steps: int) -> None:
         """Start an evaluation of the newest policy, unless one is under way."""
-        if self._evaluating is None:
-            self._evaluating = (env_steps, self._evaluator.evaluate_newest.remote())
+        assert self._evaluator is not None
+        self._evaluator.request(env_steps)
 
     def finished_evaluations(self) -> tuple[Evaluation, ...]:
         """The evaluation that finished since the last call, if one did."""
-        if self._evaluating is None:
-            return ()
-        env_steps, call = self._evaluating
-        if not ray.wait([call], timeout=0)[0]:
-            return ()
-        self._evaluating = None
-        try:
-            snapshot, result = get(call, _HANG_SECONDS, "the evaluator")
-        except WorkerDied:
-            self._evaluator_restarts += 1
-            self._start_evaluator()
-            return ()
-        return (Evaluation(env_steps, snapshot, result),)
+        assert self._evaluator is not None
+        return self._evaluator.finished()
 
     def set_moments(self, moments: Mapping[str, NDArray[Any]]) -> None:
         """Hand merged moments to the learner."""
@@ -117,9 +104,8 @@ class RayRuntime:
 
     def evaluate(self, snapshot: WeightSnapshot, episodes: int, seed: int) -> EvaluationResult:
         """Greedy episodes of one policy, by the evaluator."""
-        call = self._evaluator.evaluate.remote(snapshot, episodes, seed)
-        result: EvaluationResult = get(call, _EVALUATION_SECONDS, "the evaluator")
-        return result
+        assert self._evaluator is not None
+        return self._evaluator.evaluate(snapshot, episodes, seed)
 
     def replay_stats(self) -> ReplayStats:
         """Counters of the replay."""
@@ -128,9 +114,9 @@ class RayRuntime:
 
     def casualties(self) -> Casualties:
         """What the supervisor counted, and the evaluator's restarts."""
-        assert self._rollouts is not None
+        assert self._rollouts is not None and self._evaluator is not None
         counted = self._rollouts.casualties()
-        return Casualties(counted.restarts + self._evaluator_restarts, counted.lost_transitions, counted.writer_epochs)
+        return Casualties(counted.restarts + self._evaluator.restarts, counted.lost_transitions)
 
     def stop(self) -> None:
         """End shards and actors, and Ray itself when this run started it."""
@@ -141,15 +127,18 @@ class RayRuntime:
             ray.wait(stops, num_returns=len(stops), timeout=2 * _STOP_SECONDS)
         if self._rollouts is not None:
             self._rollouts.stop()
+        if self._evaluator is not None:
+            self._evaluator.stop()
         for worker in self._workers:
             ray.kill(worker)
-        self._hosts, self._workers, self._rollouts, self._replay = [], [], None, None
+        self._hosts, self._workers = [], []
+        self._rollouts = self._evaluator = self._replay = None
         if self._owns_ray:
             ray.shutdown()
             self._owns_ray = False
 
     def _worker(self, cls: type, **resources: float) -> Any:
-        worker: Any = ray.remote(cls).options(**resources).remote()
+        worker = spawn(cls, **resources)
         self._workers.append(worker)
         return worker
 
@@ -180,12 +169,7 @@ class RayRuntime:
             "shard_index": index,
             "directory": str(self._run.checkpoints),
             "restore_from": restore,
-            "exit_with_parent": True,
         }
-
-    def _start_evaluator(self) -> None:
-        self._evaluator = self._worker(EvaluatorWorker, num_cpus=0)
-        self._evaluator.begin.remote(self._config, self._source)
 
     def _collect_learner(self) -> tuple[LearnerReport, ...]:
         if not ray.wait([self._learning], timeout=0)[0]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from actors.seeds import SeedFamily, derive
 from distributed.build import make_actor_loop, make_learner, make_learner_loop, make_spec, make_task, resolve_device
 from distributed.config import ExperimentConfig
 from distributed.ray_weights import RayWeightSink, RayWeightSource
+from distributed.runtime import Origin
 from learners.checkpoint import load_learner, save_learner
 from learners.loop import LearnerReport
 from learners.weights import WeightSnapshot
@@ -29,31 +31,37 @@ from replay_server import connect
 _TURN_SECONDS = 0.1  # longest wait of one turn; `run` overstays its time by this much at most
 
 
+@dataclass(frozen=True)
+class ActorPlace:
+    """Which actor of the run a worker is, its writer's identity, and the transitions it made before."""
+
+    index: int
+    writer_id: int
+    epoch: int
+    env_steps: int
+
+
 class RolloutWorker:
     """One rollout actor."""
 
     def begin(
-        self,
-        config: ExperimentConfig,
-        index: int,
-        epoch: int,
-        env_steps: int,
-        addresses: tuple[str, ...],
-        weights: RayWeightSource,
+        self, config: ExperimentConfig, place: ActorPlace, addresses: tuple[str, ...], weights: RayWeightSource
     ) -> None:
-        """Build everything and reset the environments; `env_steps` transitions were made before."""
+        """Build everything and reset the environments."""
         torch.set_num_threads(1)
         task = make_task(config)
         replay = connect(addresses, spec=make_spec(config, task), prefetch=0)
         writer = replay.writer(
-            writer_id=index,
-            epoch=epoch,
-            shard=index % len(addresses),
+            writer_id=place.writer_id,
+            epoch=place.epoch,
+            shard=place.index % len(addresses),
             max_in_flight=1,  # what waits here is data the learner has not seen
             gather_rows=config.actors.records_per_insert,
         )
-        self._loop = make_actor_loop(config, task, index, writer, weights, time.monotonic)
-        self._loop.begin(derive(config.run.seed, "actor", index, epoch), env_steps)
+        self._loop = make_actor_loop(config, task, place.index, writer, weights, time.monotonic)
+        # The transitions made before tell restarts and resumed runs apart: no seed is used twice.
+        seed = derive(config.run.seed, "actor", place.index, place.epoch, place.env_steps)
+        self._loop.begin(seed, place.env_steps)
 
     def run(self, seconds: float) -> ActorReport:
         """Act for a while."""
@@ -71,24 +79,22 @@ class LearnerWorker:
         config: ExperimentConfig,
         addresses: tuple[str, ...],
         sink: RayWeightSink,
-        checkpoint: Path | None,
-        snapshot: WeightSnapshot | None,
+        origin: Origin,
     ) -> None:
         """Build everything, continue from a checkpoint if there is one, and publish the first policy."""
         torch.set_num_threads(config.learner.threads)
         task = make_task(config)
         spec = make_spec(config, task)
         self._replay = connect(addresses, spec=spec, prefetch=config.replay.prefetch)
-        self._learner = make_learner(
-            config, task, spec, seed=derive(config.run.seed, "learner"), device=resolve_device(config.learner.device)
-        )
-        self._loop = make_learner_loop(config, self._learner, self._replay, sink, time.monotonic)
-        if checkpoint is not None:
-            load_learner(self._learner, checkpoint)
-        if snapshot is not None:
-            sink.publish(snapshot)
-        else:
-            self._loop.publish()
+        device = resolve_device(config.learner.device)
+        self._learner = make_learner(config, task, spec, seed=derive(config.run.seed, "learner"), device=device)
+        others = 0
+        if config.replay.addresses:  # shards that outlive runs: what they were given before this one
+            others = max(self._replay.stats().inserted - sum(origin.actor_env_steps), 0)
+        self._loop = make_learner_loop(config, self._learner, self._replay, sink, time.monotonic, others)
+        if origin.checkpoint is not None:
+            load_learner(self._learner, origin.checkpoint)
+        self._loop.begin(origin.snapshot)
 
     def run(self, seconds: float) -> LearnerReport:
         """Learn for a while."""

@@ -34,20 +34,13 @@ class RunDirectory:
         """
         run = RunDirectory(path)
         try:
-            if run.path.exists() and any(run.path.iterdir()):
-                raise ConfigError(
-                    f"--run-dir: {path} is not empty; choose another, or continue that run with --resume {path}"
-                )
+            refuse_used(path)
             run.logs.mkdir(parents=True, exist_ok=True)
             run.checkpoints.mkdir(exist_ok=True)
             run.config.write_text(config_yaml)
         except OSError as error:
             raise ConfigError(f"--run-dir: cannot make {path}: {error.strerror}") from error
         return run
-
-    def discard(self) -> None:
-        """Remove the directory of a run that never began."""
-        shutil.rmtree(self.path, ignore_errors=True)
 
     @staticmethod
     def open(path: Path) -> RunDirectory:
@@ -58,26 +51,44 @@ class RunDirectory:
         """
         run = RunDirectory(path)
         if not run.config.is_file():
-            raise ConfigError(f"{path} is not a run directory (no config.yaml in it)")
+            seeds = sorted(d.name for d in run.path.glob("seed-*")) if run.path.is_dir() else []
+            hint = f"; it holds one run a seed: name {path / seeds[0]}" if seeds else ""
+            raise ConfigError(f"{path} is not a run directory (no config.yaml in it){hint}")
         return run
+
+    def write_config(self, config_yaml: str) -> None:
+        """Replace `config.yaml`: a resumed run may have other settings."""
+        beside = self.config.with_suffix(".part")
+        beside.write_text(config_yaml)
+        beside.replace(self.config)
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write `result.json` in one go."""
         write_json(self.result, result)
 
     def new_checkpoint(self, step: int) -> Path:
-        """An empty directory for the checkpoint at `step` transitions; it counts only once its manifest is there."""
-        directory = self.checkpoints / str(step)
+        """An empty directory to write the checkpoint at `step` transitions into."""
+        directory = self.checkpoints / f"{step}.part"
         if directory.exists():
             shutil.rmtree(directory)
         directory.mkdir(parents=True)
         return directory
 
     def complete_checkpoint(self, directory: Path, manifest: dict[str, Any], keep: int) -> None:
-        """Write the manifest, which makes a checkpoint valid, and remove the oldest beyond `keep`."""
+        """Write the manifest, give the directory its name, and remove the oldest beyond `keep`.
+
+        The newest scheduled checkpoint always stays: a serial run continues from it.
+        """
         write_json(directory / _MANIFEST, manifest)
-        for old in self.complete_checkpoints()[:-keep]:
-            shutil.rmtree(old)
+        final = directory.with_suffix("")
+        if final.exists():
+            shutil.rmtree(final)
+        directory.rename(final)
+        checkpoints = self.complete_checkpoints()
+        scheduled = [d for d in checkpoints if is_scheduled(d)][-1:]
+        for old in checkpoints[:-keep]:
+            if old not in scheduled:
+                shutil.rmtree(old)
 
     def discard_after(self, checkpoint: Path) -> None:
         """Remove checkpoints later than the one a run continues from: they are of a future that will be another."""
@@ -91,6 +102,20 @@ class RunDirectory:
             return []
         steps = [d for d in self.checkpoints.iterdir() if d.name.isdigit() and (d / _MANIFEST).is_file()]
         return sorted(steps, key=lambda d: int(d.name))
+
+
+def refuse_used(path: Path) -> None:
+    """Raises ConfigError when a path holds something already."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigError(f"--run-dir: {path} is not empty; choose another, or continue that run with --resume {path}")
+
+
+def is_scheduled(directory: Path) -> bool:
+    """Whether a complete checkpoint was made on schedule, rather than because the run was stopped there."""
+    try:
+        return bool(json.loads((directory / _MANIFEST).read_text())["scheduled"])
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{directory}: no readable {_MANIFEST} ({error})") from error
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
@@ -107,7 +132,10 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     for name, size in files.items():
         path = directory / name
         if not path.is_file():
-            raise CheckpointError(f"{directory}: {name} is missing; the checkpoint is partial and is not used")
+            raise CheckpointError(f"{directory}: {name} is missing; partial; remove it to use the checkpoint before it")
         if path.stat().st_size != size:
-            raise CheckpointError(f"{path}: {path.stat().st_size} bytes, the manifest says {size}; it is damaged")
+            raise CheckpointError(
+                f"{path}: {path.stat().st_size} bytes, the manifest says {size}: damaged; remove {directory} "
+                "to use the checkpoint before it"
+            )
     return manifest

@@ -24,14 +24,12 @@ class Origin:
         checkpoint: directory to restore learner and replay from, or None.
         snapshot: the policy published last before the checkpoint, or None.
         actor_env_steps: transitions each actor made before.
-        writer_epochs: the epoch each actor's writer opens with; larger than any it used before.
         barriers: checkpoints made so far; environments are seeded by it.
     """
 
     checkpoint: Path | None
     snapshot: WeightSnapshot | None
     actor_env_steps: tuple[int, ...]
-    writer_epochs: tuple[int, ...]
     barriers: int
 
 
@@ -62,11 +60,10 @@ class Saved:
 
 @dataclass(frozen=True)
 class Casualties:
-    """Actor restarts, the epoch of each actor's writer, and transitions that did not reach the replay for sure."""
+    """Restarts, and transitions that actors made and no shard had acknowledged when they died."""
 
     restarts: int
     lost_transitions: int
-    writer_epochs: tuple[int, ...]
 
 
 class Runtime(Protocol):

@@ -28,6 +28,7 @@ from distributed.runtime import Casualties, Evaluation, Origin, Progress, Saved
 from learners.checkpoint import load_learner, save_learner, write_json
 from learners.weights import WeightSlot, WeightSnapshot
 from replay_server.connecting import in_process
+from replay_server.errors import CheckpointError
 from replay_server.replay import ReplayStats
 from replay_server.shard import Shard
 from replay_server.specs import RecordSpec
@@ -63,11 +64,8 @@ class SerialRuntime:
         self._learner_loop = make_learner_loop(config, self._learner, self._replay, self._slot, time.monotonic)
         if origin.checkpoint is not None:
             load_learner(self._learner, origin.checkpoint)
-            self._replay.load_state_dict(json.loads((origin.checkpoint / _CLIENT_FILE).read_text()))
-        if origin.snapshot is not None:
-            self._slot.publish(origin.snapshot)
-        else:
-            self._learner_loop.publish()
+            self._replay.load_state_dict(_client_state(origin.checkpoint))
+        self._learner_loop.begin(origin.snapshot)
         self._begin(list(origin.actor_env_steps), origin.barriers)
 
     def advance(self) -> Progress:
@@ -122,7 +120,7 @@ class SerialRuntime:
 
     def casualties(self) -> Casualties:
         """Nothing dies alone in one thread."""
-        return Casualties(0, 0, (0,) * self._config.actors.count)
+        return Casualties(0, 0)
 
     def stop(self) -> None:
         """Close the environments."""
@@ -160,3 +158,12 @@ class SerialRuntime:
     def _make_actor(self, index: int, barriers: int) -> ActorLoop:
         writer = self._replay.writer(writer_id=index, epoch=barriers, shard=index % self._config.replay.shards)
         return make_actor_loop(self._config, self._task, index, writer, self._slot, time.monotonic)
+
+
+def _client_state(checkpoint: Path) -> Any:
+    try:
+        return json.loads((checkpoint / _CLIENT_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{checkpoint / _CLIENT_FILE}: not readable; a checkpoint of runtime ray continues with --runtime ray"
+        ) from error

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from replay_server.errors import WorkerDied
+from replay_server.parent_process import VARIABLE
 
 
 class ShardHost:
@@ -28,6 +30,7 @@ class ShardHost:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
+                env={**os.environ, VARIABLE: str(os.getpid())},
                 start_new_session=True,  # Ctrl-C in the terminal is the driver's to handle
             )
         assert self._process.stdout is not None

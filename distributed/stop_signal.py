@@ -1,17 +1,20 @@
-"""Ctrl-C and SIGTERM as a flag that loops look at."""
+"""Ctrl-C and SIGTERM: at once where nothing can be lost, as a flag where work is to be brought to an end first."""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 
 class StopSignal:
-    """While entered, the first SIGINT or SIGTERM sets `requested`; a second one interrupts at once."""
+    """While entered, SIGINT and SIGTERM raise KeyboardInterrupt; inside `deferred` the first one sets `requested`."""
 
     def __init__(self) -> None:
         self.requested = False
+        self._deferring = False
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
@@ -23,7 +26,17 @@ class StopSignal:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Training and checkpoints: a stop is asked for here and carried out between two steps."""
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
+        again = self.requested
         self.requested = True
+        if again or not self._deferring:
+            raise KeyboardInterrupt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,13 +13,14 @@ import ray
 
 from actors.loop import ActorReport
 from distributed.config import ExperimentConfig
-from distributed.ray_session import get
+from distributed.ray_session import get, spawn
 from distributed.ray_weights import RayWeightSource
-from distributed.ray_workers import RolloutWorker
+from distributed.ray_workers import ActorPlace, RolloutWorker
 from distributed.runtime import Casualties, Origin
 from replay_server.errors import ConfigError, HeadraceError, Unavailable, WorkerDied
 
 _HANG_SECONDS = 60.0
+_HEALTHY_SECONDS = 30.0
 _BACKOFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 4.0)  # before the 1st, 2nd, ... restart without a report in between
 
 
@@ -27,22 +29,26 @@ class _Rollout:
     """One rollout actor's place in the run, whichever process holds it."""
 
     index: int
-    epoch: int
     env_steps: int
+    epoch: int = 0
     begun_at: int = 0  # env_steps when this process started
-    appended: int = 0  # records this process handed to its writer
+    stored: int = 0  # records of this process that a shard has acknowledged
     handle: Any = None
     call: Any = None
     issued: float = 0.0
-    failures: int = 0
+    spawned: float = 0.0
+    failures: int = 0  # since it last worked for a while
     restart_at: float | None = None
 
 
 class RolloutSupervisor:
     """Rollout actors with one call in flight each.
 
-    An actor that dies, hangs or raises is replaced by a new process with the next writer epoch, at once the first
-    time and after growing pauses when it fails again without a report in between; then the run gives up.
+    An actor that dies, hangs or raises is replaced by a new process with the next writer epoch: at once the first
+    time, after growing pauses when it fails again before it has worked for a while; then the run gives up.
+
+    Writer ids begin at a number of the run's own start, so that shards which serve one run after another never take
+    the records of the second for repeats of the first.
     """
 
     def __init__(
@@ -58,10 +64,8 @@ class RolloutSupervisor:
         self._weights = weights
         self._log_file = logs / "rollout_failures.log"
         self._clock = clock
-        self._rollouts = [
-            _Rollout(index, epoch, env_steps)
-            for index, (epoch, env_steps) in enumerate(zip(origin.writer_epochs, origin.actor_env_steps, strict=True))
-        ]
+        self._first_writer_id = secrets.randbits(40) << 20
+        self._rollouts = [_Rollout(index, env_steps) for index, env_steps in enumerate(origin.actor_env_steps)]
         self._restarts = 0
         self._lost = 0
         for rollout in self._rollouts:
@@ -103,29 +107,32 @@ class RolloutSupervisor:
                 self._replace(rollout, error)
                 continue
             if report is not None:
-                rollout.env_steps, rollout.appended, rollout.failures = report.env_steps, report.appended, 0
+                rollout.env_steps, rollout.stored = report.env_steps, report.stored
+                if self._clock() - rollout.spawned > _HEALTHY_SECONDS:
+                    rollout.failures = 0
                 reports[rollout.index] = report
             self._issue(rollout, rollout.handle.run.remote(slice_seconds))
         return reports
 
     def casualties(self) -> Casualties:
-        """Restarts and losses so far, and each actor's writer epoch."""
-        return Casualties(self._restarts, self._lost, tuple(rollout.epoch for rollout in self._rollouts))
+        """Restarts and losses so far."""
+        return Casualties(self._restarts, self._lost)
 
     def stop(self) -> None:
         """End every actor."""
         for rollout in self._rollouts:
-            ray.kill(rollout.handle)
+            if rollout.handle is not None:
+                ray.kill(rollout.handle)
 
     def _spawn(self, rollout: _Rollout) -> None:
         rollout.restart_at = None
-        rollout.handle = ray.remote(RolloutWorker).options(num_cpus=1).remote()
+        rollout.spawned = self._clock()
+        rollout.handle = spawn(RolloutWorker, num_cpus=1)
 
     def _begin(self, rollout: _Rollout) -> None:
-        rollout.begun_at, rollout.appended = rollout.env_steps, 0
-        begin = rollout.handle.begin.remote(
-            self._config, rollout.index, rollout.epoch, rollout.env_steps, self._addresses, self._weights
-        )
+        rollout.begun_at, rollout.stored = rollout.env_steps, 0
+        place = ActorPlace(rollout.index, self._first_writer_id + rollout.index, rollout.epoch, rollout.env_steps)
+        begin = rollout.handle.begin.remote(self._config, place, self._addresses, self._weights)
         self._issue(rollout, begin)
 
     def _issue(self, rollout: _Rollout, call: Any) -> None:
@@ -143,7 +150,7 @@ class RolloutSupervisor:
             ) from error
         ray.kill(rollout.handle)
         self._restarts += 1
-        self._lost += max(rollout.env_steps - rollout.begun_at - rollout.appended, 0)
+        self._lost += max(rollout.env_steps - rollout.begun_at - rollout.stored, 0)
         rollout.restart_at = self._clock() + _BACKOFF_SECONDS[rollout.failures]
         rollout.failures += 1
         rollout.epoch += 1

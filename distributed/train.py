@@ -17,7 +17,7 @@ from distributed.config import ExperimentConfig
 from distributed.config_loading import dump_yaml
 from distributed.driver import Clock, Driver
 from distributed.progress import LiveView
-from distributed.run_directory import RunDirectory, read_manifest
+from distributed.run_directory import RunDirectory, is_scheduled, refuse_used
 from distributed.runtime import Runtime
 from distributed.stop_signal import StopSignal
 from learners.checkpoint import write_json
@@ -38,43 +38,43 @@ def train(config: ExperimentConfig, *, name: str, run_dir: Path | None, resume: 
     with StopSignal() as stop:
         if resume is not None:
             run = RunDirectory.open(resume)
-            _report(config, run, _one_run(config, run, stop, name, _checkpoint_to_resume(config, run)))
+            checkpoint = _checkpoint_to_resume(config, run)
+            run.write_config(dump_yaml(config))
+            _report(config, run, _one_run(config, run, stop, name, checkpoint), stop)
             return 0
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         directory = run_dir if run_dir is not None else Path(config.run.directory) / f"{name}-{stamp}"
         if seeds == 1:
             run = RunDirectory.create(directory, dump_yaml(config))
-            _report(config, run, _one_run(config, run, stop, name, None))
+            _report(config, run, _one_run(config, run, stop, name, None), stop)
             return 0
         _several_seeds(config, directory, seeds, stop, name)
     return 0
 
 
 def _several_seeds(config: ExperimentConfig, directory: Path, seeds: int, stop: StopSignal, name: str) -> None:
-    results = []
+    refuse_used(directory)
+    results: list[dict[str, Any]] = []
     for seed in range(config.run.seed, config.run.seed + seeds):
         seeded = msgspec.structs.replace(config, run=msgspec.structs.replace(config.run, seed=seed))
         run = RunDirectory.create(directory / f"seed-{seed}", dump_yaml(seeded))
         results.append(_one_run(seeded, run, stop, f"{name} seed {seed}", None))
         print(_summary(results[-1]))
+        write_json(directory / "result.json", {"evaluation": _over_seeds(results), "seeds": results})
         if stop.requested:
             break
-    means = [result["evaluation"]["mean"] for result in results if result["evaluation"] is not None]
-    aggregate: dict[str, Any] = {"seeds": results, "evaluation": None}
-    if means:
-        sem = float(np.std(means, ddof=1) / np.sqrt(len(means))) if len(means) > 1 else None
-        aggregate["evaluation"] = {
-            "mean": float(np.mean(means)),
-            "sem": sem,
-            "min": min(means),
-            "max": max(means),
-            "seeds": len(means),
-        }
-        print(
-            f"{len(means)} seeds: mean return {np.mean(means):.1f}, lowest {min(means):.1f}, highest {max(means):.1f}"
-        )
-    write_json(directory / "result.json", aggregate)
+    if (over := _over_seeds(results)) is not None:
+        spread = f"lowest {over['min']:.1f}, highest {over['max']:.1f}"
+        print(f"{over['seeds']} seeds: mean return {over['mean']:.1f}, {spread}")
     print(f"run directory: {directory}")
+
+
+def _over_seeds(results: list[dict[str, Any]]) -> dict[str, Any] | None:
+    means = [result["evaluation"]["mean"] for result in results if result["evaluation"] is not None]
+    if not means:
+        return None
+    sem = float(np.std(means, ddof=1) / np.sqrt(len(means))) if len(means) > 1 else None
+    return {"mean": float(np.mean(means)), "sem": sem, "min": min(means), "max": max(means), "seeds": len(means)}
 
 
 def _one_run(
@@ -84,12 +84,7 @@ def _one_run(
     with LiveView(name, config.run.total_env_steps, config.run.max_seconds, time.monotonic) as view:
         if checkpoint is not None:
             view.say(f"continuing from {checkpoint}")
-        try:
-            return Driver(config, _make_runtime(config, run), run, view, clock).train(stop, checkpoint)
-        except ConfigError:
-            if checkpoint is None and not run.complete_checkpoints():
-                run.discard()  # so that the same command works once the config is right
-            raise
+        return Driver(config, _make_runtime(config, run), run, view, clock).train(stop, checkpoint)
 
 
 def _make_runtime(config: ExperimentConfig, run: RunDirectory) -> Runtime:
@@ -108,15 +103,17 @@ def _checkpoint_to_resume(config: ExperimentConfig, run: RunDirectory) -> Path:
     if not checkpoints:
         raise ConfigError(f"--resume: {run.path} has no complete checkpoint; start the run anew with train")
     if config.runtime == "serial":
-        scheduled = [directory for directory in checkpoints if read_manifest(directory)["scheduled"]]
+        scheduled = [directory for directory in checkpoints if is_scheduled(directory)]
+        if not scheduled:
+            print("no scheduled checkpoint: going on from the last one, not bit for bit as without the stop")
         checkpoints = scheduled or checkpoints
     return checkpoints[-1]
 
 
-def _report(config: ExperimentConfig, run: RunDirectory, result: dict[str, Any]) -> None:
+def _report(config: ExperimentConfig, run: RunDirectory, result: dict[str, Any], stop: StopSignal) -> None:
     print(_summary(result))
     evaluation = result["evaluation"]
-    if evaluation is not None:
+    if evaluation is not None and not stop.requested:
         ours = LadderRow("ours", evaluation["mean"], evaluation["sem"], evaluation["episodes"])
         print_ladder(ladder_with(config, ours))
     print(f"run directory: {run.path}")

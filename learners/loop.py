@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from learners.learner import Learner
 from learners.weights import WeightSink, WeightSnapshot
@@ -43,6 +43,7 @@ class LearnerLoop:
         batch_size: records per update.
         publish_every_updates: updates between two published versions.
         clock: monotonic seconds.
+        inserted_before: records the replay held of others when this run began; schedules do not count them.
     """
 
     def __init__(
@@ -54,7 +55,9 @@ class LearnerLoop:
         batch_size: int,
         publish_every_updates: int,
         clock: Callable[[], float],
+        inserted_before: int = 0,
     ) -> None:
+        self._inserted_before = inserted_before
         self._learner = learner
         self._replay = replay
         self._sink = sink
@@ -66,6 +69,14 @@ class LearnerLoop:
         self._summed = 0
         self._seconds_waiting = 0.0
         self._blocked_on: str | None = None
+
+    def begin(self, published: WeightSnapshot | None) -> None:
+        """Publish the first policy: the one that was published last before a checkpoint, or a fresh one."""
+        if published is None:
+            self.publish()
+        else:
+            self._sink.publish(published)
+            self._version = published.version
 
     def publish(self) -> WeightSnapshot:
         """Publish the weights as they are now."""
@@ -86,6 +97,8 @@ class LearnerLoop:
             if timeout_s > 0.0:  # else nothing is ever waited for: the time is the sampling's own
                 self._seconds_waiting += self._clock() - begin
         self._blocked_on = None
+        if self._inserted_before:
+            batch = replace(batch, inserted=max(batch.inserted - self._inserted_before, 0))
         output = self._learner.step(batch)
         self._replay.update_priorities(batch.keys, output.priorities)
         for name, value in output.metrics.items():

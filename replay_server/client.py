@@ -35,6 +35,7 @@ _MOST_UPDATES = 65_536
 _ROUND_BYTES = 16 << 20
 _POLL_S = 0.02
 _CLOSE_S = 1.0
+_SAVE_S = 60.0
 
 
 class ReplayClient:
@@ -275,7 +276,7 @@ class ReplayClient:
         Raises:
             CheckpointError: refused, or the file cannot be written.
         """
-        deadline = time.monotonic() + _CLOSE_S
+        deadline = time.monotonic() + _SAVE_S
         for call in self._drop_rounds():
             call.result(max(deadline - time.monotonic(), 0.0))
         return [port.save(directory) for port in self._ports]

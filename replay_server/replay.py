@@ -67,6 +67,10 @@ class ReplayStats:
 class Writer(Protocol):
     """A stream of inserts of its own: a writer id, an epoch, sequence numbers and a bounded window."""
 
+    @property
+    def acknowledged(self) -> int:
+        """Records stored since the last flush, as far as the replies that have come in tell."""
+
     def append(self, rows: Rows, priorities: NDArray[np.float64] | None = None, *, timeout_s: float = 5.0) -> None:
         """Copy rows and send them on; waits only while the window is full.
 

@@ -138,7 +138,7 @@ def serve(config: ShardConfig) -> None:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    parent = ParentProcess() if config.exit_with_parent else None
+    parent = ParentProcess()
     server = start_server(
         config.spec.to_spec(),
         config.capacity,
@@ -156,7 +156,7 @@ def serve(config: ShardConfig) -> None:
             f"serving replay at {server.address} shard {config.shard_index}: {_memory(server.shard.table)}", flush=True
         )
         while not ended.wait(_PARENT_CHECK_S):
-            if parent is not None and parent.gone():
+            if parent.gone():
                 break
 
 

@@ -70,7 +70,6 @@ class ShardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     restore_from: Annotated[str | None, Meta(description="Checkpoint file to start from.")] = None
     seed: Annotated[int, Meta(ge=0, description="Of the shard's sampling; every shard of one replay its own.")] = 0
     shard_index: Annotated[int, Meta(ge=0, le=2**32 - 1, description="0, 1, ... of the shards of one replay.")] = 0
-    exit_with_parent: Annotated[bool, Meta(description="End when the process that started this one ends.")] = False
 
     def __post_init__(self) -> None:
         if self.rate_limiter.min_size > self.capacity:

@@ -99,6 +99,11 @@ class StreamWriter:
         return self._stamp.sequence
 
     @property
+    def acknowledged(self) -> int:
+        """Records stored since the last flush, as far as the replies that have come in tell."""
+        return self._accepted + self._duplicates
+
+    @property
     def shard(self) -> int:
         """Index of the shard this writer inserts into."""
         return self._port.hello.shard

@@ -220,14 +220,17 @@ def test_sigterm_drains_and_exits_with_zero(shard_process):
     assert shard.process.stdout.read() == ""
 
 
-def test_a_shard_ends_with_its_parent():
+@pytest.mark.parametrize("starting", [False, True])
+def test_a_shard_ends_with_its_parent(starting):
+    """Also when the parent ends while the shard is still starting."""
     script = (
-        "import json, subprocess, sys, time\n"
+        "import json, os, subprocess, sys, time\n"
+        "os.environ['HEADRACE_PARENT'] = str(os.getpid())\n"
         f"p = subprocess.Popen([sys.executable, '-c', {_SERVE!r}, sys.argv[1]], stdout=subprocess.PIPE, text=True)\n"
-        "print(p.pid, p.stdout.readline(), flush=True)\n"
+        f"print(p.pid, '' if {starting} else p.stdout.readline(), flush=True)\n"
         "time.sleep(60)\n"
     )
-    settings = json.dumps({**YAML, "exit_with_parent": True})
+    settings = json.dumps(YAML)
     parent = subprocess.Popen([sys.executable, "-c", script, settings], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     pid = int(parent.stdout.readline().split()[0])
     parent.kill()

@@ -10,11 +10,11 @@ from distributed.run_directory import RunDirectory, read_manifest
 from replay_server.errors import CheckpointError, ConfigError
 
 
-def complete(run: RunDirectory, step: int, keep: int = 10) -> Path:
+def complete(run: RunDirectory, step: int, keep: int = 10, scheduled: bool = True) -> Path:
     directory = run.new_checkpoint(step)
     (directory / "replay-0.h5").write_bytes(b"12345")
-    run.complete_checkpoint(directory, {"files": {"replay-0.h5": 5}, "scheduled": True}, keep)
-    return directory
+    run.complete_checkpoint(directory, {"files": {"replay-0.h5": 5}, "scheduled": scheduled}, keep)
+    return run.checkpoints / str(step)
 
 
 def test_a_directory_in_use_is_refused_with_the_remedy(tmp_path: Path) -> None:
@@ -43,6 +43,22 @@ def test_only_checkpoints_with_a_manifest_count_and_the_oldest_go(tmp_path: Path
     assert [d.name for d in run.complete_checkpoints()] == ["90", "100", "1000"]
     complete(run, 3000, keep=2)
     assert [d.name for d in run.complete_checkpoints()] == ["1000", "3000"]
+
+
+def test_the_newest_scheduled_checkpoint_stays(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run", "a: 1\n")
+    for step, scheduled in ((100, True), (200, True), (250, False), (260, False)):
+        complete(run, step, keep=1, scheduled=scheduled)
+    assert [d.name for d in run.complete_checkpoints()] == ["200", "260"]
+
+
+def test_a_checkpoint_at_the_same_step_replaces_the_earlier_one_only_when_it_is_complete(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run", "a: 1\n")
+    first = complete(run, 100)
+    (run.new_checkpoint(100) / "replay-0.h5").write_bytes(b"half")
+    assert (first / "replay-0.h5").read_bytes() == b"12345"
+    complete(run, 100)
+    assert [d.name for d in run.checkpoints.iterdir()] == ["100"]
 
 
 @pytest.mark.parametrize(("damage", "message"), [("missing", "is missing"), ("short", "the manifest says 5")])

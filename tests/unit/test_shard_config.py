@@ -18,7 +18,6 @@ rate_limiter: {min_size: 10, samples_per_insert: 8.0, error_buffer: 40.0}
 directory: somewhere
 seed: 4
 shard_index: 3
-exit_with_parent: false
 """
 
 
