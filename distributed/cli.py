@@ -39,7 +39,7 @@ headrace train [CONFIG] [--section.key VALUE ...] [--run-dir DIR] [--resume DIR]
 _EVALUATE_HELP = """\
 headrace evaluate RUN_DIR [--episodes N] [--baselines] [--video FILE.gif] [--json] [--debug]
 
-  --episodes N      greedy episodes on fresh seeds; default: 100, with --baselines 512
+  --episodes N      greedy episodes, on the seeds of the final evaluation; default: 100, with --baselines 512
   --baselines       measure the environment's simple policies on the same episodes
   --video FILE.gif  write one episode as an animated picture
   --json            print one JSON object

@@ -23,7 +23,7 @@ class ReplayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     shards: Annotated[int, Meta(ge=1, description="Shards the run starts itself.")] = 1
     addresses: Annotated[
         tuple[Address, ...],
-        Meta(description="HOST:PORT of shards that run elsewhere, by their own config; empty: own shards."),
+        Meta(description="HOST:PORT of shards that run elsewhere; empty: own shards."),
     ] = ()
     capacity: Annotated[int, Meta(ge=1, description="Records over all shards; the oldest are overwritten.")] = 200_000
     priority_exponent: Annotated[

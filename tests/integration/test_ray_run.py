@@ -10,6 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from distributed.build import make_spec, make_task
+from distributed.config_loading import find_config
+from distributed.loading import load_experiment
+from distributed.run_directory import RunDirectory
 from replay_server import connect
 
 _SMALL = [
@@ -94,41 +98,92 @@ def test_ctrl_c_stops_in_order_and_resume_goes_on(headrace: Callable[..., Any], 
     assert steps == sorted(steps)
 
 
-def test_training_with_shards_that_run_elsewhere(headrace: Callable[..., Any], tmp_path: Path) -> None:
-    """The shard's spec is the run's: taken from the run's own refusal of another one first."""
+def test_one_shard_serves_one_run_after_another(headrace: Callable[..., Any], tmp_path: Path) -> None:
+    """Shards that run elsewhere: another spec is refused; a second run's records are not taken for repeats."""
+    config = load_experiment(find_config("cartpole_dqn"), ()).config
+    spec = json.loads(make_spec(config, make_task(config)).to_json())
     (tmp_path / "shard.yaml").write_text(
-        "address: 127.0.0.1:0\n"
-        "spec: {fields: [{name: observation, dtype: float32, shape: [4]}], semantics: {}}\n"
-        "capacity: 1000\n"
+        json.dumps({"address": "127.0.0.1:0", "spec": spec, "capacity": 50000, "rate_limiter": {"min_size": 200}})
     )
     shard = headrace("serve-replay", "shard.yaml")
     address = shard.process.stdout.readline().split("serving replay at ")[1].split()[0]
-    with connect([address]) as replay:
-        assert replay.stats().capacity == 1000
-    command = headrace("train", "movie_pick_dqn", "--replay.addresses", f"[{address}]", "--replay.shards", "1")
-    code, _, errors = command.finish(120)
-    assert code == 2 and errors.strip().splitlines()[-1].startswith("headrace: error:"), errors
-    assert "action" in errors and "Traceback" not in errors
+    elsewhere = ("--replay.addresses", f"[{address}]")
+    code, _, errors = headrace("train", "movie_pick_dqn", *elsewhere).finish(60)
+    assert code == 2 and len(errors.strip().splitlines()) == 1 and "replay.addresses" in errors, errors
+    inserted = [0]
+    for _ in range(2):
+        command = headrace("train", "cartpole_dqn", *elsewhere, "--run.total-env-steps", "2000")
+        code, _, errors = command.finish(120)
+        assert code == 0, errors
+        with connect([address]) as replay:
+            inserted.append(replay.stats().inserted)
+        assert inserted[-1] > inserted[-2] + 1500
+        wait_until_gone(command)
     os.kill(shard.process.pid, signal.SIGTERM)
     assert shard.finish(10)[0] == 0
+
+
+def test_a_killed_driver_leaves_nothing_behind_and_its_run_goes_on(
+    headrace: Callable[..., Any], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    command = headrace(
+        "train", "movie_pick_dqn", *_SMALL, "--run.total-env-steps", "1e9", "--run.max-seconds", "1000",
+        "--run.checkpoint-every-env-steps", "5000", "--run-dir", str(run),
+    )  # fmt: skip
+    checkpoints = RunDirectory(run).complete_checkpoints
+    command.wait_for(lambda: len(checkpoints()) >= 2, 120)
+    os.kill(command.process.pid, signal.SIGKILL)
+    command.process.wait()
+    wait_until_gone(command, 30.0)
+    checkpoint = checkpoints()[-1]
+    at = json.loads((checkpoint / "manifest.json").read_text())
+    again = headrace(
+        "train", "--resume", str(run), "--run.max-seconds", str(at["seconds"] + 6), "--actors.count", "3"
+    )  # fmt: skip
+    again.wait_for(lambda: again.descendants("ray::EvaluatorWorker") != [], 90)
+    os.kill(again.descendants("ray::EvaluatorWorker")[0], signal.SIGKILL)  # no evaluation is lost for good either
+    code, _, errors = again.finish(120)
+    assert code == 0, errors
+    document = result(run)
+    assert document["env_steps"] > at["env_steps"] + 2000
+    assert document["updates"] > at["totals"]["updates"] + 10
+    assert document["weights_version"] > at["policy_version"]
+    assert document["evaluation"] is not None
+    steps = [row["env_steps"] for row in rows(run)]
+    assert steps == sorted(steps)
+    assert "count: 3" in (run / "config.yaml").read_text()
+
+
+def test_an_environment_that_always_fails_ends_the_run(headrace: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(_WORLD.replace("self.t == 10", "1 / (self.t - 5) == 10"))
+    command = headrace("train", "cartpole_dqn", "--environment.id", "broken:Corridor", "--run-dir", "run")
+    code, _, errors = command.finish(180)
+    assert code == 1
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith("headrace: error: rollout actor 0 failed 6 times in a row") and "division by zero" in last
+    wait_until_gone(command)
+
+
+_WORLD = """
+import gymnasium, numpy as np
+class Corridor(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return np.zeros(3, np.float32), {}
+    def step(self, action):
+        self.t += 1
+        return np.full(3, self.t / 10, np.float32), float(action), self.t == 10, False, {}
+"""
 
 
 def test_an_environment_of_the_users_own_directory_reaches_the_workers(
     headrace: Callable[..., Any], tmp_path: Path
 ) -> None:
-    (tmp_path / "my_world.py").write_text(
-        "import gymnasium, numpy as np\n"
-        "class Corridor(gymnasium.Env):\n"
-        "    observation_space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)\n"
-        "    action_space = gymnasium.spaces.Discrete(2)\n"
-        "    def reset(self, *, seed=None, options=None):\n"
-        "        super().reset(seed=seed)\n"
-        "        self.t = 0\n"
-        "        return np.zeros(3, np.float32), {}\n"
-        "    def step(self, action):\n"
-        "        self.t += 1\n"
-        "        return np.full(3, self.t / 10, np.float32), float(action), self.t == 10, False, {}\n"
-    )
+    (tmp_path / "my_world.py").write_text(_WORLD)
     run = tmp_path / "run"
     code, _, errors = headrace(
         "train", "cartpole_dqn", "--environment.id", "my_world:Corridor", "--run.total-env-steps", "4000",
