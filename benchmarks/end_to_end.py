@@ -68,6 +68,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    if arguments.json is not None:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"cores": os.cpu_count(), "python": platform.python_version(), "configs": {}}
     print("config            bare env steps/s  with learning/s  share  updates/s  bound by")
     for name in CONFIGS:

@@ -51,6 +51,8 @@ def main() -> int:
     parser.add_argument("--configs", nargs="+", default=list(TARGETS), choices=list(TARGETS))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    if arguments.json is not None:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"cores": os.cpu_count(), "python": platform.python_version(), "configs": {}}
     failed = False
     lines = ["config           seed  mean return  std error  seconds  start-up  env steps  updates"]

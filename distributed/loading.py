@@ -1,4 +1,4 @@
-"""Loading an experiment's config: the default, a shipped one by name, or a file, with overrides."""
+"""Loading an experiment's config file with overrides."""
 
 from __future__ import annotations
 

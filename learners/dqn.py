@@ -82,7 +82,7 @@ class DQNConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise ValueError("final_learning_rate and learning_rate_decay_env_steps go together: set both or neither")
 
     def make_learner(self, task: Task, spec: RecordSpec, *, seed: int, device: str) -> DQNLearner:
-        """A fresh learner on a torch device (`cpu`, `cuda`, `cuda:1`)."""
+        """A fresh learner on a torch device (`cpu`, `cuda`)."""
         return DQNLearner(self, task, spec, seed=seed, device=torch.device(device))
 
     def make_policy(self, task: Task, *, env_indices: Sequence[int], total_envs: int) -> DQNPolicy:
