@@ -21,7 +21,7 @@ from replay_server.errors import ConfigError, HeadraceError, Unavailable, Worker
 
 _HANG_SECONDS = 60.0
 _HEALTHY_SECONDS = 30.0
-_BACKOFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 4.0)  # before the 1st, 2nd, ... restart without a report in between
+_BACKOFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 4.0)  # before the 1st, 2nd, ... restart of an actor that never worked for long
 
 
 @dataclass

@@ -9,10 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from replay_server.errors import InvalidRecord
 from replay_server.specs import RecordSpec
 
 KEY_DTYPE = np.dtype([("slot", "<u4"), ("shard", "<u4"), ("incarnation", "<u4"), ("generation", "<u4")])
 """A record's key, 16 bytes, opaque to users: it names one stored record of one life of one shard, never another."""
+
+
+MAX_PRIORITY = 1e100
+"""Far above any TD error and far enough below the largest float64 that no sum of priorities overflows."""
 
 
 @dataclass(frozen=True)
@@ -60,3 +65,16 @@ def importance_weights(batch: SampleBatch, beta: float) -> NDArray[np.float32]:
     weights: NDArray[np.float64] = (batch.table_size * batch.probabilities) ** -beta
     weights /= weights.max()
     return weights.astype(np.float32)
+
+
+def checked_priorities(priorities: Any, rows: int) -> NDArray[np.float64]:
+    """float64[rows], finite and in [0, 1e100]; raises InvalidRecord on anything else."""
+    array = np.asarray(priorities)
+    if array.dtype.kind not in "fiu" or array.shape != (rows,):
+        raise InvalidRecord(f"priorities are {array.dtype}{list(array.shape)}, expected float64[{rows}]")
+    array = array.astype(np.float64, copy=False)
+    wrong = ~((array >= 0.0) & (array <= MAX_PRIORITY))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise InvalidRecord(f"priority {array[row]} in row {row}: must be finite, >= 0 and <= {MAX_PRIORITY:g}")
+    return array

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from replay_server.batches import KEY_DTYPE, SampleBatch
+from replay_server.batches import KEY_DTYPE, SampleBatch, checked_priorities
 from replay_server.drawing import Plan, Round, patience
 from replay_server.errors import ConfigError, HeadraceError, InvalidRecord, ReplayTimeout, SchemaMismatch
 from replay_server.messages import (
@@ -206,18 +206,16 @@ class ReplayClient:
         return batch
 
     def update_priorities(self, keys: NDArray[Any], priorities: NDArray[np.float64]) -> None:
-        """Queue new priorities float64[B] (finite, >= 0) for sampled keys KEY_DTYPE[B]; of equal keys the last wins.
+        """Queue new priorities float64[B] (in [0, 1e100]) for sampled keys KEY_DTYPE[B]; of equal keys the last wins.
 
         They travel with the next sample request of their shard, or with `flush`.
 
         Raises:
             InvalidRecord: wrong dtype, shape or value; nothing was queued.
         """
-        values = np.array(priorities, np.float64)
-        if keys.dtype != KEY_DTYPE or keys.ndim != 1 or values.shape != keys.shape:
+        if keys.dtype != KEY_DTYPE or keys.ndim != 1:
             raise InvalidRecord("update_priorities takes the keys of a batch and one priority for each")
-        if not (np.isfinite(values) & (values >= 0.0)).all():
-            raise InvalidRecord("a priority is not finite or below zero; nothing was queued")
+        values = checked_priorities(priorities, len(keys)).copy()
         shards = keys["shard"]
         known = 0
         for index, position in self._position.items():

@@ -9,13 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from replay_server.batches import KEY_DTYPE
+from replay_server.batches import KEY_DTYPE, checked_priorities
 from replay_server.errors import ConfigError, InvalidRecord
 from replay_server.specs import RecordSpec
 from replay_server.sum_tree import SumTree
-
-MAX_PRIORITY = 1e100
-"""Far above any TD error and far enough below the largest float64 that no sum of priorities overflows."""
 
 _MAX_CAPACITY = 2**32 - 1
 
@@ -54,19 +51,6 @@ class TableState:
     cursor: int
     incarnation: int
     rng: Mapping[str, Any]
-
-
-def checked_priorities(priorities: Any, rows: int) -> NDArray[np.float64]:
-    """float64[rows], finite and in [0, 1e100]; raises InvalidRecord on anything else."""
-    array = np.asarray(priorities)
-    if array.dtype.kind not in "fiu" or array.shape != (rows,):
-        raise InvalidRecord(f"priorities are {array.dtype}{list(array.shape)}, expected float64[{rows}]")
-    array = array.astype(np.float64, copy=False)
-    wrong = ~((array >= 0.0) & (array <= MAX_PRIORITY))
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise InvalidRecord(f"priority {array[row]} in row {row}: must be finite, >= 0 and <= {MAX_PRIORITY:g}")
-    return array
 
 
 class Table:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from replay_server.errors import HeadraceError, InvalidRecord, ReplayTimeout, StaleEpoch, Unavailable
+from replay_server.batches import checked_priorities
+from replay_server.errors import HeadraceError, ReplayTimeout, StaleEpoch, Unavailable
 from replay_server.messages import LONGEST_WAIT_S, Call, InsertReply, InsertRequest, ShardPort, Stamp
 from replay_server.replay import Ack, Rows
 from replay_server.specs import RecordSpec
@@ -124,9 +125,7 @@ class StreamWriter:
         """
         records = packed(self._spec, rows)
         if priorities is not None:
-            priorities = np.array(priorities, np.float64)
-            if priorities.shape != (len(records),):
-                raise InvalidRecord(f"priorities have shape {priorities.shape}, expected ({len(records)},)")
+            priorities = checked_priorities(priorities, len(records)).copy()
         deadline = self._clock() + timeout_s
         self._collect()
         if len(records) == 0:

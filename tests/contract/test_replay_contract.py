@@ -158,7 +158,7 @@ class TestReplayContract:
         replay.update_priorities(keys, np.ones(4))
         assert replay.flush().stale == 4
 
-    @pytest.mark.parametrize("priority", [np.nan, np.inf, -1.0])
+    @pytest.mark.parametrize("priority", [np.nan, np.inf, -1.0, 1e200])
     def test_bad_priorities_are_refused(self, setup, priority):
         replay = setup.make()
         with pytest.raises(InvalidRecord):

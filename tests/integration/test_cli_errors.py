@@ -119,11 +119,12 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_made(setting, valu
 @pytest.mark.parametrize(
     ("setting", "value", "says"),
     [
-        ("learner.device", "cuda:99", "learner.device: 'cuda:99' cannot be used here ("),
+        ("learner.device", "tpu", "learner.device: 'tpu' cannot be used here ("),
+        ("learner.device", "cuda:1", "learner.device: runtime ray hands out the GPU itself; say cuda"),
         ("replay.addresses", "[127.0.0.1:{port}]", "replay.addresses: no replay shard answered at 127.0.0.1:{port}"),
         ("replay.addresses", "[here]", "replay.addresses.0: must be text"),
         ("ray.address", "127.0.0.1:{port}", "ray.address: nothing answers at '127.0.0.1:{port}' ("),
-        ("ray.address", "locl", "ray.address: must be text"),
+        ("ray.address", "locl", "ray: address is 'locl'; it must be local, auto or HOST:PORT"),
     ],
 )
 def test_places_where_nothing_is_are_named(setting, value, says, tmp_path, monkeypatch, capfd):
