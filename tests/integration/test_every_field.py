@@ -135,7 +135,7 @@ RUNS = {
     "run.max_seconds": Change(20.0, "stopped by"),
     "run.stop_at_return": Change(-1e9, "stopped by"),
     "run.checkpoint_every_env_steps": Change(120, "files"),
-    "run.keep_checkpoints": Change(1, "files"),
+    "run.keep_checkpoints": Change(3, "files", {"run.checkpoint_every_env_steps": 100}),
     "run.metrics_every_env_steps": Change(50, "metrics"),
 }
 
@@ -232,7 +232,7 @@ def ray_config(**changes: Any) -> ExperimentConfig:
 
 
 def begin_learner(config: ExperimentConfig) -> None:
-    ray_workers.LearnerWorker().begin(config, ("127.0.0.1:1",), None, None, None)  # type: ignore[arg-type]
+    ray_workers.LearnerWorker().begin(config, ("127.0.0.1:1",), None, Origin(None, None, (0, 0), 0))  # type: ignore[arg-type]
 
 
 def see_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +258,7 @@ def see_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_runtime, "RolloutSupervisor", lambda *_: SimpleNamespace(start=tell))
     config = ray_config(replay__shards=1, replay__addresses=("10.0.0.1:7400",))
     runtime = ray_runtime.RayRuntime(config, RunDirectory(tmp_path))
-    assert seen(lambda: runtime.start(Origin(None, None, (0, 0), (0, 0), 0)))[0] == (("10.0.0.1:7400",),)
+    assert seen(lambda: runtime.start(Origin(None, None, (0, 0), 0)))[0] == (("10.0.0.1:7400",),)
 
 
 def see_prefetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
