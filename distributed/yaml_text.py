@@ -80,7 +80,15 @@ def read(text: str, where: str, *, is_file: bool = True) -> Document:
 
 def write_value(value: Any) -> str:
     """One plain value as YAML on one line; `read` gives the value back."""
-    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, width=2**31, sort_keys=False, allow_unicode=True)
+    text = _dumped(value, allow_unicode=True)
+    # Characters such as U+0085 are line breaks to YAML: written out they would not be read back.
+    return text if text.isprintable() else _dumped(value, allow_unicode=False)
+
+
+def _dumped(value: Any, *, allow_unicode: bool) -> str:
+    text = yaml.dump(
+        value, Dumper=_Dumper, default_flow_style=True, width=2**31, sort_keys=False, allow_unicode=allow_unicode
+    )
     return str(text).removesuffix("\n").removesuffix("\n...")
 
 

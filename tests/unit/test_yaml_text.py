@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from distributed.yaml_text import read, write_value
@@ -43,6 +43,7 @@ def test_scalars_follow_yaml_1_2(text, value):
     assert got == value and type(got) is type(value)
 
 
+@example({"\x85": None})
 @given(PLAIN)
 def test_a_written_value_reads_back_and_takes_one_line(value):
     text = write_value(value)
