@@ -144,7 +144,7 @@ def _serve_replay(arguments: Arguments) -> int:
     if not arguments.positionals:
         raise ConfigError("serve-replay: needs a shard's config, as in headrace serve-replay CONFIG.yaml")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its log lines say again what our own errors say
-    from replay_server.server import serve
+    from replay_server.serving import serve
     from replay_server.shard_config import ShardConfig
 
     path = Path(arguments.positionals[0])

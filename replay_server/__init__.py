@@ -27,7 +27,8 @@ from replay_server.transitions import transition_spec
 
 if TYPE_CHECKING:
     from replay_server.connecting import connect, in_process
-    from replay_server.server import ReplayServer, start_server
+    from replay_server.server import ReplayServer
+    from replay_server.serving import start_server
     from replay_server.shard import Shard
     from replay_server.table import Table
 
@@ -35,7 +36,7 @@ _LAZY = {
     "connect": "replay_server.connecting",
     "in_process": "replay_server.connecting",
     "ReplayServer": "replay_server.server",
-    "start_server": "replay_server.server",
+    "start_server": "replay_server.serving",
     "Shard": "replay_server.shard",
     "Table": "replay_server.table",
 }

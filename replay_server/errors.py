@@ -10,7 +10,12 @@ HeadraceError                   base: one clear sentence, what, where, what to d
     |-- ReplayTimeout           a wait passed its deadline; `blocked_on` says what it waited for
     |-- SchemaMismatch          client and shard do not agree on the record layout or its semantics
     |-- InvalidRecord           records, priorities or keys of wrong shape, dtype or value
-    |-- StaleEpoch              a writer was replaced by a newer incarnation of itself
+    |-- StaleEpoch              a writer was replaced by a newer epoch of itself
+    |-- WriterEvicted           a shard has forgotten this writer and can no longer tell repeats from new chunks
+    |-- StorageFull             the disk of a shard's journal takes nothing more; nothing was changed
+    |-- Deadlocked              inserting and sampling wait for each other and neither can ever go on
+    |-- JournalError            a journal is damaged or belongs to something else (exit code 2 at start)
+    |-- Unauthenticated         no token, a wrong one, or no trust in the other side's certificate
     `-- Unavailable             a shard cannot be reached
 """
 
@@ -51,7 +56,9 @@ class ReplayTimeout(ReplayError):
     Args:
         message: one line saying what was waited for.
         blocked_on: `min_size` (too few records yet), `inserts` (sampling waits for more inserts),
-            `samples` (inserting waits for more samples) or `reply` (no answer arrived in time).
+            `samples` (inserting waits for more samples), `snapshot` (inserting waits until a snapshot has made
+            room for before-images), `bytes` (replies under way fill the shard's budget), `disk` (the journal's disk
+            is full) or `reply` (no answer arrived in time).
     """
 
     def __init__(self, message: str, blocked_on: str) -> None:
@@ -72,6 +79,26 @@ class InvalidRecord(ReplayError):
 
 class StaleEpoch(ReplayError):
     """This writer was replaced by a newer epoch of itself; its records are refused."""
+
+
+class WriterEvicted(ReplayError):
+    """The shard remembers a bounded number of writers and has forgotten this one: open a new writer."""
+
+
+class StorageFull(ReplayError):
+    """The disk of a shard's journal is full; nothing was changed, and inserts go on when space returns."""
+
+
+class Deadlocked(ReplayError):
+    """Inserts and samples of a shard have waited for each other for seconds; nothing can free them."""
+
+
+class JournalError(ReplayError):
+    """A journal is damaged, or belongs to another spec or shard; the message names the segment."""
+
+
+class Unauthenticated(ReplayError):
+    """The shard refuses this client, or this client does not trust the shard."""
 
 
 class Unavailable(ReplayError):

@@ -31,16 +31,25 @@ class View(NamedTuple):
 
 
 class Stamp(NamedTuple):
-    """Names one chunk of one writer: sent again with the same stamp it is stored once."""
+    """Names one chunk of one writer: sent again with the same stamp it is stored once.
+
+    `opens` is set until the first acknowledgement of this epoch has arrived: only such a chunk may introduce a writer
+    the shard does not know. Any other from an unknown writer is refused with WriterEvicted.
+    """
 
     writer_id: int
     epoch: int
     sequence: int
+    opens: bool = True
 
 
 @dataclass(frozen=True)
 class Hello:
-    """What a shard is: fixed from its start to its end. `min_size` is its rate limiter's, `address` for people."""
+    """What a shard is: fixed from its start to its end.
+
+    `min_size` is its rate limiter's, `address` for people. `durability` is the level at which inserts are acknowledged.
+    `consuming`: records are removed by being sampled (`max_times_sampled`), so nothing should be drawn ahead of need.
+    """
 
     address: str
     shard: int
@@ -49,11 +58,16 @@ class Hello:
     min_size: int
     max_message_bytes: int
     spec: RecordSpec
+    durability: str = "checkpoint"
+    consuming: bool = False
 
 
 @dataclass(frozen=True)
 class InsertRequest:
-    """A chunk: records uint8[B, record_size], float64[B] priorities or None; waits at most `wait_s`."""
+    """A chunk: records uint8[B, record_size], float64[B] priorities or None; waits at most `wait_s`.
+
+    A request without a stamp may be stored twice when it is sent twice.
+    """
 
     records: NDArray[np.uint8]
     priorities: NDArray[np.float64] | None

@@ -18,11 +18,16 @@ Rows = Mapping[str, NDArray[Any]] | NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Ack:
-    """What became of the records handed over: stored, already there, or not known (deadline passed, shard lost)."""
+    """What became of the records handed over: stored, already there, or not known (deadline passed, shard lost).
+
+    `level` says what the acknowledgement survives: `checkpoint` (nothing until the next checkpoint), `journal` (the
+    shard's process being killed) or `fsync` (power loss).
+    """
 
     accepted: int
     duplicates: int = 0
     unknown: int = 0
+    level: str = "checkpoint"
 
 
 @dataclass(frozen=True)

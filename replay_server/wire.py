@@ -45,7 +45,7 @@ _UPDATE = struct.Struct("<QdII8x")  # schema, returned credit, updates, 0
 _UPDATE_REPLY = struct.Struct("<QQ")  # applied, stale
 _STAMPED, _PRIORITIZED = 1, 2
 
-_REASONS = (None, "min_size", "inserts", "samples")
+_REASONS = (None, "min_size", "inserts", "samples", "snapshot", "bytes")
 
 _KINDS = {
     name: kind
@@ -269,15 +269,24 @@ def hello_document(hello: Hello) -> dict[str, Any]:
         "min_size": hello.min_size,
         "max_message_bytes": hello.max_message_bytes,
         "spec": json.loads(hello.spec.to_json()),
+        "durability": hello.durability,
+        "consuming": hello.consuming,
     }
 
 
 def hello_from(document: dict[str, Any]) -> Hello:
     try:
         spec = RecordSpec.from_json(json.dumps(document["spec"]))
-        numbers = {name: int(document[name]) for name in ("shard", "incarnation", "capacity", "min_size")}
         return Hello(
-            str(document["address"]), **numbers, max_message_bytes=int(document["max_message_bytes"]), spec=spec
+            address=str(document["address"]),
+            shard=int(document["shard"]),
+            incarnation=int(document["incarnation"]),
+            capacity=int(document["capacity"]),
+            min_size=int(document["min_size"]),
+            max_message_bytes=int(document["max_message_bytes"]),
+            spec=spec,
+            durability=str(document["durability"]),
+            consuming=bool(document["consuming"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise SchemaMismatch(f"the shard's greeting is not understood: {error}") from None

@@ -45,7 +45,7 @@ YAML = {
 }
 _SERVE = (
     "import json, sys, msgspec; from replay_server.shard_config import ShardConfig; "
-    "from replay_server.server import serve; serve(msgspec.convert(json.loads(sys.argv[1]), ShardConfig))"
+    "from replay_server.serving import serve; serve(msgspec.convert(json.loads(sys.argv[1]), ShardConfig))"
 )
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from replay_server import Field, RateLimiter, RecordSpec, SchemaMismatch, server
+from replay_server import Field, RateLimiter, RecordSpec, SchemaMismatch, serving
 from replay_server.shard_config import ShardConfig
 
 YAML = """
@@ -29,7 +29,7 @@ def test_every_field_reaches_the_server(monkeypatch, capsys):
 
         def __init__(self, spec, capacity, **settings):
             made.update(settings, spec=spec, capacity=capacity)
-            self.shard = SimpleNamespace(table=server.Table(spec, capacity))
+            self.shard = SimpleNamespace(table=serving.Table(spec, capacity))
 
         def __enter__(self):
             return self
@@ -41,10 +41,10 @@ def test_every_field_reaches_the_server(monkeypatch, capsys):
         def wait(self, timeout):
             return True
 
-    monkeypatch.setattr(server, "start_server", Running)
-    monkeypatch.setattr(server, "threading", SimpleNamespace(Event=Ended))
-    monkeypatch.setattr(server, "signal", SimpleNamespace(SIGTERM=15, SIGINT=2, signal=lambda *_: None))
-    server.serve(msgspec.yaml.decode(YAML, type=ShardConfig))
+    monkeypatch.setattr(serving, "start_server", Running)
+    monkeypatch.setattr(serving, "threading", SimpleNamespace(Event=Ended))
+    monkeypatch.setattr(serving, "signal", SimpleNamespace(SIGTERM=15, SIGINT=2, signal=lambda *_: None))
+    serving.serve(msgspec.yaml.decode(YAML, type=ShardConfig))
     assert made == {
         "spec": RecordSpec((Field("observation", "float32", (8,)), Field("action", "int64")), {"gamma": "0.99"}),
         "capacity": 1000,
