@@ -46,7 +46,7 @@ class ShardState:
     inserted: int
     sampled: float
     fenced: int
-    writers: list[list[object]]
+    writers: list[list[int | str]]
 
 
 def write_checkpoint(path: str, table: Table, state: ShardState) -> None:
@@ -143,7 +143,7 @@ def _read(file: h5py.File, spec: RecordSpec) -> ShardState:
     if "padding" in file:
         records[:, _padding(spec)] = file["padding"][()]
     writers = json.loads(file["writers"].asstr()[()])
-    WriterMarks.from_json(writers)
+    WriterMarks().load(writers)
     return ShardState(
         TableState(
             records=records,

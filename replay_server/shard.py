@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from replay_server.checkpoint import ShardState, read_checkpoint, write_checkpoint
-from replay_server.errors import CheckpointError, ConfigError, InvalidRecord, StaleEpoch
+from replay_server.clock import Clock, SystemClock
+from replay_server.errors import CheckpointError, ConfigError, Deadlocked, InvalidRecord, StaleEpoch
 from replay_server.messages import (
     InsertReply,
     InsertRequest,
@@ -22,8 +22,9 @@ from replay_server.messages import (
 )
 from replay_server.rate_limiter import RateLimiter
 from replay_server.replay import ShardStats
+from replay_server.stand_still import StandStill
 from replay_server.table import Drawn, Table
-from replay_server.writer_marks import WriterMarks
+from replay_server.writer_marks import Standing, WriterMarks
 
 
 @dataclass(eq=False)
@@ -45,7 +46,7 @@ class Shard:
         sampler: `stratified` or `multinomial`.
         address: what `stats` shows.
         max_waiters: waiting calls of each kind.
-        clock: seconds, monotonic.
+        clock: of waits.
 
     Raises:
         ConfigError: the table can never hold the limiter's `min_size`; an unknown sampler.
@@ -59,7 +60,7 @@ class Shard:
         sampler: str = "stratified",
         address: str = "in-process",
         max_waiters: int = 12,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock | None = None,
     ) -> None:
         self.limiter = limiter or RateLimiter()
         if self.limiter.min_size > table.capacity:
@@ -73,13 +74,14 @@ class Shard:
         self.address = address
         self._sampler = sampler
         self._max_waiters = max_waiters
-        self._clock = clock
+        self._clock: Clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._may_insert = threading.Condition(self._lock)
         self._may_sample = threading.Condition(self._lock)
         self._waiting_inserts: list[_Waiter] = []
         self._waiting_samples: list[_Waiter] = []
         self._writers = WriterMarks()
+        self._stand_still = StandStill()
         self._inserted = 0
         self._sampled = 0.0
         self._fenced = 0
@@ -90,6 +92,8 @@ class Shard:
         Raises:
             InvalidRecord: the chunk is wrong in some way; nothing was changed.
             StaleEpoch: its writer was replaced by a newer epoch; counted in `fenced`.
+            WriterEvicted: its writer is no longer remembered.
+            Deadlocked: inserts and samples wait for each other.
         """
         rows = self.table.check(request.records, request.priorities)
         count = len(rows.records)
@@ -110,7 +114,7 @@ class Shard:
             if request.stamp is not None:
                 self._writers.add(request.stamp)
             self._inserted += count
-            self._may_sample.notify_all()
+            self._moved(self._may_sample)
             return InsertReply(count, 0, None, self._view())
 
     def sample(self, request: SampleRequest) -> SampleReply:
@@ -121,6 +125,7 @@ class Shard:
 
         Raises:
             InvalidRecord: nothing was changed.
+            Deadlocked: inserts and samples wait for each other.
         """
         if not (np.isfinite(request.credit) and request.credit >= 0.0):
             raise InvalidRecord(f"sample credit is {request.credit}, must be finite and >= 0")
@@ -142,7 +147,7 @@ class Shard:
             if reason is None and request.credit > 0.0:
                 self._sampled += request.credit
                 view = view._replace(sampled=self._sampled)
-                self._may_insert.notify_all()
+                self._moved(self._may_insert)
             return SampleReply(drawn.records, drawn.keys, drawn.probabilities, applied, stale, reason, view)
 
     def update(self, request: UpdateRequest) -> UpdateReply:
@@ -153,7 +158,7 @@ class Shard:
             applied, stale = self._update(request.updates.keys, request.updates.priorities)
             if request.returned > 0.0:
                 self._sampled = max(self._sampled - request.returned, 0.0)
-                self._may_sample.notify_all()
+                self._moved(self._may_sample)
             return UpdateReply(applied, stale, self._view())
 
     def stats(self) -> ShardStats:
@@ -174,7 +179,7 @@ class Shard:
         """Remove every record; counters and writer marks stay."""
         with self._lock:
             self.table.clear()
-            self._may_insert.notify_all()
+            self._moved(self._may_insert)
             return self._view()
 
     def check_valid(self) -> None:
@@ -209,24 +214,28 @@ class Shard:
                     f"{path}: made by incarnation {self.table.incarnation}, give this shard a new one"
                 )
             self.table.import_state(state.table)
-            self._writers = WriterMarks.from_json(state.writers)
+            self._writers.load(state.writers)
             self._inserted, self._sampled, self._fenced = state.inserted, state.sampled, state.fenced
-            self._may_insert.notify_all()
-            self._may_sample.notify_all()
+            self._moved(self._may_insert, self._may_sample)
 
     def _admit(self, request: InsertRequest, rows: int) -> bool:
+        """False for a chunk stored already; opens the writer of a first chunk."""
         assert request.stamp is not None
         try:
-            return self._writers.admit(request.stamp)
+            standing = self._writers.standing(request.stamp)
         except StaleEpoch:
             self._fenced += rows
             raise
+        if standing is Standing.OPENING:
+            self._writers.open(request.stamp.writer_id, request.stamp.epoch)
+        return standing is not Standing.STORED
 
     def _update(self, keys: np.ndarray, priorities: np.ndarray) -> tuple[int, int]:
         if len(keys) == 0 and len(priorities) == 0:
             return 0, 0
         applied, stale = self.table.update_priorities(keys, priorities)
-        self._may_sample.notify_all()  # a record may have got its first priority above zero
+        if applied:  # a record may have got its first priority above zero
+            self._moved(self._may_sample)
         return applied, stale
 
     def _blocks_insert(self) -> str | None:
@@ -251,21 +260,37 @@ class Shard:
     ) -> str | None:
         """None as soon as nothing blocks, else the reason after `wait_s` or with too many waiting already."""
         reason = blocked()
-        if reason is None or wait_s <= 0.0 or len(waiting) >= self._max_waiters:
-            return reason
-        deadline = self._clock() + wait_s
+        if reason is None:
+            return None
+        if wait_s <= 0.0 or len(waiting) >= self._max_waiters:
+            return self._still_blocked(reason)
+        deadline = self._clock.now() + wait_s
         waiter = _Waiter(reason)
         waiting.append(waiter)
         try:
-            while (remaining := deadline - self._clock()) > 0.0:
+            while (remaining := deadline - self._clock.now()) > 0.0:
                 condition.wait(remaining)
                 reason = blocked()
                 if reason is None:
                     return None
                 waiter.reason = reason
-            return reason
+            return self._still_blocked(reason)
         finally:
             waiting.remove(waiter)
+
+    def _still_blocked(self, reason: str) -> str:
+        if self._stand_still.blocked(reason, self._clock.now()):
+            raise Deadlocked(
+                f"the shard at {self.address} can neither insert (waits for samples) nor sample (waits for inserts), "
+                f"and nothing has moved for seconds: {self.table.size} records of priority mass {self.table.mass:g}; "
+                "raise a priority above zero, ask for smaller batches, or clear it"
+            )
+        return reason
+
+    def _moved(self, *conditions: threading.Condition) -> None:
+        self._stand_still.moved()
+        for condition in conditions:
+            condition.notify_all()
 
     def _view(self) -> View:
         return View(self.table.mass, self.table.size, self._inserted, self._sampled)

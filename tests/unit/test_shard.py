@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from replay_server import ConfigError, Field, InvalidRecord, RateLimiter, RecordSpec, StaleEpoch
+from replay_server.errors import Deadlocked, WriterEvicted
 from replay_server.messages import InsertRequest, SampleRequest, Stamp, UpdateRequest, Updates
 from replay_server.shard import Shard
 from replay_server.table import Table
-from replay_server.writer_marks import WriterMarks
 
 SPEC = RecordSpec((Field("number", "int64"),))
 
@@ -71,16 +71,6 @@ def test_an_older_epoch_that_waits_is_fenced_when_a_newer_one_comes():
     thread.join(5)
     assert len(outcome) == 1
     assert shard.stats().inserted == 3
-
-
-def test_marks_forget_holes_that_lie_far_back():
-    marks = WriterMarks()
-    for sequence in range(1, 20_000):
-        assert marks.admit(Stamp(1, 0, sequence))
-        marks.add(Stamp(1, 0, sequence))
-    assert len(marks.by_writer[1].above) <= 4096
-    assert not marks.admit(Stamp(1, 0, 19_999))
-    assert marks.admit(Stamp(1, 0, 20_000))
 
 
 def test_blocked_calls_say_why_and_change_nothing():
@@ -210,3 +200,73 @@ def test_many_threads_lose_nothing():
     stats = shard.stats()
     assert stats.inserted == stats.size == 4 * 60 * 3
     assert abs(stats.inserted * 3.0 - stats.sampled - 30.0) <= 100.0 + 16 * 2 + 9 * 4
+
+
+class Hands:
+    """A clock moved by hand."""
+
+    def __init__(self):
+        self.time = 0.0
+
+    def now(self):
+        return self.time
+
+    def sleep(self, seconds):
+        self.time += seconds
+
+
+def stuck_shard(clock):
+    """Every record has priority zero, so nothing can be sampled; the limiter wants samples before more inserts."""
+    shard = make(limiter=RateLimiter(2, 1.0, 1.0), clock=clock)
+    for _ in range(3):
+        shard.insert(InsertRequest(chunk([1]).records, np.zeros(1), None, 0.0))
+    return shard
+
+
+def test_both_sides_waiting_for_each_other_is_an_error_within_ten_seconds():
+    clock = Hands()
+    shard = stuck_shard(clock)
+    with pytest.raises(Deadlocked, match="neither insert .* nor sample"):
+        for _ in range(20):
+            assert shard.insert(chunk([1])).blocked_on == "samples"
+            assert shard.sample(ask(1)).blocked_on == "inserts"
+            clock.sleep(0.5)
+    assert clock.now() < 10.0
+
+
+def test_one_side_alone_may_wait_for_ever():
+    clock = Hands()
+    shard = stuck_shard(clock)
+    for _ in range(100):
+        assert shard.insert(chunk([1])).blocked_on == "samples"
+        clock.sleep(0.5)
+    assert shard.sample(ask(1)).blocked_on == "inserts"
+
+
+def test_a_caller_that_gave_up_does_not_count_and_movement_starts_anew():
+    clock = Hands()
+    shard = stuck_shard(clock)
+    for turn in range(100):
+        assert shard.insert(chunk([1])).blocked_on == "samples"
+        if turn % 8 == 0:
+            assert shard.sample(ask(1)).blocked_on == "inserts"
+        clock.sleep(0.5)
+    for _ in range(9):
+        assert shard.insert(chunk([1])).blocked_on == "samples"
+        assert shard.sample(ask(1)).blocked_on == "inserts"
+        clock.sleep(0.5)
+    shard.clear()
+    shard.insert(InsertRequest(chunk([1, 1, 1]).records, np.zeros(3), None, 0.0))
+    assert shard.insert(chunk([1])).blocked_on == "samples"
+    assert shard.sample(ask(1)).blocked_on == "inserts"
+    clock.sleep(0.5)
+    assert shard.insert(chunk([1])).blocked_on == "samples"
+
+
+def test_a_writer_nobody_remembers_is_refused_unless_it_says_it_is_new():
+    shard = make()
+    with pytest.raises(WriterEvicted, match="open a new writer"):
+        shard.insert(chunk([1], Stamp(7, 0, 5, opens=False)))
+    shard.insert(chunk([1], Stamp(7, 0, 5)))
+    shard.insert(chunk([1], Stamp(7, 0, 6, opens=False)))
+    assert shard.stats().inserted == 2
