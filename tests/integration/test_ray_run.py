@@ -65,7 +65,17 @@ def wait_until_gone(command: Any, seconds: float = 5.0) -> None:
     deadline = time.monotonic() + seconds
     while command.descendants() and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert command.descendants() == []
+    assert {pid: description(pid) for pid in command.descendants()} == {}
+
+
+def description(pid: int) -> str:
+    """What a process is and what it does, for the message of a failed test."""
+    try:
+        process = Path(f"/proc/{pid}")
+        state = [line for line in (process / "status").read_text().splitlines() if line.startswith(("State", "PPid"))]
+        return f"{(process / 'cmdline').read_bytes().decode()[:200]} {state}"
+    except OSError:
+        return "just ended"
 
 
 def test_ctrl_c_stops_in_order_and_resume_goes_on(headrace: Callable[..., Any], tmp_path: Path) -> None:
@@ -133,6 +143,7 @@ def test_the_run_of_a_killed_driver_goes_on(headrace: Callable[..., Any], tmp_pa
     command.wait_for(lambda: len(checkpoints()) >= 2, 120)
     os.kill(command.process.pid, signal.SIGKILL)
     command.process.wait()
+    wait_until_gone(command, 60.0)
     checkpoint = checkpoints()[-1]
     at = json.loads((checkpoint / "manifest.json").read_text())
     again = headrace(
