@@ -54,7 +54,6 @@ def make_task(config: ExperimentConfig) -> Task:
         observation_shape=shape,
         num_actions=int(action_space.n),
         normalise_observations=config.environment.normalise_observations,
-        normalise_rewards=config.environment.normalise_rewards,
     )
 
 

@@ -15,14 +15,12 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         observation_shape: shape of one observation.
         num_actions: number of discrete actions.
         normalise_observations: networks standardise observations with the run's running moments.
-        normalise_rewards: learners divide rewards by the running standard deviation of the discounted return.
     """
 
     observation_dtype: str
     observation_shape: tuple[int, ...]
     num_actions: int
     normalise_observations: bool = False
-    normalise_rewards: bool = False
 
     @property
     def observation_size(self) -> int:

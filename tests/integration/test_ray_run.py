@@ -52,7 +52,7 @@ def test_a_killed_actor_is_replaced_and_training_goes_on(headrace: Callable[...,
     assert document["updates"] > 0 and document["weights_version"] > 1
     assert document["evaluation"]["episodes"] == 16 and document["evaluation"]["mean"] > 0
     assert document["staleness"]["max"] >= document["staleness"]["mean"] >= 0
-    assert document["lost_transitions"] >= 0 and document["fenced_transitions"] == 0
+    assert document["fenced_transitions"] == 0
     last = rows(run)[-1]
     assert last["restarts"] == 1
     # The limiter kept the ratio, whoever was faster, and over both shards together.
@@ -143,7 +143,7 @@ def test_the_run_of_a_killed_driver_goes_on(headrace: Callable[..., Any], tmp_pa
     command.wait_for(lambda: len(checkpoints()) >= 2, 120)
     os.kill(command.process.pid, signal.SIGKILL)
     command.process.wait()
-    wait_until_gone(command, 60.0)
+    wait_until_gone(command, 30.0)
     checkpoint = checkpoints()[-1]
     at = json.loads((checkpoint / "manifest.json").read_text())
     again = headrace(

@@ -82,10 +82,16 @@ def test_user_and_film_draws_have_the_stated_distribution() -> None:
     quality_side = (core.users.complete_logit - core.catalogue.quality + 0.6) / 2.0
     np.testing.assert_allclose(affinity, quality_side, atol=1e-5)  # both logits see the same taste
     assert np.abs(affinity).max() <= 1.0 + 1e-5
-    tastes = np.linalg.lstsq(films.astype(float), affinity.T.astype(float), rcond=None)[0]
+
+
+def test_the_shown_user_vector_is_the_taste_with_noise() -> None:
+    core = core_of(4000, films=40)  # more films than dimensions, so that tastes follow from affinities
+    films = core.catalogue.films.astype(float)
+    assert np.linalg.matrix_rank(films) == films.shape[1]
+    affinity = (core.users.click_logit - core.catalogue.popularity + 0.6) / 2.2
+    tastes = np.linalg.lstsq(films, affinity.T.astype(float), rcond=None)[0]
     blur = core.users.embedding - (tastes.T @ core.catalogue.projection)
-    if np.linalg.matrix_rank(films) == films.shape[1]:
-        assert blur.std() == pytest.approx(0.05, rel=0.05)
+    assert blur.std() == pytest.approx(0.05, rel=0.05)
 
 
 def test_zeros_stand_before_the_first_watched_films() -> None:
