@@ -13,7 +13,6 @@ from learners.exploration import annealed, ape_x_epsilons
 from learners.task import Task
 from replay_server.batches import KEY_DTYPE, SampleBatch
 from replay_server.errors import ConfigError, Diverged
-from replay_server.specs import RecordSpec
 from replay_server.transitions import transition_spec
 
 STATES, ACTIONS, GAMMA = 5, 2, 0.9
