@@ -45,10 +45,11 @@ headrace evaluate RUN_DIR [--episodes N] [--baselines] [--video FILE.gif] [--jso
   --json            print one JSON object
 """
 _SERVE_HELP = """\
-headrace serve-replay CONFIG.yaml [--address HOST:PORT] [--debug]
+headrace serve-replay CONFIG.yaml [--address HOST:PORT] [--insecure] [--debug]
 
   CONFIG.yaml          the shard: address, spec, capacity, ...
   --address HOST:PORT  serve there instead; port 0 takes any free one
+  --insecure           serve other machines without TLS or token: anybody may read and write
 """
 _CONFIG_HELP = """\
 headrace config show [CONFIG] [--section.key VALUE ...]
@@ -154,7 +155,7 @@ def _serve_replay(arguments: Arguments) -> int:
         config.spec.to_spec()
     except SchemaMismatch as error:
         raise ConfigError(f"{path}: spec: {error}") from error
-    serve(config)
+    serve(config, insecure="insecure" in arguments.switches)
     return 0
 
 
@@ -171,6 +172,6 @@ def _config(arguments: Arguments) -> int:
 _COMMANDS: dict[str, tuple[Callable[[Arguments], int], Grammar, str]] = {
     "train": (_train, Grammar(("[CONFIG]",), ("run-dir", "resume", "seeds"), (), settings=True), _TRAIN_HELP),
     "evaluate": (_evaluate, Grammar(("RUN_DIR",), ("episodes", "video"), ("baselines", "json")), _EVALUATE_HELP),
-    "serve-replay": (_serve_replay, Grammar(("CONFIG.yaml",), ("address",)), _SERVE_HELP),
+    "serve-replay": (_serve_replay, Grammar(("CONFIG.yaml",), ("address",), ("insecure",)), _SERVE_HELP),
     "config": (_config, Grammar(("show", "[CONFIG]"), settings=True), _CONFIG_HELP),
 }

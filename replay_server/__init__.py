@@ -18,6 +18,7 @@ from replay_server.errors import (
     ReplayTimeout,
     SchemaMismatch,
     StaleEpoch,
+    Unauthenticated,
     Unavailable,
 )
 from replay_server.rate_limiter import RateLimiter
@@ -27,6 +28,7 @@ from replay_server.transitions import transition_spec
 
 if TYPE_CHECKING:
     from replay_server.connecting import connect, in_process
+    from replay_server.security import TLS, ServerTLS
     from replay_server.server import ReplayServer
     from replay_server.serving import start_server
     from replay_server.shard import Shard
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 _LAZY = {
     "connect": "replay_server.connecting",
     "in_process": "replay_server.connecting",
+    "TLS": "replay_server.security",
+    "ServerTLS": "replay_server.security",
     "ReplayServer": "replay_server.server",
     "start_server": "replay_server.serving",
     "Shard": "replay_server.shard",
@@ -42,6 +46,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "TLS",
     "Ack",
     "CheckpointError",
     "ConfigError",
@@ -58,10 +63,12 @@ __all__ = [
     "Rows",
     "SampleBatch",
     "SchemaMismatch",
+    "ServerTLS",
     "Shard",
     "ShardStats",
     "StaleEpoch",
     "Table",
+    "Unauthenticated",
     "Unavailable",
     "UpdateReport",
     "Writer",

@@ -1,10 +1,7 @@
-"""gRPC channel settings shared by both ends, and which addresses may be used without protection."""
+"""gRPC channel settings shared by both ends."""
 
 from __future__ import annotations
 
-import ipaddress
-
-from replay_server.errors import ConfigError
 from replay_server.wire import MAX_MESSAGE_BYTES
 
 _MESSAGES = [
@@ -35,20 +32,3 @@ SERVER_OPTIONS = [
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 2000),
     ("grpc.http2.max_ping_strikes", 0),
 ]
-
-
-def check_loopback(address: str) -> None:
-    """Raises ConfigError for anything but HOST:PORT on this machine: traffic is neither encrypted nor authenticated."""
-    host, colon, port = address.rpartition(":")
-    if not (colon and port.isdecimal() and int(port) < 65536):
-        raise ConfigError(f"address {address!r} is not HOST:PORT, for example 127.0.0.1:7400")
-    host = host.strip("[]")
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise ConfigError(
-            f"address {address!r} is not on this machine's loopback: replay traffic has neither encryption nor "
-            "authentication yet; use 127.0.0.1:PORT (across machines: an SSH tunnel to it)"
-        )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from replay_server.client import ReplayClient, check_same_spec
 from replay_server.errors import ConfigError, HeadraceError
+from replay_server.security import TLS, client_credentials
 from replay_server.specs import RecordSpec
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ def connect(
     prefetch: int = 8,
     timeout_s: float = 10.0,
     seed: int | None = None,
+    token_file: str | None = None,
+    tls: TLS | None = None,
 ) -> ReplayClient:
     """Connect to the shards of one replay.
 
@@ -30,9 +33,12 @@ def connect(
         prefetch: batches asked for ahead of `sample`; 0 for a client that only writes, or wants no stale priorities.
         timeout_s: how long to try, for all shards together.
         seed: of the choice of shards; None takes entropy from the system.
+        token_file: file with the shards' token; None takes HEADRACE_TOKEN, else none is sent.
+        tls: for shards that speak TLS.
 
     Raises:
         Unavailable: a shard did not answer in time.
+        Unauthenticated: a wrong token, or one side does not trust the other.
         SchemaMismatch: a shard holds other records; the message names the differences.
         ConfigError: no address, or two shards of one index.
     """
@@ -40,11 +46,12 @@ def connect(
 
     if isinstance(addresses, str) or not addresses:
         raise ConfigError("connect takes a list of one or more HOST:PORT addresses")
+    security = client_credentials(token_file, tls)
     deadline = time.monotonic() + timeout_s
     ports: list[RemoteShard] = []
     try:
         for address in addresses:
-            ports.append(RemoteShard(address, max(deadline - time.monotonic(), 0.1)))
+            ports.append(RemoteShard(address, max(deadline - time.monotonic(), 0.1), security))
             if spec is not None:
                 check_same_spec(spec, ports[-1].hello.spec, address)
         return ReplayClient(ports, prefetch=prefetch, seed=seed)

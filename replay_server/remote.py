@@ -10,7 +10,15 @@ import grpc
 
 from replay_server import wire
 from replay_server.channels import CLIENT_OPTIONS
-from replay_server.errors import HeadraceError, InvalidRecord, ReplayError, ReplayTimeout, Unavailable
+from replay_server.errors import (
+    HeadraceError,
+    InvalidRecord,
+    ReplayError,
+    ReplayTimeout,
+    Unauthenticated,
+    Unavailable,
+)
+from replay_server.handshake import check_handshake
 from replay_server.messages import (
     Call,
     Hello,
@@ -24,9 +32,12 @@ from replay_server.messages import (
     View,
 )
 from replay_server.replay import ShardStats
+from replay_server.security import ClientSecurity
 
 _CALL_S = 60.0
 """No call outlives this; a peer that vanished is noticed earlier, by keepalive."""
+
+_FIRST_TRY_S = 1.0
 
 _GONE = (
     grpc.StatusCode.UNAVAILABLE,
@@ -61,24 +72,27 @@ class RemoteShard:
     Args:
         address: HOST:PORT.
         timeout_s: how long to try.
+        security: token and TLS; None for neither.
 
     Raises:
         Unavailable: nothing answered in time.
+        Unauthenticated: a wrong token, or one side does not trust the other.
     """
 
     synchronous = False
 
     transport = "grpc"
 
-    def __init__(self, address: str, timeout_s: float) -> None:
+    def __init__(self, address: str, timeout_s: float, security: ClientSecurity | None = None) -> None:
         self._address = address
-        self._channel: Any = grpc.insecure_channel(address, options=CLIENT_OPTIONS)
+        self._security = security or ClientSecurity()
+        self._channel: Any = self._security.channel(address, CLIENT_OPTIONS)
         self._methods = {
             name: self._channel.unary_unary(f"/{wire.SERVICE}/{name}")
             for name in ("Hello", "Insert", "Sample", "Update", "Stats", "Clear", "Save")
         }
         try:
-            self.hello: Hello = wire.hello_from(self._ask("Hello", {}, timeout_s, wait_for_ready=True))
+            self.hello: Hello = wire.hello_from(self._greet(timeout_s))
         except Unavailable as error:
             self.close()
             raise Unavailable(f"no replay shard answered at {address} within {timeout_s:g} s: {error}") from None
@@ -111,6 +125,15 @@ class RemoteShard:
     def close(self) -> None:
         self._channel.close()
 
+    def _greet(self, timeout_s: float) -> dict[str, Any]:
+        """Wait for the shard to come up, but not for one that will never be trusted."""
+        deadline = time.monotonic() + timeout_s
+        try:
+            return self._ask("Hello", {}, min(timeout_s, _FIRST_TRY_S), wait_for_ready=True)
+        except Unavailable:
+            check_handshake(self._address, self._security, _FIRST_TRY_S)
+        return self._ask("Hello", {}, max(deadline - time.monotonic(), 0.05), wait_for_ready=True)
+
     def _ask(
         self, method: str, document: dict[str, Any], timeout_s: float, wait_for_ready: bool = False
     ) -> dict[str, Any]:
@@ -124,7 +147,9 @@ class RemoteShard:
 
     def _start(self, method: str, frame: bytes, timeout_s: float, wait_for_ready: bool = False) -> Any:
         try:
-            return self._methods[method].future(frame, timeout=timeout_s, wait_for_ready=wait_for_ready)
+            return self._methods[method].future(
+                frame, timeout=timeout_s, wait_for_ready=wait_for_ready, metadata=self._security.metadata
+            )
         except ValueError:  # grpc says so of a closed channel
             raise Unavailable(f"the connection to the shard at {self._address} was closed") from None
 
@@ -136,6 +161,8 @@ def _translated(error: Any, address: str) -> HeadraceError:
     if known is not None:
         return known
     text = f"shard at {address}: {details}"
+    if error.code() is grpc.StatusCode.UNAUTHENTICATED or "andshake" in details or "CERTIFICATE" in details:
+        return Unauthenticated(text)
     if error.code() in _GONE:
         return Unavailable(text)
     if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:

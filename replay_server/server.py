@@ -10,11 +10,13 @@ from typing import Any
 import grpc
 
 from replay_server import sum_tree
-from replay_server.channels import SERVER_OPTIONS, check_loopback
+from replay_server.channels import SERVER_OPTIONS
 from replay_server.errors import ConfigError
 from replay_server.messages import Hello
+from replay_server.security import ServerSecurity
 from replay_server.service import ReplayService
 from replay_server.shard import Shard
+from replay_server.token_guard import TokenGuard
 from replay_server.wire import MAX_MESSAGE_BYTES
 
 _THREADS = 32
@@ -25,14 +27,14 @@ WAITERS = 12
 class ReplayServer:
     """A running shard; `address` is where it listens. A context manager: stops at the end."""
 
-    def __init__(self, shard: Shard, address: str, directory: str | None) -> None:
-        check_loopback(address)
+    def __init__(self, shard: Shard, address: str, directory: str | None, security: ServerSecurity) -> None:
         self.shard = shard
         sum_tree.warm_up()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="replay")
-        self._server: Any = grpc.server(self._threads, options=SERVER_OPTIONS)
+        guards = (TokenGuard(security.token),) if security.token is not None else ()
+        self._server: Any = grpc.server(self._threads, options=SERVER_OPTIONS, interceptors=guards)
         try:
-            port = self._server.add_insecure_port(address)
+            port = security.listen(self._server, address)
         except RuntimeError:
             port = 0
         if port == 0:

@@ -6,9 +6,9 @@ import secrets
 import signal
 import threading
 
-from replay_server.channels import check_loopback
 from replay_server.parent_process import ParentProcess
 from replay_server.rate_limiter import RateLimiter
+from replay_server.security import ServerTLS, server_credentials
 from replay_server.server import WAITERS, ReplayServer
 from replay_server.shard import Shard
 from replay_server.shard_config import ShardConfig
@@ -21,8 +21,8 @@ _PARENT_CHECK_S = 0.5
 def start_server(  # noqa: PLR0913  one flat call for scripts; inside, parts are composed
     spec: RecordSpec,
     capacity: int,
-    *,
     address: str = "127.0.0.1:0",
+    *,
     priority_exponent: float = 0.6,
     sampler: str = "stratified",
     rate_limiter: RateLimiter | None = None,
@@ -30,13 +30,16 @@ def start_server(  # noqa: PLR0913  one flat call for scripts; inside, parts are
     shard_index: int = 0,
     directory: str | None = None,
     restore_from: str | None = None,
+    token_file: str | None = None,
+    tls: ServerTLS | None = None,
+    insecure: bool = False,
 ) -> ReplayServer:
     """Serve one shard in threads of this process.
 
     Args:
         spec: layout of the records.
         capacity: records held at most, >= 1.
-        address: HOST:PORT on loopback; port 0 takes a free one, see `.address`.
+        address: HOST:PORT; port 0 takes a free one, see `.address`. Off loopback it needs `tls` and a token.
         priority_exponent: alpha in [0, 1].
         sampler: `stratified` or `multinomial`.
         rate_limiter: who may go on; by default one record is enough to sample and inserts never wait.
@@ -44,12 +47,15 @@ def start_server(  # noqa: PLR0913  one flat call for scripts; inside, parts are
         shard_index: 0, 1, ... of the shards of one replay.
         directory: where clients may have the shard save itself; None refuses.
         restore_from: a checkpoint file to start from. Its keys become stale: this is a new life of the shard.
+        token_file: file with the token callers must show; None takes HEADRACE_TOKEN, else asks for none.
+        tls: certificate and key; None for plaintext.
+        insecure: serve other machines without TLS or token.
 
     Raises:
         ConfigError: a setting is wrong or the port is taken.
         CheckpointError: `restore_from` is missing, damaged or of another kind.
     """
-    check_loopback(address)
+    security = server_credentials(address, token_file, tls, insecure)
     table = Table(
         spec,
         capacity,
@@ -61,10 +67,10 @@ def start_server(  # noqa: PLR0913  one flat call for scripts; inside, parts are
     shard = Shard(table, rate_limiter, sampler=sampler, max_waiters=WAITERS)
     if restore_from is not None:
         shard.restore(restore_from)
-    return ReplayServer(shard, address, directory)
+    return ReplayServer(shard, address, directory, security)
 
 
-def serve(config: ShardConfig) -> None:
+def serve(config: ShardConfig, *, insecure: bool = False) -> None:
     """Serve a stand-alone shard until SIGTERM or SIGINT (or its parent's end), then drain and return.
 
     Prints one line when it serves, `serving replay at HOST:PORT ...`. For the main thread of a process.
@@ -87,6 +93,9 @@ def serve(config: ShardConfig) -> None:
         shard_index=config.shard_index,
         directory=config.directory,
         restore_from=config.restore_from,
+        token_file=config.token_file,
+        tls=config.tls,
+        insecure=insecure,
     )
     with server:
         print(

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from replay_server.rate_limiter import RateLimiter
+from replay_server.security import ServerTLS
 from replay_server.specs import Field, RecordSpec
 
 
@@ -53,9 +54,9 @@ class ShardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     spec: Annotated[SpecConfig, Meta(description="Layout of the records.")]
     capacity: Annotated[int, Meta(ge=1, description="Records held; the oldest are overwritten.")]
-    address: Annotated[str, Meta(description="HOST:PORT to serve at, on loopback; port 0 takes a free one.")] = (
-        "127.0.0.1:0"
-    )
+    address: Annotated[
+        str, Meta(description="HOST:PORT to serve at; port 0 takes a free one. Off loopback: needs tls, token.")
+    ] = "127.0.0.1:0"
     priority_exponent: Annotated[
         float, Meta(ge=0, le=1, description="Exponent alpha on priorities; 0 samples uniformly.")
     ] = 0.6
@@ -68,6 +69,10 @@ class ShardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         str | None, Meta(description="Where clients may have the shard save itself; null refuses.")
     ] = None
     restore_from: Annotated[str | None, Meta(description="Checkpoint file to start from.")] = None
+    token_file: Annotated[
+        str | None, Meta(description="File with the token callers must show; null: HEADRACE_TOKEN, else none.")
+    ] = None
+    tls: Annotated[ServerTLS | None, Meta(description="Certificate and key; null for plaintext.")] = None
     seed: Annotated[int, Meta(ge=0, description="Of the shard's sampling; every shard of one replay its own.")] = 0
     shard_index: Annotated[int, Meta(ge=0, le=2**32 - 1, description="0, 1, ... of the shards of one replay.")] = 0
 

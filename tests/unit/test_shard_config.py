@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from replay_server import Field, RateLimiter, RecordSpec, SchemaMismatch, serving
+from replay_server import Field, RateLimiter, RecordSpec, SchemaMismatch, ServerTLS, serving
 from replay_server.shard_config import ShardConfig
 
 YAML = """
@@ -16,6 +16,8 @@ priority_exponent: 0.5
 sampler: multinomial
 rate_limiter: {min_size: 10, samples_per_insert: 8.0, error_buffer: 40.0}
 directory: somewhere
+token_file: token
+tls: {certificate: c.pem, key: k.pem, client_ca: a.pem}
 seed: 4
 shard_index: 3
 """
@@ -56,6 +58,9 @@ def test_every_field_reaches_the_server(monkeypatch, capsys):
         "shard_index": 3,
         "directory": "somewhere",
         "restore_from": None,
+        "token_file": "token",
+        "tls": ServerTLS(certificate="c.pem", key="k.pem", client_ca="a.pem"),
+        "insecure": False,
     }
     assert capsys.readouterr().out == (
         "serving replay at 127.0.0.1:1 shard 3: 1,000 x 48 B = 0.0 MiB + tree and generations 0.0 MiB = 0.1 MiB\n"

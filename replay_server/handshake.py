@@ -1,0 +1,73 @@
+"""Why no connection comes about: gRPC only says that it could not connect."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+from replay_server.errors import ConfigError, Unauthenticated
+from replay_server.security import ClientSecurity, split_address
+
+
+def check_handshake(address: str, security: ClientSecurity, timeout_s: float) -> None:
+    """Try what a connection begins with; for after gRPC has failed.
+
+    Returns when nothing is wrong with who trusts whom: nobody listens, or the two sides understand each other.
+
+    Raises:
+        Unauthenticated: one side speaks TLS and the other does not, or one does not trust the other's certificate.
+    """
+    try:
+        host, port = split_address(address)
+        with socket.create_connection((host, port), timeout=timeout_s) as connection:
+            if security.tls is None:
+                _check_plaintext(connection, address)
+            else:
+                _check_tls(connection, address, security)
+    except (OSError, ConfigError):
+        return
+
+
+def _check_plaintext(connection: socket.socket, address: str) -> None:
+    anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+    try:
+        with anybody.wrap_socket(connection):
+            raise Unauthenticated(
+                f"the shard at {address} speaks TLS: connect with tls=TLS(ca=FILE), its authority's certificate"
+            )
+    except (ssl.SSLError, OSError):
+        return
+
+
+def _check_tls(connection: socket.socket, address: str, security: ClientSecurity) -> None:
+    host, _ = split_address(address)
+    try:
+        with security.context().wrap_socket(connection, server_hostname=host) as protected:
+            welcome = _welcomed(protected)
+    except ssl.SSLCertVerificationError as error:
+        raise Unauthenticated(
+            f"the certificate of the shard at {address} is not trusted: {error.verify_message.rstrip('.')}; "
+            "tls.ca must hold the authority that signed it, and it must name that address and not have expired"
+        ) from None
+    except ssl.SSLError as error:
+        if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"):
+            raise Unauthenticated(
+                f"the shard at {address} does not speak TLS: give it tls in its config, or connect without tls"
+            ) from None
+        raise
+    if not welcome:
+        raise Unauthenticated(
+            f"the shard at {address} does not accept this client's certificate, or its lack of one: tls.certificate "
+            "and tls.key must be signed by the shard's tls.client_ca and not have expired"
+        )
+
+
+def _welcomed(protected: ssl.SSLSocket) -> bool:
+    """Whether the shard says anything; in TLS 1.3 it hangs up over our certificate only after the handshake."""
+    try:
+        return protected.recv(1) != b""
+    except TimeoutError:
+        return True
+    except (ssl.SSLError, ConnectionError):
+        return False

@@ -1,0 +1,39 @@
+"""Turns away calls without the shard's token, before anything of them is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+from replay_server import wire
+from replay_server.errors import Unauthenticated
+from replay_server.security import TOKEN_VARIABLE, Token
+
+_OPEN = "/grpc.health.v1.Health/Check"
+"""Says only whether the shard serves; what starts and stops containers asks it and knows no token."""
+
+
+class TokenGuard(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
+    """Every call but a single health check needs the token.
+
+    Args:
+        token: what callers must show.
+    """
+
+    def __init__(self, token: Token) -> None:
+        self._token = token
+        self._refusal = grpc.unary_unary_rpc_method_handler(_refuse)
+
+    def intercept_service(self, continuation: Any, call: Any) -> Any:
+        if call.method == _OPEN or self._token.admits(call.invocation_metadata):
+            return continuation(call)
+        return self._refusal
+
+
+def _refuse(request: bytes, context: Any) -> bytes:
+    given = any(key == "authorization" for key, _ in context.invocation_metadata())
+    what = "the token is not this shard's" if given else "no token was given"
+    error = Unauthenticated(f"{what}: pass token_file=FILE to connect, or set {TOKEN_VARIABLE}")
+    context.abort(grpc.StatusCode.UNAUTHENTICATED, wire.encode_error(error))
+    raise error
