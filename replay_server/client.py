@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replay_server.batches import KEY_DTYPE, SampleBatch, checked_priorities
+from replay_server.clock import Clock, SystemClock
 from replay_server.drawing import Plan, Round, patience
 from replay_server.errors import ConfigError, HeadraceError, InvalidRecord, ReplayTimeout, SchemaMismatch
 from replay_server.messages import (
@@ -47,6 +47,7 @@ class ReplayClient:
             deterministic. Priorities of a prefetched batch are older by as many updates.
         seed: of the choice of shards; None takes entropy from the system.
         shares: how draws are spread over shards.
+        clock: of waits.
 
     Raises:
         ConfigError: no shard, a shard twice, or a negative prefetch.
@@ -60,6 +61,7 @@ class ReplayClient:
         prefetch: int = 0,
         seed: int | None = None,
         shares: ShareFunction = mass_shares,
+        clock: Clock | None = None,
     ) -> None:
         self._ports = sorted(ports, key=lambda port: port.hello.shard)
         indices = [port.hello.shard for port in self._ports]
@@ -73,6 +75,7 @@ class ReplayClient:
             check_same_spec(self._ports[0].hello.spec, port.hello.spec, port.hello.address)
         self._prefetch = prefetch
         self._shares = shares
+        self._clock: Clock = clock or SystemClock()
         sequence = np.random.SeedSequence(seed)
         drawing, identity, jitter = sequence.spawn(3)
         self._rng = np.random.Generator(np.random.PCG64(drawing))
@@ -112,12 +115,12 @@ class ReplayClient:
         position = self._turn % len(self._ports)
         if position not in self._writers:
             stamp = Stamp((self._identity + position) % 2**64, 0, 0)
-            self._writers[position] = StreamWriter(self._ports[position], stamp, max_in_flight=8)
+            self._writers[position] = StreamWriter(self._ports[position], stamp, max_in_flight=8, clock=self._clock)
         writer = self._writers[position]
         self._turn += 1
-        deadline = time.monotonic() + timeout_s
+        deadline = self._clock.now() + timeout_s
         writer.append(rows, priorities, timeout_s=timeout_s)
-        ack = writer.flush(timeout_s=max(deadline - time.monotonic(), 0.0))
+        ack = writer.flush(timeout_s=max(deadline - self._clock.now(), 0.0))
         if ack.unknown and writer.blocked_on and ack.unknown == writer.refused and not ack.accepted:
             raise ReplayTimeout(
                 f"the rate limiter of shard {writer.shard} waits for more {writer.blocked_on}", writer.blocked_on
@@ -161,7 +164,7 @@ class ReplayClient:
             raise ConfigError(f"shard {shard} is not one of {sorted(self._position)}")
         port = self._ports[self._position[shard]]
         stamp = Stamp(writer_id, epoch, first_sequence)
-        return StreamWriter(port, stamp, max_in_flight=max_in_flight, gather_rows=gather_rows)
+        return StreamWriter(port, stamp, max_in_flight=max_in_flight, gather_rows=gather_rows, clock=self._clock)
 
     def sample(self, batch_size: int, *, timeout_s: float = 5.0) -> SampleBatch:
         """Draw records with replacement, with probability proportional to p^alpha over all shards.
@@ -173,7 +176,7 @@ class ReplayClient:
             Unavailable: a shard cannot be reached; what was under way is lost.
             InvalidRecord: a batch size below 1 or too large for a message.
         """
-        deadline = time.monotonic() + timeout_s
+        deadline = self._clock.now() + timeout_s
         if batch_size != self._batch_size or batch_size < 1:
             self._check_batch_size(batch_size)
             self._drop_rounds()
@@ -234,13 +237,13 @@ class ReplayClient:
         Raises:
             ReplayTimeout: no answer in time. Unavailable: a shard cannot be reached.
         """
-        deadline = time.monotonic() + timeout_s
+        deadline = self._clock.now() + timeout_s
         calls: list[tuple[int, Call[UpdateReply]]] = []
         for position, port in enumerate(self._ports):
             while len(updates := self._take_updates(position)):
                 calls.append((position, port.update(UpdateRequest(updates))))
         for position, call in calls:
-            reply = call.result(deadline - time.monotonic())
+            reply = call.result(deadline - self._clock.now())
             self._views.see(position, reply.view)
             self._count(UpdateReport(reply.applied, reply.stale))
         report = UpdateReport(self._applied, self._stale)
@@ -274,18 +277,18 @@ class ReplayClient:
         Raises:
             CheckpointError: refused, or the file cannot be written.
         """
-        deadline = time.monotonic() + _SAVE_S
+        deadline = self._clock.now() + _SAVE_S
         for call in self._drop_rounds():
-            call.result(max(deadline - time.monotonic(), 0.0))
+            call.result(max(deadline - self._clock.now(), 0.0))
         return [port.save(directory) for port in self._ports]
 
     def close(self) -> None:
         """End writers of `insert`, give unread batches back to the rate limiters, close connections."""
-        deadline = time.monotonic() + _CLOSE_S
+        deadline = self._clock.now() + _CLOSE_S
         calls = self._drop_rounds()
         for call in calls:
             try:
-                call.result(max(deadline - time.monotonic(), 0.0))
+                call.result(max(deadline - self._clock.now(), 0.0))
             except HeadraceError:
                 continue  # the shard is gone or slow; its limiter then counts a few samples too many
         for port in self._ports:
@@ -321,7 +324,9 @@ class ReplayClient:
         self._identity, self._opened = state["identity"], state["opened"]
         self._writers = {
             int(position): StreamWriter(
-                self._ports[int(position)], Stamp((self._identity + int(position)) % 2**64, 0, sequence)
+                self._ports[int(position)],
+                Stamp((self._identity + int(position)) % 2**64, 0, sequence),
+                clock=self._clock,
             )
             for position, sequence in state["sequences"].items()
         }
@@ -355,7 +360,7 @@ class ReplayClient:
             counts = self._rng.multinomial(self._batch_size, shares, size=batches)
         updates = {position: self._take_updates(position) for position in range(len(self._ports))}
         plan = Plan(counts, shares, self._views.credits(float(batches * self._batch_size)), updates)
-        planned = Round(self._ports, self._views, plan, patience(deadline))
+        planned = Round(self._ports, self._views, plan, patience(deadline, self._clock), self._clock)
         for position, left in plan.updates.items():  # shards this round does not ask
             if len(left):
                 self._queued[position].insert(0, left)
@@ -372,11 +377,11 @@ class ReplayClient:
                     raise self._nothing_to_sample() from None
                 raise
             answered = True
-            remaining = deadline - time.monotonic()
+            remaining = deadline - self._clock.now()
             if self._views.masses.sum() <= 0.0:
                 if remaining <= 0.0:
                     raise self._nothing_to_sample()
-                time.sleep(min(remaining, _POLL_S))
+                self._clock.sleep(min(remaining, _POLL_S))
 
     def _nothing_to_sample(self) -> ReplayTimeout:
         if self._views.open.any():
@@ -395,7 +400,7 @@ class ReplayClient:
         while self._asking:
             position, call = self._asking[0]
             try:
-                reply = call.result(deadline - time.monotonic())
+                reply = call.result(deadline - self._clock.now())
             except ReplayTimeout:
                 raise
             except HeadraceError:
@@ -422,7 +427,7 @@ class ReplayClient:
     def _drop_rounds(self) -> list[Call[UpdateReply]]:
         """Forget prefetched batches; those already drawn are given back to the limiters."""
         calls: list[Call[UpdateReply]] = []
-        deadline = time.monotonic() + _CLOSE_S
+        deadline = self._clock.now() + _CLOSE_S
         for dropped in self._rounds:
             with contextlib.suppress(HeadraceError):  # lost, or still without an answer: nothing to give back
                 calls += dropped.abandon(deadline, self._jitter)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from replay_server.batches import KEY_DTYPE, SampleBatch
+from replay_server.clock import Clock
 from replay_server.errors import ReplayTimeout
 from replay_server.messages import (
     LONGEST_WAIT_S,
@@ -27,9 +27,9 @@ from replay_server.specs import RecordSpec
 _SHARE_OF_WAIT = 0.8
 
 
-def patience(deadline: float) -> float:
+def patience(deadline: float, clock: Clock) -> float:
     """How long a shard may let a call wait, in seconds, so that its answer is there before the deadline."""
-    return min(max(deadline - time.monotonic(), 0.0) * _SHARE_OF_WAIT, LONGEST_WAIT_S)
+    return min(max(deadline - clock.now(), 0.0) * _SHARE_OF_WAIT, LONGEST_WAIT_S)
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,14 @@ class Round:
         views: told what every reply says.
         plan: what to ask.
         wait_s: how long a synchronous shard may wait inside the first call.
+        clock: of waits.
     """
 
-    def __init__(self, ports: list[ShardPort], views: ShardViews, plan: Plan, wait_s: float) -> None:
+    def __init__(self, ports: list[ShardPort], views: ShardViews, plan: Plan, wait_s: float, clock: Clock) -> None:
         self._ports = ports
         self._views = views
         self._plan = plan
+        self._clock = clock
         self._calls: dict[int, Call[SampleReply]] = {}
         self._replies: dict[int, SampleReply] = {}
         self._blocked: list[int] = []
@@ -88,12 +90,12 @@ class Round:
             HeadraceError: what a shard refused, or Unavailable; the round is lost.
         """
         for shard in self._blocked:
-            self._ask(shard, Updates(), patience(deadline))
+            self._ask(shard, Updates(), patience(deadline, self._clock))
         self._blocked.clear()
         while self._calls:
             shard, call = next(iter(self._calls.items()))
             try:
-                reply = call.result(deadline - time.monotonic())
+                reply = call.result(deadline - self._clock.now())
             except ReplayTimeout:
                 if shard in self._reasons:
                     raise self._timeout(shard) from None
@@ -115,14 +117,14 @@ class Round:
 
     def _ask_again(self, shard: int, deadline: float, jitter: np.random.Generator) -> None:
         port = self._ports[shard]
-        remaining = deadline - time.monotonic()
+        remaining = deadline - self._clock.now()
         if not port.synchronous and remaining > 0.0:  # it may have been sent back at once, with too many waiting
-            time.sleep(min(remaining, jitter.uniform(0.002, 0.02)))
-            remaining = deadline - time.monotonic()
+            self._clock.sleep(min(remaining, jitter.uniform(0.002, 0.02)))
+            remaining = deadline - self._clock.now()
         if remaining <= 0.0:
             self._blocked.append(shard)
             raise self._timeout(shard)
-        self._ask(shard, Updates(), patience(deadline))
+        self._ask(shard, Updates(), patience(deadline, self._clock))
 
     def batch(self, spec: RecordSpec) -> SampleBatch:
         """The next batch of a finished round; a zero-copy slice when all its rows come from one shard."""

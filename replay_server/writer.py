@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replay_server.batches import checked_priorities
+from replay_server.clock import Clock, SystemClock
 from replay_server.errors import HeadraceError, ReplayTimeout, StaleEpoch, Unavailable
 from replay_server.messages import LONGEST_WAIT_S, Call, InsertReply, InsertRequest, ShardPort, Stamp
 from replay_server.replay import Ack, Rows
@@ -59,7 +59,7 @@ class StreamWriter:
         stamp: writer id, epoch and the sequence number of the first chunk.
         max_in_flight: chunks under way at most (one append may exceed it by its own length).
         gather_rows: rows of small appends gathered for one chunk; with the window it bounds how far the shard lags.
-        clock: seconds, monotonic.
+        clock: of waits.
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class StreamWriter:
         *,
         max_in_flight: int = 8,
         gather_rows: int = SMALL_ROWS,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock | None = None,
     ) -> None:
         self._port = port
         self._spec = port.hello.spec
         self._stamp = stamp
         self._window = max(max_in_flight, 1)
         self._small_rows = gather_rows
-        self._clock = clock
+        self._clock: Clock = clock or SystemClock()
         size = self._spec.record_size
         most = port.hello.capacity if port.synchronous else min(_CHUNK_ROWS, max(_CHUNK_BYTES // size, 1))
         self._chunk_rows = min(most, port.hello.capacity)
@@ -126,7 +126,7 @@ class StreamWriter:
         records = packed(self._spec, rows)
         if priorities is not None:
             priorities = checked_priorities(priorities, len(records)).copy()
-        deadline = self._clock() + timeout_s
+        deadline = self._clock.now() + timeout_s
         self._collect()
         if len(records) == 0:
             return
@@ -150,7 +150,7 @@ class StreamWriter:
         Raises:
             StaleEpoch, InvalidRecord: as `append`.
         """
-        deadline = self._clock() + timeout_s
+        deadline = self._clock.now() + timeout_s
         unknown = 0
         try:
             self._collect()
@@ -224,7 +224,7 @@ class StreamWriter:
 
         The shard lets a chunk wait no longer than the caller would, and answers before the caller gives up.
         """
-        wait_s = min(max(deadline - self._clock(), 0.0) * _SHARE_OF_WAIT, LONGEST_WAIT_S)
+        wait_s = min(max(deadline - self._clock.now(), 0.0) * _SHARE_OF_WAIT, LONGEST_WAIT_S)
         for chunk in self._pending:
             if chunk.call is None:
                 chunk.call = self._port.insert(replace(chunk.request, wait_s=wait_s))
@@ -263,29 +263,29 @@ class StreamWriter:
 
     def _wait(self, deadline: float, ready: Callable[[], bool]) -> None:
         """Until ready; raises ReplayTimeout or Unavailable at the deadline."""
-        started = self._clock()
+        started = self._clock.now()
         try:
             while True:
                 self._collect()
                 if ready():
                     return
-                remaining = deadline - self._clock()
+                remaining = deadline - self._clock.now()
                 if remaining <= (_LAST_S if self._trouble is not None else 0.0):
                     raise self._trouble or ReplayTimeout(
                         f"shard {self.shard} has not acknowledged {len(self._pending)} chunks yet", "reply"
                     )
                 if self._trouble is not None and not self._port.synchronous:
-                    time.sleep(min(remaining, self._backoff.uniform(0.2, 1.0) * _BACKOFF_S))
+                    self._clock.sleep(min(remaining, self._backoff.uniform(0.2, 1.0) * _BACKOFF_S))
                 self._send(deadline)
                 self._await_head(deadline)
         finally:
-            self.seconds_blocked += self._clock() - started
+            self.seconds_blocked += self._clock.now() - started
 
     def _await_head(self, deadline: float) -> None:
         call: Call[Any] | None = self._pending[0].call if self._pending else None
         if call is None:
             return
         try:
-            call.result(max(deadline - self._clock(), 0.0))
+            call.result(max(deadline - self._clock.now(), 0.0))
         except HeadraceError:
             return  # `_collect` looks at every finished call, this one too
