@@ -36,6 +36,7 @@ _ROUND_BYTES = 16 << 20
 _POLL_S = 0.02
 _CLOSE_S = 1.0
 _SAVE_S = 60.0
+_STATS_S = 5.0
 
 
 class ReplayClient:
@@ -252,7 +253,7 @@ class ReplayClient:
 
     def stats(self) -> ReplayStats:
         """Counters of every shard now; raises Unavailable."""
-        shards = tuple(port.stats() for port in self._ports)
+        shards = tuple(call.result(_STATS_S) for call in [port.stats() for port in self._ports])
         return ReplayStats(
             size=sum(s.size for s in shards),
             capacity=sum(s.capacity for s in shards),
@@ -260,6 +261,7 @@ class ReplayClient:
             sampled=sum(s.sampled for s in shards),
             transport="+".join(sorted({port.transport for port in self._ports})),
             shards=shards,
+            share_deviation=self.share_deviation,
         )
 
     def clear(self) -> None:

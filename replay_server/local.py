@@ -55,8 +55,14 @@ class LocalShard:
     def update(self, request: UpdateRequest) -> Call[UpdateReply]:
         return Finished(lambda: self._shard.update(request))
 
-    def stats(self) -> ShardStats:
-        return self._shard.stats()
+    def greet(self) -> Call[Hello]:
+        return Finished(lambda: self.hello)
+
+    def adopt(self, hello: Hello) -> None:
+        self.hello = hello
+
+    def stats(self) -> Call[ShardStats]:
+        return Finished(self._shard.stats)
 
     def clear(self) -> View:
         return self._shard.clear()

@@ -180,7 +180,9 @@ class Finished(Generic[Reply]):
 class ShardPort(Protocol):
     """One shard as its client sees it, in this process or another.
 
-    `hello` says what the shard is. `synchronous`: a call has ended when it returns, and waiting happens inside it.
+    `hello` says what the shard is. `synchronous`: a call has ended when it returns, and waiting happens inside it; such
+    a shard lives as long as its client. Any other may end and come back under its address: calls then end with
+    Unavailable, `greet` asks who is there now, and `adopt` makes the port go on with that one.
     """
 
     hello: Hello
@@ -193,7 +195,11 @@ class ShardPort(Protocol):
 
     def update(self, request: UpdateRequest) -> Call[UpdateReply]: ...
 
-    def stats(self) -> ShardStats: ...
+    def greet(self) -> Call[Hello]: ...
+
+    def adopt(self, hello: Hello) -> None: ...
+
+    def stats(self) -> Call[ShardStats]: ...
 
     def clear(self) -> View: ...
 

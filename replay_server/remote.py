@@ -39,6 +39,8 @@ _CALL_S = 60.0
 
 _FIRST_TRY_S = 1.0
 
+_GREETING_S = 2.0
+
 _GONE = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -113,8 +115,21 @@ class RemoteShard:
         frame = wire.encode_update(request, self._schema)
         return _RemoteCall(self._start("Update", frame, _CALL_S), wire.decode_update_reply, self._address)
 
-    def stats(self) -> ShardStats:
-        return wire.stats_from(self._ask("Stats", {}, _CALL_S))
+    def greet(self) -> Call[Hello]:
+        """Ask who serves at the address now; ends within two seconds."""
+        frame = wire.encode_json({}, reply=False)
+        future = self._start("Hello", frame, _GREETING_S)
+        return _RemoteCall(future, lambda reply: wire.hello_from(wire.decode_json(reply, reply=True)), self._address)
+
+    def adopt(self, hello: Hello) -> None:
+        """Go on with the shard that greeted: the one known, or another life of it."""
+        self.hello = hello
+        self._schema = wire.schema_of(hello.spec)
+
+    def stats(self) -> Call[ShardStats]:
+        frame = wire.encode_json({}, reply=False)
+        future = self._start("Stats", frame, _CALL_S)
+        return _RemoteCall(future, lambda reply: wire.stats_from(wire.decode_json(reply, reply=True)), self._address)
 
     def clear(self) -> View:
         return View(**self._ask("Clear", {}, _CALL_S))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -44,7 +44,8 @@ class ShardStats:
 
     `size` and `capacity` in records; `inserted` and `sampled` count records over the table's life (`sampled` is what
     the rate limiter was credited with); `priority_mass` is the sum of p^alpha; `fenced` counts records refused from
-    replaced writers; `blocked_on` is what the oldest waiting call waits for, or None.
+    replaced writers; `blocked_on` is what the oldest waiting call waits for, or None. `state` is `serving`, or
+    `unreachable` with the `reason`: such a shard is left out, and shows the counters it was last seen with.
     """
 
     address: str
@@ -55,11 +56,18 @@ class ShardStats:
     priority_mass: float
     fenced: int
     blocked_on: str | None
+    state: str = "serving"
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
 class ReplayStats:
-    """Counters summed over shards, the transport in use, and each shard's own."""
+    """Counters summed over shards, the transport in use, and each shard's own.
+
+    `share_deviation` is the total variation distance, 0 to 1, between the shares of the mass by which shards were chosen
+    for the last round of batches and those they had when they served it. `waited` is seconds by reason that this client
+    and its writers have waited so far.
+    """
 
     size: int
     capacity: int
@@ -67,6 +75,8 @@ class ReplayStats:
     sampled: float
     transport: str
     shards: tuple[ShardStats, ...]
+    share_deviation: float = 0.0
+    waited: Mapping[str, float] = field(default_factory=dict)
 
 
 class Writer(Protocol):
