@@ -64,9 +64,9 @@ class ShardStats:
 class ReplayStats:
     """Counters summed over shards, the transport in use, and each shard's own.
 
-    `share_deviation` is the total variation distance, 0 to 1, between the shares of the mass by which shards were chosen
-    for the last round of batches and those they had when they served it. `waited` is seconds by reason that this client
-    and its writers have waited so far.
+    `share_deviation` is the total variation distance, 0 to 1, between the shares by which shards were chosen for the
+    last batch and those of the mass they held when they served it. `waited` is seconds by reason that this client and
+    its writers have waited so far.
     """
 
     size: int
