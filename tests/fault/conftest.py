@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from fault.processes import ROOT, ShardProcess, WriterProcess
 
 _SOAK = os.environ.get("HEADRACE_SOAK")

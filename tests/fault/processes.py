@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from fault.records import SPEC_DOCUMENT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,7 +137,13 @@ class WriterProcess:
         self.errors = history.with_suffix(".stderr.txt")
         with open(self.errors, "wb") as errors:
             self.process = subprocess.Popen(
-                [*prefix, sys.executable, "-m", "fault.writer_process", json.dumps({"history": str(history), **settings})],
+                [
+                    *prefix,
+                    sys.executable,
+                    "-m",
+                    "fault.writer_process",
+                    json.dumps({"history": str(history), **settings}),
+                ],
                 cwd=history.parent,
                 env=_ENVIRONMENT,
                 stderr=errors,

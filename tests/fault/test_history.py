@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from fault.history import Call, HistoryFile, check_history, read_history
 
 GOOD = [

@@ -7,9 +7,9 @@ import time
 
 import numpy as np
 import pytest
+
 from fault.history import check_history, read_history
 from fault.records import SPEC, stored_ids
-
 from replay_server import connect
 
 pytestmark = pytest.mark.integration

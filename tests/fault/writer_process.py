@@ -9,9 +9,9 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+
 from fault.history import HistoryFile
 from fault.records import SPEC, rows
-
 from replay_server import HeadraceError, StaleEpoch, connect
 from replay_server.writer import StreamWriter
 
