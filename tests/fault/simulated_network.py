@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
-from fault.simulated_time import Scheduler
 
+from fault.simulated_time import Scheduler
 from replay_server import wire
 from replay_server.errors import HeadraceError, ReplayTimeout, Unavailable
 from replay_server.messages import (

@@ -7,10 +7,10 @@ import time
 
 import numpy as np
 import pytest
+
 from fault.history import check_history, read_history
 from fault.proxy import TO_CLIENT, TO_SHARD, Proxy
 from fault.records import SPEC, check_bodies, rows, stored_ids
-
 from replay_server import HeadraceError, connect
 
 pytestmark = pytest.mark.integration

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+
 from fault.simulated_time import Scheduler
 
 
