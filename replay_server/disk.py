@@ -81,7 +81,8 @@ class OsDisk:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def write(self, handle: int, offset: int, parts: Sequence[Part]) -> int:
-        return os.pwritev(handle, list(parts), offset)
+        buffers: list[Any] = list(parts)  # arrays are buffers, which their type stubs do not say
+        return os.pwritev(handle, buffers, offset)
 
     def truncate(self, handle: int, length: int) -> None:
         os.ftruncate(handle, length)
