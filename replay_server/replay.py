@@ -39,6 +39,29 @@ class UpdateReport:
 
 
 @dataclass(frozen=True)
+class Waits:
+    """Calls that had to wait for one reason since the shard started, and the seconds they spent."""
+
+    calls: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Calls of one method that a server answered since it started.
+
+    `seconds` is the sum of the times they took, `latency` how many took how long (`call_meter.LATENCY_BOUNDS`),
+    `bytes_in` and `bytes_out` are those of the frames.
+    """
+
+    count: int
+    seconds: float
+    bytes_in: int
+    bytes_out: int
+    latency: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class ShardStats:
     """One shard's counters.
 
@@ -46,6 +69,10 @@ class ShardStats:
     the rate limiter was credited with); `priority_mass` is the sum of p^alpha; `fenced` counts records refused from
     replaced writers; `blocked_on` is what the oldest waiting call waits for, or None. `state` is `serving`, or
     `unreachable` with the `reason`: such a shard is left out, and shows the counters it was last seen with.
+
+    Since the shard started: `duplicates` are records that had been stored already, `drawn` rows sampled, `updated` and
+    `stale` priority updates that were applied or came too late, `waits` by reason. `level` is what acknowledged inserts
+    survive. Of a shard behind a server also `uptime_s` seconds, `calls` by method and `refusals` by error.
     """
 
     address: str
@@ -58,6 +85,16 @@ class ShardStats:
     blocked_on: str | None
     state: str = "serving"
     reason: str | None = None
+    shard: int = 0
+    level: str = "checkpoint"
+    duplicates: int = 0
+    drawn: int = 0
+    updated: int = 0
+    stale: int = 0
+    waits: Mapping[str, Waits] = field(default_factory=dict)
+    uptime_s: float = 0.0
+    calls: Mapping[str, Calls] = field(default_factory=dict)
+    refusals: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import grpc
 
 from replay_server import wire
+from replay_server.call_meter import CallMeter
 from replay_server.errors import (
     CheckpointError,
     ConfigError,
@@ -21,6 +23,7 @@ from replay_server.errors import (
 )
 from replay_server.local import snapshot_name
 from replay_server.messages import Hello
+from replay_server.replay import ShardStats
 from replay_server.shard import Shard
 
 _CODES: list[tuple[type[HeadraceError], Any]] = [
@@ -47,10 +50,7 @@ class ReplayService:
         self._spec = shard.table.spec
         self._hello = hello
         self._directory = directory
-
-    def handlers(self) -> Any:
-        """A generic gRPC handler; requests and replies stay bytes."""
-        methods = {
+        self._methods: dict[str, Callable[[bytes], bytes]] = {
             "Hello": self._greet,
             "Insert": self._insert,
             "Sample": self._sample,
@@ -59,9 +59,23 @@ class ReplayService:
             "Clear": self._clear,
             "Save": self._save,
         }
+        self._started = time.monotonic()
+        self._meter = CallMeter(tuple(self._methods))
+
+    def handlers(self) -> Any:
+        """A generic gRPC handler; requests and replies stay bytes."""
         return grpc.method_handlers_generic_handler(
             wire.SERVICE,
-            {name: grpc.unary_unary_rpc_method_handler(_typed(method)) for name, method in methods.items()},
+            {name: grpc.unary_unary_rpc_method_handler(self._typed(name)) for name in self._methods},
+        )
+
+    def stats(self) -> ShardStats:
+        """The shard's, with what this server counted."""
+        return dataclasses.replace(
+            self._shard.stats(),
+            uptime_s=time.monotonic() - self._started,
+            calls=self._meter.calls(),
+            refusals=self._meter.refusals(),
         )
 
     def _greet(self, frame: bytes) -> bytes:
@@ -79,7 +93,7 @@ class ReplayService:
 
     def _stats(self, frame: bytes) -> bytes:
         wire.decode_json(frame, reply=False)
-        return wire.encode_json(dataclasses.asdict(self._shard.stats()), reply=True)
+        return wire.encode_json(dataclasses.asdict(self.stats()), reply=True)
 
     def _clear(self, frame: bytes) -> bytes:
         wire.decode_json(frame, reply=False)
@@ -99,14 +113,20 @@ class ReplayService:
         self._shard.save(str(target / name))
         return wire.encode_json({"name": name}, reply=True)
 
+    def _typed(self, name: str) -> Callable[[bytes, Any], bytes]:
+        """A method with its errors as status and details, counted."""
+        method, meter = self._methods[name], self._meter
 
-def _typed(method: Callable[[bytes], bytes]) -> Callable[[bytes, Any], bytes]:
-    def handle(frame: bytes, context: Any) -> bytes:
-        try:
-            return method(frame)
-        except HeadraceError as error:
-            code = next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
-            context.abort(code, wire.encode_error(error))
-            raise
+        def handle(frame: bytes, context: Any) -> bytes:
+            begin = time.perf_counter()
+            try:
+                reply = method(frame)
+            except HeadraceError as error:
+                meter.refused(type(error).__name__)
+                code = next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+                context.abort(code, wire.encode_error(error))
+                raise
+            meter.answered(name, time.perf_counter() - begin, len(frame), len(reply))
+            return reply
 
-    return handle
+        return handle

@@ -85,6 +85,7 @@ class Shard:
         self._inserted = 0
         self._sampled = 0.0
         self._fenced = 0
+        self._duplicates = self._drawn = self._updated = self._stale = 0
 
     def insert(self, request: InsertRequest) -> InsertReply:
         """Store a chunk as soon as the limiter lets it, within `wait_s`.
@@ -109,6 +110,7 @@ class Shard:
             if reason is not None:
                 return InsertReply(0, 0, reason, self._view())
             if known:
+                self._duplicates += count
                 return InsertReply(0, count, None, self._view())
             self.table.store(rows)
             if request.stamp is not None:
@@ -144,6 +146,7 @@ class Shard:
             counts = request.counts if reason is None else np.zeros(0, np.int64)
             view = self._view()
             drawn: Drawn = self.table.sample(counts, method=self._sampler)
+            self._drawn += len(drawn.keys)
             if reason is None and request.credit > 0.0:
                 self._sampled += request.credit
                 view = view._replace(sampled=self._sampled)
@@ -173,6 +176,11 @@ class Shard:
                 priority_mass=self.table.mass,
                 fenced=self._fenced,
                 blocked_on=waiting[0].reason if waiting else None,
+                shard=self.table.shard,
+                duplicates=self._duplicates,
+                drawn=self._drawn,
+                updated=self._updated,
+                stale=self._stale,
             )
 
     def clear(self) -> View:
@@ -234,6 +242,8 @@ class Shard:
         if len(keys) == 0 and len(priorities) == 0:
             return 0, 0
         applied, stale = self.table.update_priorities(keys, priorities)
+        self._updated += applied
+        self._stale += stale
         if applied:  # a record may have got its first priority above zero
             self._moved(self._may_sample)
         return applied, stale

@@ -9,6 +9,7 @@ import json
 import struct
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -294,8 +295,8 @@ def hello_from(document: dict[str, Any]) -> Hello:
 
 def stats_from(document: dict[str, Any]) -> ShardStats:
     try:
-        return ShardStats(**document)
-    except TypeError as error:
+        return msgspec.convert(document, ShardStats)
+    except msgspec.ValidationError as error:
         raise SchemaMismatch(f"the shard's statistics are not understood: {error}") from None
 
 
