@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from replay_server.wire import MAX_MESSAGE_BYTES
+from replay_server.specs import RecordSpec
+from replay_server.wire import MAX_REPLY_BYTES, max_request_bytes
 
-_MESSAGES = [
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES + 4096),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES + 4096),
-]
 _KEEPALIVE = [  # a peer that vanished without a word is noticed within about 8 s
     ("grpc.keepalive_time_ms", 5000),
     ("grpc.keepalive_timeout_ms", 3000),
@@ -15,7 +12,8 @@ _KEEPALIVE = [  # a peer that vanished without a word is noticed within about 8 
 ]
 
 CLIENT_OPTIONS = [
-    *_MESSAGES,
+    ("grpc.max_receive_message_length", MAX_REPLY_BYTES),
+    ("grpc.max_send_message_length", -1),  # the server says what it takes
     *_KEEPALIVE,
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -25,10 +23,19 @@ CLIENT_OPTIONS = [
     ("grpc.enable_http_proxy", 0),
 ]
 
-SERVER_OPTIONS = [
-    *_MESSAGES,
-    *_KEEPALIVE,
-    ("grpc.so_reuseport", 0),  # else a second server on the port goes unseen
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 2000),
-    ("grpc.http2.max_ping_strikes", 0),
-]
+_STREAMS = 64
+_HANDSHAKE_MS = 10_000
+
+
+def server_options(spec: RecordSpec) -> list[tuple[str, int]]:
+    """Requests are far smaller than replies, so that what clients send cannot fill a server's memory."""
+    return [
+        ("grpc.max_receive_message_length", max_request_bytes(spec)),
+        ("grpc.max_send_message_length", MAX_REPLY_BYTES),
+        *_KEEPALIVE,
+        ("grpc.so_reuseport", 0),  # else a second server on the port goes unseen
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 2000),
+        ("grpc.http2.max_ping_strikes", 0),
+        ("grpc.max_concurrent_streams", _STREAMS),  # of one connection; the others of a client wait there
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),  # who connects and says nothing is sent away
+    ]

@@ -47,8 +47,10 @@ class Stamp(NamedTuple):
 class Hello:
     """What a shard is: fixed from its start to its end.
 
-    `min_size` is its rate limiter's, `address` for people. `durability` is the level at which inserts are acknowledged.
-    `consuming`: records are removed by being sampled (`max_times_sampled`), so nothing should be drawn ahead of need.
+    `min_size` is its rate limiter's, `address` for people. `max_message_bytes` bounds a reply, `max_request_bytes` what
+    is sent. `durability` is the level at which inserts are acknowledged. `consuming`: records are removed by being
+    sampled (`max_times_sampled`), so nothing should be drawn ahead of need. `shared_memory`: a client on the same host
+    may hand over memory of its own.
     """
 
     address: str
@@ -60,6 +62,9 @@ class Hello:
     spec: RecordSpec
     durability: str = "checkpoint"
     consuming: bool = False
+    table: str = "replay"
+    max_request_bytes: int = 2**62
+    shared_memory: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Generic
 
 import grpc
 
 from replay_server import wire
 from replay_server.channels import CLIENT_OPTIONS
+from replay_server.documents import hello_from, stats_from
 from replay_server.errors import (
     HeadraceError,
     InvalidRecord,
@@ -18,6 +20,7 @@ from replay_server.errors import (
     Unauthenticated,
     Unavailable,
 )
+from replay_server.frames import Layout
 from replay_server.handshake import check_handshake
 from replay_server.messages import (
     Call,
@@ -94,42 +97,42 @@ class RemoteShard:
             for name in ("Hello", "Insert", "Sample", "Update", "Stats", "Clear", "Save")
         }
         try:
-            self.hello: Hello = wire.hello_from(self._greet(timeout_s))
+            self.adopt(hello_from(self._greet(timeout_s)))
         except Unavailable as error:
             self.close()
             raise Unavailable(f"no replay shard answered at {address} within {timeout_s:g} s: {error}") from None
         except HeadraceError:
             self.close()
             raise
-        self._schema = wire.schema_of(self.hello.spec)
 
     def insert(self, request: InsertRequest) -> Call[InsertReply]:
-        frame = wire.encode_insert(request, self._schema)
-        return _RemoteCall(self._start("Insert", frame, _CALL_S), wire.decode_insert_reply, self._address)
+        frame = wire.encode_insert(request, self._layout)
+        future = self._start("Insert", frame, _CALL_S)
+        return _RemoteCall(future, partial(wire.decode_insert_reply, layout=self._layout), self._address)
 
     def sample(self, request: SampleRequest) -> Call[SampleReply]:
-        frame = wire.encode_sample(request, self._schema)
-        return _RemoteCall(self._start("Sample", frame, _CALL_S), wire.decode_sample_reply, self._address)
+        frame = wire.encode_sample(request, self._layout)
+        future = self._start("Sample", frame, _CALL_S)
+        return _RemoteCall(future, partial(wire.decode_sample_reply, layout=self._layout), self._address)
 
     def update(self, request: UpdateRequest) -> Call[UpdateReply]:
-        frame = wire.encode_update(request, self._schema)
-        return _RemoteCall(self._start("Update", frame, _CALL_S), wire.decode_update_reply, self._address)
+        frame = wire.encode_update(request, self._layout)
+        future = self._start("Update", frame, _CALL_S)
+        return _RemoteCall(future, partial(wire.decode_update_reply, layout=self._layout), self._address)
 
     def greet(self) -> Call[Hello]:
         """Ask who serves at the address now; ends within two seconds."""
-        frame = wire.encode_json({}, reply=False)
-        future = self._start("Hello", frame, _GREETING_S)
-        return _RemoteCall(future, lambda reply: wire.hello_from(wire.decode_json(reply, reply=True)), self._address)
+        future = self._start("Hello", wire.encode_json({}, reply=False), _GREETING_S)
+        return _RemoteCall(future, lambda reply: hello_from(wire.decode_json(reply, reply=True)), self._address)
 
     def adopt(self, hello: Hello) -> None:
         """Go on with the shard that greeted: the one known, or another life of it."""
-        self.hello = hello
-        self._schema = wire.schema_of(hello.spec)
+        self.hello: Hello = hello
+        self._layout = Layout(hello.spec, hello.table)
 
     def stats(self) -> Call[ShardStats]:
-        frame = wire.encode_json({}, reply=False)
-        future = self._start("Stats", frame, _CALL_S)
-        return _RemoteCall(future, lambda reply: wire.stats_from(wire.decode_json(reply, reply=True)), self._address)
+        future = self._start("Stats", wire.encode_json({}, reply=False), _CALL_S)
+        return _RemoteCall(future, lambda reply: stats_from(wire.decode_json(reply, reply=True)), self._address)
 
     def clear(self) -> View:
         return View(**self._ask("Clear", {}, _CALL_S))
@@ -181,5 +184,5 @@ def _translated(error: Any, address: str) -> HeadraceError:
     if error.code() in _GONE:
         return Unavailable(text)
     if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return InvalidRecord(f"{text}; a message holds {wire.MAX_MESSAGE_BYTES} bytes")
+        return InvalidRecord(f"{text}; a message holds {wire.MAX_REPLY_BYTES} bytes")
     return ReplayError(text)

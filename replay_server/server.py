@@ -10,14 +10,15 @@ from typing import Any
 import grpc
 
 from replay_server import sum_tree
-from replay_server.channels import SERVER_OPTIONS
+from replay_server.channels import server_options
 from replay_server.errors import ConfigError
+from replay_server.frames import DEFAULT_TABLE
 from replay_server.messages import Hello
 from replay_server.security import ServerSecurity
 from replay_server.service import ReplayService
 from replay_server.shard import Shard
 from replay_server.token_guard import TokenGuard
-from replay_server.wire import MAX_MESSAGE_BYTES
+from replay_server.wire import MAX_REPLY_BYTES, max_request_bytes
 
 _THREADS = 32
 WAITERS = 12
@@ -25,14 +26,24 @@ WAITERS = 12
 
 
 class ReplayServer:
-    """A running shard; `address` is where it listens. A context manager: stops at the end."""
+    """A running shard; `address` is where it listens. A context manager: stops at the end.
 
-    def __init__(self, shard: Shard, address: str, directory: str | None, security: ServerSecurity) -> None:
+    Args:
+        shard: what is served.
+        address: HOST:PORT; port 0 takes a free one.
+        directory: where clients may have the shard save itself; None refuses.
+        security: who may connect, and how it is protected.
+        name: of the table, 1 to 16 ASCII characters; frames for another one are refused.
+    """
+
+    def __init__(
+        self, shard: Shard, address: str, directory: str | None, security: ServerSecurity, name: str = DEFAULT_TABLE
+    ) -> None:
         self.shard = shard
         sum_tree.warm_up()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="replay")
         guards = (TokenGuard(security.token),) if security.token is not None else ()
-        self._server: Any = grpc.server(self._threads, options=SERVER_OPTIONS, interceptors=guards)
+        self._server: Any = grpc.server(self._threads, options=server_options(shard.table.spec), interceptors=guards)
         try:
             port = security.listen(self._server, address)
         except RuntimeError:
@@ -53,8 +64,10 @@ class ReplayServer:
             incarnation=table.incarnation,
             capacity=table.capacity,
             min_size=shard.limiter.min_size,
-            max_message_bytes=MAX_MESSAGE_BYTES,
+            max_message_bytes=MAX_REPLY_BYTES,
+            max_request_bytes=max_request_bytes(table.spec),
             spec=table.spec,
+            table=name,
         )
         service = ReplayService(shard, hello, Path(directory) if directory is not None else None)
         self._server.add_generic_rpc_handlers((service.handlers(),))

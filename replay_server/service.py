@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 
 from replay_server import wire
 from replay_server.call_meter import CallMeter
+from replay_server.documents import hello_document
 from replay_server.errors import (
     CheckpointError,
     ConfigError,
@@ -21,10 +24,12 @@ from replay_server.errors import (
     StaleEpoch,
     Unavailable,
 )
+from replay_server.frames import Layout
 from replay_server.local import snapshot_name
 from replay_server.messages import Hello
 from replay_server.replay import ShardStats
 from replay_server.shard import Shard
+from replay_server.table import Drawn
 
 _CODES: list[tuple[type[HeadraceError], Any]] = [
     (InvalidRecord, grpc.StatusCode.INVALID_ARGUMENT),
@@ -47,7 +52,7 @@ class ReplayService:
 
     def __init__(self, shard: Shard, hello: Hello, directory: Path | None) -> None:
         self._shard = shard
-        self._spec = shard.table.spec
+        self._layout = Layout(shard.table.spec, hello.table)
         self._hello = hello
         self._directory = directory
         self._methods: dict[str, Callable[[bytes], bytes]] = {
@@ -79,28 +84,48 @@ class ReplayService:
         )
 
     def _greet(self, frame: bytes) -> bytes:
-        wire.decode_json(frame, reply=False)
-        return wire.encode_json(wire.hello_document(self._hello), reply=True)
+        self._asked(frame)
+        return self._told(hello_document(self._hello))
 
     def _insert(self, frame: bytes) -> bytes:
-        return wire.encode_insert_reply(self._shard.insert(wire.decode_insert(frame, self._spec)))
+        request = wire.decode_insert(frame, self._layout)
+        return wire.encode_insert_reply(self._shard.insert(request), self._layout)
 
     def _sample(self, frame: bytes) -> bytes:
-        return wire.encode_sample_reply(self._shard.sample(wire.decode_sample(frame, self._spec)))
+        request = wire.decode_sample(frame, self._layout)
+        rows = int(request.counts.sum())
+        message = BytesIO(bytes(wire.reply_bytes(rows, self._layout.spec)))
+        memory = np.frombuffer(message.getbuffer(), np.uint8)
+
+        def into(rows: int) -> Drawn:
+            return Drawn(*wire.sample_reply_rows(memory, rows, self._layout))
+
+        reply = self._shard.sample(request, into)
+        if reply.blocked_on is not None:
+            return wire.encode_sample_reply(reply, self._layout)
+        wire.finish_sample_reply(memory, reply, self._layout)
+        return message.getvalue()  # not a copy: a BytesIO hands out what it was made of
 
     def _update(self, frame: bytes) -> bytes:
-        return wire.encode_update_reply(self._shard.update(wire.decode_update(frame, self._spec)))
+        request = wire.decode_update(frame, self._layout)
+        return wire.encode_update_reply(self._shard.update(request), self._layout)
 
     def _stats(self, frame: bytes) -> bytes:
-        wire.decode_json(frame, reply=False)
-        return wire.encode_json(dataclasses.asdict(self.stats()), reply=True)
+        self._asked(frame)
+        return self._told(dataclasses.asdict(self.stats()))
 
     def _clear(self, frame: bytes) -> bytes:
-        wire.decode_json(frame, reply=False)
-        return wire.encode_json(self._shard.clear()._asdict(), reply=True)
+        self._asked(frame)
+        return self._told(self._shard.clear()._asdict())
+
+    def _asked(self, frame: bytes) -> dict[str, Any]:
+        return wire.decode_json(frame, reply=False, table=self._layout.table)
+
+    def _told(self, document: dict[str, Any]) -> bytes:
+        return wire.encode_json(document, reply=True, table=self._layout.table)
 
     def _save(self, frame: bytes) -> bytes:
-        requested = wire.decode_json(frame, reply=False).get("directory")
+        requested = self._asked(frame).get("directory")
         if not isinstance(requested, str):
             raise InvalidRecord("a save names its directory as text")
         if self._directory is None:
@@ -111,7 +136,7 @@ class ReplayService:
             raise CheckpointError(f"{requested!r} is outside the directory this shard may write to, {root}")
         name = snapshot_name(self._hello.shard)
         self._shard.save(str(target / name))
-        return wire.encode_json({"name": name}, reply=True)
+        return self._told({"name": name})
 
     def _typed(self, name: str) -> Callable[[bytes, Any], bytes]:
         """A method with its errors as status and details, counted."""

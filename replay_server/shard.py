@@ -119,11 +119,15 @@ class Shard:
             self._moved(self._may_sample)
             return InsertReply(count, 0, None, self._view())
 
-    def sample(self, request: SampleRequest) -> SampleReply:
+    def sample(self, request: SampleRequest, into: Callable[[int], Drawn] | None = None) -> SampleReply:
         """Apply the updates, then draw as soon as the limiter lets it, within `wait_s`.
 
         A request that asks for nothing never waits, nor one to a shard whose records all have priority zero. One
         that asks for rows without spending credit waits for `min_size` only.
+
+        Args:
+            request: what to draw.
+            into: given the number of rows, the arrays to draw them into; asked, under the lock, when nothing blocks.
 
         Raises:
             InvalidRecord: nothing was changed.
@@ -145,7 +149,7 @@ class Shard:
             reason = self._wait(self._may_sample, self._waiting_samples, blocked, wait_s)
             counts = request.counts if reason is None else np.zeros(0, np.int64)
             view = self._view()
-            drawn: Drawn = self.table.sample(counts, method=self._sampler)
+            drawn = self._draw(counts, into)
             self._drawn += len(drawn.keys)
             if reason is None and request.credit > 0.0:
                 self._sampled += request.credit
@@ -225,6 +229,14 @@ class Shard:
             self._writers.load(state.writers)
             self._inserted, self._sampled, self._fenced = state.inserted, state.sampled, state.fenced
             self._moved(self._may_insert, self._may_sample)
+
+    def _draw(self, counts: np.ndarray, into: Callable[[int], Drawn] | None) -> Drawn:
+        drawn = self.table.sample(counts, method=self._sampler)
+        if into is None or len(drawn.keys) == 0:
+            return drawn
+        out = into(len(drawn.keys))
+        out.records[:], out.keys[:], out.probabilities[:] = drawn.records, drawn.keys, drawn.probabilities
+        return out
 
     def _admit(self, request: InsertRequest, rows: int) -> bool:
         """False for a chunk stored already; opens the writer of a first chunk."""

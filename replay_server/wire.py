@@ -1,24 +1,20 @@
-"""Frames: a fixed little-endian header, then raw arrays (docs/wire.md). No protobuf, no pickle.
-
-Decoders trust nothing: a frame that is not exactly as long as its counts say is refused with InvalidRecord.
-"""
+"""What each frame holds: inserts, samples, updates, errors (docs/wire.md). No protobuf, no pickle."""
 
 from __future__ import annotations
 
 import json
 import struct
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from replay_server import errors
 from replay_server.batches import KEY_DTYPE
-from replay_server.errors import HeadraceError, InvalidRecord, ReplayTimeout, SchemaMismatch
+from replay_server.errors import HeadraceError, InvalidRecord, ReplayTimeout
+from replay_server.frames import PREFIX, VIEW, Frame, Layout, Memory, open_frame, places, prefix
 from replay_server.messages import (
     LONGEST_WAIT_S,
-    Hello,
     InsertReply,
     InsertRequest,
     SampleReply,
@@ -27,105 +23,29 @@ from replay_server.messages import (
     UpdateReply,
     UpdateRequest,
     Updates,
-    View,
 )
-from replay_server.replay import ShardStats
 from replay_server.specs import RecordSpec
 
 SERVICE = "headrace.Replay"
-MAX_MESSAGE_BYTES = 64 << 20
-_MAGIC = b"HDRC"
-_VERSION = 1
-_PREFIX = struct.Struct("<4sHHQ")  # magic, protocol version, kind, bytes of the whole frame
-_VIEW = struct.Struct("<dQQd")  # mass, size, inserted, sampled
+MAX_REPLY_BYTES = 64 << 20
+_MOST_BATCHES = 4096
+_CHUNK_BYTES = 4 << 20
+_BESIDE_CHUNK_BYTES = 256 << 10
 _INSERT = struct.Struct("<QdQQIIII")  # schema, wait, writer id, sequence, epoch, flags, rows, record size
 _INSERT_REPLY = struct.Struct("<IIII")  # accepted, duplicates, blocked on, 0
 _SAMPLE = struct.Struct("<QddII")  # schema, wait, credit, batches, updates
 _SAMPLE_REPLY = struct.Struct("<IIIIIIII")  # rows, record size, applied, stale, blocked on, 0, 0, 0
 _UPDATE = struct.Struct("<QdII8x")  # schema, returned credit, updates, 0
 _UPDATE_REPLY = struct.Struct("<QQ")  # applied, stale
-_STAMPED, _PRIORITIZED = 1, 2
+_ROWS_START = PREFIX.size + _SAMPLE_REPLY.size + VIEW.size
+_STAMPED, _PRIORITIZED, _OPENS = 1, 2, 4
 
 _REASONS = (None, "min_size", "inserts", "samples", "snapshot", "bytes")
 
-_KINDS = {
-    name: kind
-    for kind, name in enumerate(
-        ("Insert", "InsertReply", "Sample", "SampleReply", "Update", "UpdateReply", "Json", "JsonReply"), start=1
-    )
-}
 
-
-def schema_of(spec: RecordSpec) -> int:
-    """The first 8 bytes of the spec's digest, carried by every frame that depends on the layout."""
-    return int.from_bytes(bytes.fromhex(spec.digest)[:8], "little")
-
-
-class _Reader(NamedTuple):
-    """Takes arrays off a frame one after the other; each starts at a multiple of 16."""
-
-    frame: bytes
-
-    def header(self, layout: struct.Struct) -> tuple[Any, ...]:
-        try:
-            return layout.unpack_from(self.frame, _PREFIX.size)
-        except struct.error:
-            raise InvalidRecord(f"frame of {len(self.frame)} bytes is too short for its header") from None
-
-    def view(self, layout: struct.Struct) -> View:
-        try:
-            return View(*_VIEW.unpack_from(self.frame, _PREFIX.size + layout.size))
-        except struct.error:
-            raise InvalidRecord(f"frame of {len(self.frame)} bytes is too short for its header") from None
-
-    def arrays(self, start: int, *parts: tuple[Any, int]) -> list[NDArray[Any]]:
-        """One read-only view per (dtype, count); refuses a frame that holds more or less."""
-        offsets, end = [], start
-        for dtype, count in parts:
-            end = _aligned(end)
-            offsets.append(end)
-            end += np.dtype(dtype).itemsize * count
-        if end != len(self.frame):
-            raise InvalidRecord(f"frame has {len(self.frame)} bytes, its header says {end}")
-        return [
-            np.frombuffer(self.frame, dtype, count, offset)
-            for (dtype, count), offset in zip(parts, offsets, strict=True)
-        ]
-
-
-def _aligned(offset: int) -> int:
-    return -(-offset // 16) * 16
-
-
-def _frame(kind: str, headers: bytes, *arrays: NDArray[Any]) -> bytes:
-    parts: list[Any] = [b"", headers]
-    end = _PREFIX.size + len(headers)
-    for array in arrays:
-        parts.append(bytes(_aligned(end) - end))
-        parts.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-        end = _aligned(end) + array.nbytes
-    parts[0] = _PREFIX.pack(_MAGIC, _VERSION, _KINDS[kind], end)
-    return b"".join(parts)
-
-
-def _open(frame: bytes, kind: str) -> _Reader:
-    if len(frame) < _PREFIX.size:
-        raise InvalidRecord(f"frame of {len(frame)} bytes is too short for its header")
-    magic, version, found, length = _PREFIX.unpack_from(frame)
-    if magic != _MAGIC:
-        raise InvalidRecord("not a headrace frame")
-    if version != _VERSION:
-        raise SchemaMismatch(f"peer speaks protocol version {version}, this side version {_VERSION}")
-    if found != _KINDS[kind]:
-        raise InvalidRecord(f"frame of kind {found}, expected {_KINDS[kind]} ({kind})")
-    if length != len(frame):
-        raise InvalidRecord(f"frame has {len(frame)} bytes, its header says {length}")
-    return _Reader(frame)
-
-
-def _check_schema(schema: int, spec: RecordSpec) -> None:
-    if schema != schema_of(spec):
-        raise SchemaMismatch("the client's record spec is not this shard's; connect again to see the difference")
+def max_request_bytes(spec: RecordSpec) -> int:
+    """Size limit of what a client sends: a chunk of 4 MiB, or of one record, with its header and priorities."""
+    return max(_CHUNK_BYTES, spec.record_size) + _BESIDE_CHUNK_BYTES
 
 
 def _reason(code: int) -> str | None:
@@ -134,170 +54,164 @@ def _reason(code: int) -> str | None:
     return _REASONS[code]
 
 
-def encode_insert(request: InsertRequest, schema: int) -> bytes:
-    stamp = request.stamp or Stamp(0, 0, 0)
-    flags = (_STAMPED if request.stamp else 0) | (_PRIORITIZED if request.priorities is not None else 0)
+def insert_frame(request: InsertRequest, layout: Layout) -> Frame:
+    stamp = request.stamp
+    flags = (_STAMPED | (_OPENS if stamp.opens else 0)) if stamp else 0
+    flags |= _PRIORITIZED if request.priorities is not None else 0
+    writer_id, epoch, sequence, _ = stamp or Stamp(0, 0, 0)
     rows, size = request.records.shape
-    header = _INSERT.pack(schema, request.wait_s, stamp.writer_id, stamp.sequence, stamp.epoch, flags, rows, size)
+    header = _INSERT.pack(layout.schema, request.wait_s, writer_id, sequence, epoch, flags, rows, size)
     priorities = request.priorities if request.priorities is not None else np.zeros(0)
-    return _frame("Insert", header, priorities.astype("<f8", copy=False), request.records)
+    return Frame("Insert", layout.table, header, priorities.astype("<f8", copy=False), request.records)
 
 
-def decode_insert(frame: bytes, spec: RecordSpec) -> InsertRequest:
-    reader = _open(frame, "Insert")
+def encode_insert(request: InsertRequest, layout: Layout) -> bytes:
+    return insert_frame(request, layout).to_bytes()
+
+
+def decode_insert(frame: Memory, layout: Layout) -> InsertRequest:
+    reader = open_frame(frame, "Insert", layout.table)
     schema, wait_s, writer_id, sequence, epoch, flags, rows, size = reader.header(_INSERT)
-    _check_schema(schema, spec)
-    if size != spec.record_size:
-        raise InvalidRecord(f"records of {size} bytes, the record spec says {spec.record_size}")
-    if flags & ~(_STAMPED | _PRIORITIZED):
+    layout.check_schema(schema)
+    if size != layout.record_size:
+        raise InvalidRecord(f"records of {size} bytes, the record spec says {layout.record_size}")
+    if flags & ~(_STAMPED | _PRIORITIZED | _OPENS) or (flags & _OPENS and not flags & _STAMPED):
         raise InvalidRecord(f"unknown flags {flags:#x} in an insert")
     prioritized = bool(flags & _PRIORITIZED)
-    priorities, records = reader.arrays(
-        _PREFIX.size + _INSERT.size, ("<f8", rows if prioritized else 0), (np.uint8, rows * size)
-    )
+    priorities, records = reader.arrays(_INSERT.size, ("<f8", rows if prioritized else 0), (np.uint8, rows * size))
     return InsertRequest(
         records.reshape(rows, size),
         priorities if prioritized else None,
-        Stamp(writer_id, epoch, sequence) if flags & _STAMPED else None,
+        Stamp(writer_id, epoch, sequence, bool(flags & _OPENS)) if flags & _STAMPED else None,
         _wait(wait_s),
     )
 
 
-def encode_insert_reply(reply: InsertReply) -> bytes:
+def encode_insert_reply(reply: InsertReply, layout: Layout) -> bytes:
     header = _INSERT_REPLY.pack(reply.accepted, reply.duplicates, _REASONS.index(reply.blocked_on), 0)
-    return _frame("InsertReply", header + _VIEW.pack(*reply.view))
+    return Frame("InsertReply", layout.table, header + VIEW.pack(*reply.view)).to_bytes()
 
 
-def decode_insert_reply(frame: bytes) -> InsertReply:
-    reader = _open(frame, "InsertReply")
+def decode_insert_reply(frame: Memory, layout: Layout) -> InsertReply:
+    reader = open_frame(frame, "InsertReply", layout.table)
     accepted, duplicates, blocked, _ = reader.header(_INSERT_REPLY)
-    reader.arrays(_PREFIX.size + _INSERT_REPLY.size + _VIEW.size)
+    reader.arrays(_INSERT_REPLY.size + VIEW.size)
     return InsertReply(accepted, duplicates, _reason(blocked), reader.view(_INSERT_REPLY))
 
 
-def encode_sample(request: SampleRequest, schema: int) -> bytes:
+def encode_sample(request: SampleRequest, layout: Layout) -> bytes:
     updates = request.updates
-    header = _SAMPLE.pack(schema, request.wait_s, request.credit, len(request.counts), len(updates))
-    return _frame("Sample", header, request.counts.astype("<u4"), updates.keys, updates.priorities.astype("<f8"))
+    header = _SAMPLE.pack(layout.schema, request.wait_s, request.credit, len(request.counts), len(updates))
+    return Frame(
+        "Sample", layout.table, header, request.counts.astype("<u4"), updates.keys, updates.priorities.astype("<f8")
+    ).to_bytes()
 
 
-def decode_sample(frame: bytes, spec: RecordSpec) -> SampleRequest:
+def decode_sample(frame: Memory, layout: Layout) -> SampleRequest:
     """Raises InvalidRecord too when the reply would not fit into a message."""
-    reader = _open(frame, "Sample")
+    reader = open_frame(frame, "Sample", layout.table)
     schema, wait_s, credit, batches, updates = reader.header(_SAMPLE)
-    _check_schema(schema, spec)
-    counts, keys, priorities = reader.arrays(
-        _PREFIX.size + _SAMPLE.size, ("<u4", batches), (KEY_DTYPE, updates), ("<f8", updates)
-    )
+    layout.check_schema(schema)
+    if batches > _MOST_BATCHES:
+        raise InvalidRecord(f"{batches} batches in one sample request, at most {_MOST_BATCHES}")
+    counts, keys, priorities = reader.arrays(_SAMPLE.size, ("<u4", batches), (KEY_DTYPE, updates), ("<f8", updates))
     rows = int(counts.sum(dtype=np.int64))
-    if (size := reply_bytes(rows, spec)) > MAX_MESSAGE_BYTES:
-        raise InvalidRecord(f"{rows} rows make a reply of {size} bytes, a message holds {MAX_MESSAGE_BYTES}")
+    if (size := reply_bytes(rows, layout.spec)) > MAX_REPLY_BYTES:
+        raise InvalidRecord(f"{rows} rows make a reply of {size} bytes, a message holds {MAX_REPLY_BYTES}")
     return SampleRequest(counts.astype(np.int64), credit, Updates(keys, priorities), _wait(wait_s))
 
 
 def reply_bytes(rows: int, spec: RecordSpec) -> int:
-    """Bytes of a sample reply, rounded up."""
-    return 256 + rows * (spec.record_size + KEY_DTYPE.itemsize + 8)
+    """Bytes of a sample reply."""
+    return places(_ROWS_START, _row_parts(rows, spec.record_size))[1]
 
 
-def encode_sample_reply(reply: SampleReply) -> bytes:
-    rows, size = reply.records.shape
-    header = _SAMPLE_REPLY.pack(
-        rows, size, reply.applied, reply.stale, _REASONS.index(reply.blocked_on), 0, 0, 0
-    ) + _VIEW.pack(*reply.view)
-    return _frame("SampleReply", header, reply.keys, reply.probabilities, reply.records)
+def encode_sample_reply(reply: SampleReply, layout: Layout) -> bytes:
+    header = _sample_reply_header(reply)
+    return Frame("SampleReply", layout.table, header, reply.keys, reply.probabilities, reply.records).to_bytes()
 
 
-def decode_sample_reply(frame: bytes) -> SampleReply:
-    """The arrays are read-only views of the frame."""
-    reader = _open(frame, "SampleReply")
-    rows, size, applied, stale, blocked, *_ = reader.header(_SAMPLE_REPLY)
-    keys, probabilities, records = reader.arrays(
-        _PREFIX.size + _SAMPLE_REPLY.size + _VIEW.size, (KEY_DTYPE, rows), ("<f8", rows), (np.uint8, rows * size)
+def sample_reply_rows(
+    memory: NDArray[np.uint8], rows: int, layout: Layout
+) -> tuple[NDArray[np.uint8], NDArray[Any], NDArray[np.float64]]:
+    """Records, keys and probabilities of a reply inside its memory, to be drawn straight into it."""
+    parts = _row_parts(rows, layout.record_size)
+    starts, _ = places(_ROWS_START, parts)
+    keys, probabilities, records = (
+        memory[start : start + np.dtype(dtype).itemsize * count].view(dtype)
+        for start, (dtype, count) in zip(starts, parts, strict=True)
     )
+    return records.reshape(rows, layout.record_size), keys, probabilities
+
+
+def finish_sample_reply(memory: NDArray[np.uint8], reply: SampleReply, layout: Layout) -> None:
+    """Write what comes before the rows, once they are there."""
+    length = reply_bytes(len(reply.records), layout.spec)
+    start = prefix("SampleReply", layout.table, length) + _sample_reply_header(reply)
+    memory[: len(start)] = np.frombuffer(start, np.uint8)
+
+
+def _row_parts(rows: int, record_size: int) -> tuple[tuple[Any, int], ...]:
+    return (KEY_DTYPE, rows), ("<f8", rows), (np.uint8, rows * record_size)
+
+
+def _sample_reply_header(reply: SampleReply) -> bytes:
+    rows, size = reply.records.shape
+    blocked = _REASONS.index(reply.blocked_on)
+    return _SAMPLE_REPLY.pack(rows, size, reply.applied, reply.stale, blocked, 0, 0, 0) + VIEW.pack(*reply.view)
+
+
+def decode_sample_reply(frame: Memory, layout: Layout) -> SampleReply:
+    """The arrays are read-only views of the frame."""
+    reader = open_frame(frame, "SampleReply", layout.table)
+    rows, size, applied, stale, blocked, *_ = reader.header(_SAMPLE_REPLY)
+    keys, probabilities, records = reader.arrays(_SAMPLE_REPLY.size + VIEW.size, *_row_parts(rows, size))
     view = reader.view(_SAMPLE_REPLY)
     return SampleReply(records.reshape(rows, size), keys, probabilities, applied, stale, _reason(blocked), view)
 
 
-def encode_update(request: UpdateRequest, schema: int) -> bytes:
+def encode_update(request: UpdateRequest, layout: Layout) -> bytes:
     updates = request.updates
-    header = _UPDATE.pack(schema, request.returned, len(updates), 0)
-    return _frame("Update", header, updates.keys, updates.priorities.astype("<f8"))
+    header = _UPDATE.pack(layout.schema, request.returned, len(updates), 0)
+    return Frame("Update", layout.table, header, updates.keys, updates.priorities.astype("<f8")).to_bytes()
 
 
-def decode_update(frame: bytes, spec: RecordSpec) -> UpdateRequest:
-    reader = _open(frame, "Update")
+def decode_update(frame: Memory, layout: Layout) -> UpdateRequest:
+    reader = open_frame(frame, "Update", layout.table)
     schema, returned, updates, _ = reader.header(_UPDATE)
-    _check_schema(schema, spec)
-    keys, priorities = reader.arrays(_PREFIX.size + _UPDATE.size, (KEY_DTYPE, updates), ("<f8", updates))
+    layout.check_schema(schema)
+    keys, priorities = reader.arrays(_UPDATE.size, (KEY_DTYPE, updates), ("<f8", updates))
     return UpdateRequest(Updates(keys, priorities), returned)
 
 
-def encode_update_reply(reply: UpdateReply) -> bytes:
-    return _frame("UpdateReply", _UPDATE_REPLY.pack(reply.applied, reply.stale) + _VIEW.pack(*reply.view))
+def encode_update_reply(reply: UpdateReply, layout: Layout) -> bytes:
+    return Frame(
+        "UpdateReply", layout.table, _UPDATE_REPLY.pack(reply.applied, reply.stale) + VIEW.pack(*reply.view)
+    ).to_bytes()
 
 
-def decode_update_reply(frame: bytes) -> UpdateReply:
-    reader = _open(frame, "UpdateReply")
-    reader.arrays(_PREFIX.size + _UPDATE_REPLY.size + _VIEW.size)
+def decode_update_reply(frame: Memory, layout: Layout) -> UpdateReply:
+    reader = open_frame(frame, "UpdateReply", layout.table)
+    reader.arrays(_UPDATE_REPLY.size + VIEW.size)
     applied, stale = reader.header(_UPDATE_REPLY)
     return UpdateReply(applied, stale, reader.view(_UPDATE_REPLY))
 
 
-def encode_json(document: dict[str, Any], *, reply: bool) -> bytes:
-    """Calls that are rare and small carry one JSON object."""
+def encode_json(document: dict[str, Any], *, reply: bool, table: str = "") -> bytes:
+    """Calls that are rare and small carry one JSON object; without a table they mean whatever the shard holds."""
     text = np.frombuffer(json.dumps(document).encode(), np.uint8)
-    return _frame("JsonReply" if reply else "Json", b"", text)
+    return Frame("JsonReply" if reply else "Json", table, b"", text).to_bytes()
 
 
-def decode_json(frame: bytes, *, reply: bool) -> dict[str, Any]:
-    reader = _open(frame, "JsonReply" if reply else "Json")
+def decode_json(frame: bytes, *, reply: bool, table: str = "") -> dict[str, Any]:
+    open_frame(frame, "JsonReply" if reply else "Json", table, anonymous=True)
     try:
-        document = json.loads(reader.frame[_PREFIX.size :])
-    except ValueError as error:
+        document = json.loads(frame[PREFIX.size :])
+    except (ValueError, RecursionError) as error:
         raise InvalidRecord(f"frame does not hold JSON: {error}") from None
     if not isinstance(document, dict):
         raise InvalidRecord("frame does not hold a JSON object")
     return document
-
-
-def hello_document(hello: Hello) -> dict[str, Any]:
-    return {
-        "address": hello.address,
-        "shard": hello.shard,
-        "incarnation": hello.incarnation,
-        "capacity": hello.capacity,
-        "min_size": hello.min_size,
-        "max_message_bytes": hello.max_message_bytes,
-        "spec": json.loads(hello.spec.to_json()),
-        "durability": hello.durability,
-        "consuming": hello.consuming,
-    }
-
-
-def hello_from(document: dict[str, Any]) -> Hello:
-    try:
-        spec = RecordSpec.from_json(json.dumps(document["spec"]))
-        return Hello(
-            address=str(document["address"]),
-            shard=int(document["shard"]),
-            incarnation=int(document["incarnation"]),
-            capacity=int(document["capacity"]),
-            min_size=int(document["min_size"]),
-            max_message_bytes=int(document["max_message_bytes"]),
-            spec=spec,
-            durability=str(document["durability"]),
-            consuming=bool(document["consuming"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise SchemaMismatch(f"the shard's greeting is not understood: {error}") from None
-
-
-def stats_from(document: dict[str, Any]) -> ShardStats:
-    try:
-        return msgspec.convert(document, ShardStats)
-    except msgspec.ValidationError as error:
-        raise SchemaMismatch(f"the shard's statistics are not understood: {error}") from None
 
 
 def encode_error(error: HeadraceError) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from fault.simulated_time import Scheduler
 from replay_server import wire
 from replay_server.errors import HeadraceError, ReplayTimeout, Unavailable
+from replay_server.frames import Layout
 from replay_server.messages import (
     Call,
     Hello,
@@ -132,16 +134,19 @@ class SimulatedPort:
     def __init__(self, hello: Hello, network: Network) -> None:
         self.hello = hello
         self._network = network
-        self._schema = wire.schema_of(hello.spec)
+        self._layout = Layout(hello.spec, hello.table)
 
     def insert(self, request: InsertRequest) -> Call[InsertReply]:
-        return self._network.call("Insert", wire.encode_insert(request, self._schema), wire.decode_insert_reply)
+        decode = partial(wire.decode_insert_reply, layout=self._layout)
+        return self._network.call("Insert", wire.encode_insert(request, self._layout), decode)
 
     def sample(self, request: SampleRequest) -> Call[SampleReply]:
-        return self._network.call("Sample", wire.encode_sample(request, self._schema), wire.decode_sample_reply)
+        decode = partial(wire.decode_sample_reply, layout=self._layout)
+        return self._network.call("Sample", wire.encode_sample(request, self._layout), decode)
 
     def update(self, request: UpdateRequest) -> Call[UpdateReply]:
-        return self._network.call("Update", wire.encode_update(request, self._schema), wire.decode_update_reply)
+        decode = partial(wire.decode_update_reply, layout=self._layout)
+        return self._network.call("Update", wire.encode_update(request, self._layout), decode)
 
     def stats(self) -> ShardStats:
         raise NotImplementedError

@@ -30,12 +30,14 @@ from replay_server import (
     start_server,
     wire,
 )
+from replay_server.frames import Layout
 from replay_server.messages import InsertRequest, SampleRequest, Updates
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = RecordSpec((Field("x", "float32", (4,)), Field("a", "int64")), {"gamma": "0.99"})
+LAYOUT = Layout(SPEC)
 YAML = {
     "spec": {
         "fields": [{"name": "x", "dtype": "float32", "shape": [4]}, {"name": "a", "dtype": "int64"}],
@@ -102,14 +104,14 @@ def test_garbage_frames_are_refused_and_nothing_changes(server):
     rng = np.random.default_rng(0)
     records = SPEC.pack(rows(3))
     good = {
-        "Insert": wire.encode_insert(InsertRequest(records, None, None, 0.0), wire.schema_of(SPEC)),
-        "Sample": wire.encode_sample(SampleRequest(np.array([2]), 2.0, Updates(), 0.0), wire.schema_of(SPEC)),
+        "Insert": wire.encode_insert(InsertRequest(records, None, None, 0.0), LAYOUT),
+        "Sample": wire.encode_sample(SampleRequest(np.array([2]), 2.0, Updates(), 0.0), LAYOUT),
     }
     nan = records.copy()
     SPEC.columns(nan)["x"][1, 1] = np.nan
     frames = [(m, f[:cut]) for m, f in good.items() for cut in rng.integers(0, len(f), 12)]
     frames += [(m, bytes(rng.integers(0, 256, 100, dtype=np.uint8))) for m in ("Insert", "Sample", "Update", "Hello")]
-    frames += [("Insert", wire.encode_insert(InsertRequest(nan, None, None, 0.0), wire.schema_of(SPEC)))]
+    frames += [("Insert", wire.encode_insert(InsertRequest(nan, None, None, 0.0), LAYOUT))]
     frames += [("Save", wire.encode_json({"directory": 5}, reply=False))]
     for method, frame in frames:
         with pytest.raises(grpc.RpcError) as caught:
@@ -123,7 +125,7 @@ def test_garbage_frames_are_refused_and_nothing_changes(server):
 
 def test_oversize_messages_are_refused_both_ways(server):
     with pytest.raises(grpc.RpcError) as caught:
-        raw_call(server.address, "Insert", bytes(wire.MAX_MESSAGE_BYTES + 10_000))
+        raw_call(server.address, "Insert", bytes(wire.max_request_bytes(SPEC) + 10_000))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     with connect([server.address]) as replay:
         replay.insert(rows(10))
@@ -141,7 +143,7 @@ def test_another_layout_or_other_semantics_are_named(server):
     with pytest.raises(grpc.RpcError) as refused:
         frame = wire.encode_insert(
             InsertRequest(other.pack({"x": np.ones((1, 5), "f4"), "b": np.ones(1, int)}), None, None, 0.0),
-            wire.schema_of(other),
+            Layout(other),
         )
         raw_call(server.address, "Insert", frame)
     assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
@@ -303,11 +305,11 @@ def test_many_blocked_callers_do_not_starve_the_others():
         stop = threading.Event()
 
         def wait_in_vain():
-            frame = wire.encode_sample(SampleRequest(np.array([1]), 1.0, Updates(), 0.5), wire.schema_of(SPEC))
+            frame = wire.encode_sample(SampleRequest(np.array([1]), 1.0, Updates(), 0.5), LAYOUT)
             with grpc.insecure_channel(server.address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
                 call = channel.unary_unary("/headrace.Replay/Sample")
                 while not stop.is_set():
-                    reply = wire.decode_sample_reply(call(frame, timeout=10))
+                    reply = wire.decode_sample_reply(call(frame, timeout=10), LAYOUT)
                     assert reply.blocked_on == "min_size" or len(reply.records) == 1
                     time.sleep(0.05)
 
