@@ -2,15 +2,19 @@
 
 Layout (every name is a dataset unless said otherwise)::
 
-    /                       attributes: format, shard, capacity, priority_exponent, cursor, incarnation, inserted,
-                            sampled, fenced, sha256
+    /                       attributes: format, shard, capacity, priority_exponent, incarnation, inserted, sampled,
+                            fenced, sha256
     /spec /writers /rng     JSON texts: record layout, writer marks, state of the random generator
     /columns/<field>        one a field, [size, *shape], little-endian
     /padding                uint8[size, P], only when a record carries bytes other than zero between its fields
     /priorities             float64[size], raw
-    /generations            uint32[slots ever used]
+    /slots                  uint32[size], where row i was stored, ascending
+    /order                  uint32[size], slots, oldest record first
+    /free                   uint32[used - size], the other slots ever used in the order of their next use
+    /times_sampled          uint32[size], only where records are removed by being sampled
+    /generations            uint32[used], of all slots up to the last one ever used
 
-Row i is slot i. `sha256` covers the attributes and datasets in a fixed order.
+`sha256` covers the attributes and datasets in a fixed order.
 """
 
 from __future__ import annotations
@@ -105,7 +109,6 @@ def _attributes(table: Table, state: ShardState) -> dict[str, Any]:
         "shard": table.shard,
         "capacity": table.capacity,
         "priority_exponent": table.priority_exponent,
-        "cursor": state.table.cursor,
         "incarnation": state.table.incarnation,
         "inserted": state.inserted,
         "sampled": state.sampled,
@@ -129,8 +132,8 @@ def _write(file: h5py.File, table: Table, state: ShardState) -> None:
     padding = records[:, _padding(spec)]
     if padding.any():
         file["padding"] = padding
-    file["priorities"] = state.table.priorities
-    file["generations"] = state.table.generations
+    for name, values in _arrays(state.table).items():
+        file[name] = values
     file.attrs["sha256"] = _digest(attributes, spec, state.table)
 
 
@@ -148,8 +151,11 @@ def _read(file: h5py.File, spec: RecordSpec) -> ShardState:
         TableState(
             records=records,
             priorities=priorities,
+            slots=np.asarray(file["slots"], np.uint32),
+            order=np.asarray(file["order"], np.uint32),
+            free=np.asarray(file["free"], np.uint32),
+            times_sampled=np.asarray(file["times_sampled"], np.uint32) if "times_sampled" in file else None,
             generations=np.asarray(file["generations"], np.uint32),
-            cursor=int(file.attrs["cursor"]),
             incarnation=int(file.attrs["incarnation"]),
             rng=json.loads(file["rng"].asstr()[()]),
         ),
@@ -178,9 +184,23 @@ def _digest(attributes: dict[str, Any], spec: RecordSpec, state: TableState) -> 
     digest = hashlib.sha256(json.dumps(attributes, sort_keys=True).encode())
     for _, block in _blocks(state.records):
         digest.update(block.data)
-    digest.update(np.ascontiguousarray(state.priorities, "<f8").data)
-    digest.update(np.ascontiguousarray(state.generations, "<u4").data)
+    for values in _arrays(state).values():
+        digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()
+
+
+def _arrays(state: TableState) -> dict[str, NDArray[Any]]:
+    """What is kept per slot beside the records."""
+    arrays: dict[str, NDArray[Any]] = {
+        "priorities": state.priorities,
+        "slots": state.slots,
+        "order": state.order,
+        "free": state.free,
+        "generations": state.generations,
+    }
+    if state.times_sampled is not None:
+        arrays["times_sampled"] = state.times_sampled
+    return arrays
 
 
 def _blocks(records: NDArray[np.uint8]) -> Iterator[tuple[int, NDArray[np.uint8]]]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import grpc
 
-from replay_server import sum_tree
 from replay_server.channels import server_options
 from replay_server.errors import ConfigError
 from replay_server.frames import DEFAULT_TABLE
@@ -17,6 +16,7 @@ from replay_server.messages import Hello
 from replay_server.security import ServerSecurity
 from replay_server.service import ReplayService
 from replay_server.shard import Shard
+from replay_server.table import warm_up
 from replay_server.token_guard import TokenGuard
 from replay_server.wire import MAX_REPLY_BYTES, max_request_bytes
 
@@ -40,7 +40,7 @@ class ReplayServer:
         self, shard: Shard, address: str, directory: str | None, security: ServerSecurity, name: str = DEFAULT_TABLE
     ) -> None:
         self.shard = shard
-        sum_tree.warm_up()
+        warm_up()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="replay")
         guards = (TokenGuard(security.token),) if security.token is not None else ()
         self._server: Any = grpc.server(self._threads, options=server_options(shard.table.spec), interceptors=guards)

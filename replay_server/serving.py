@@ -60,11 +60,12 @@ def start_server(  # noqa: PLR0913  one flat call for scripts; inside, parts are
         spec,
         capacity,
         priority_exponent=priority_exponent,
+        sampler=sampler,
         seed=seed,
         shard=shard_index,
         incarnation=secrets.randbits(32),
     )
-    shard = Shard(table, rate_limiter, sampler=sampler, max_waiters=WAITERS)
+    shard = Shard(table, rate_limiter, max_waiters=WAITERS)
     if restore_from is not None:
         shard.restore(restore_from)
     return ReplayServer(shard, address, directory, security)

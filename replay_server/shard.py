@@ -10,7 +10,7 @@ import numpy as np
 
 from replay_server.checkpoint import ShardState, read_checkpoint, write_checkpoint
 from replay_server.clock import Clock, SystemClock
-from replay_server.errors import CheckpointError, ConfigError, Deadlocked, InvalidRecord, StaleEpoch
+from replay_server.errors import CheckpointError, Deadlocked, InvalidRecord, StaleEpoch
 from replay_server.messages import (
     InsertReply,
     InsertRequest,
@@ -43,13 +43,12 @@ class Shard:
     Args:
         table: owned by the shard from now on.
         limiter: who may go on; by default one record is enough to sample and inserts never wait.
-        sampler: `stratified` or `multinomial`.
         address: what `stats` shows.
         max_waiters: waiting calls of each kind.
         clock: of waits.
 
     Raises:
-        ConfigError: the table can never hold the limiter's `min_size`; an unknown sampler.
+        ConfigError: inserting and sampling could dead-lock with this limiter and this table.
     """
 
     def __init__(
@@ -57,22 +56,14 @@ class Shard:
         table: Table,
         limiter: RateLimiter | None = None,
         *,
-        sampler: str = "stratified",
         address: str = "in-process",
         max_waiters: int = 12,
         clock: Clock | None = None,
     ) -> None:
         self.limiter = limiter or RateLimiter()
-        if self.limiter.min_size > table.capacity:
-            raise ConfigError(
-                f"rate_limiter.min_size is {self.limiter.min_size}, capacity is {table.capacity}: "
-                "sampling could never start; raise capacity or lower min_size"
-            )
-        if sampler not in ("stratified", "multinomial"):
-            raise ConfigError(f"sampler {sampler!r} is unknown: use stratified or multinomial")
+        self.limiter.check_table(table.capacity, table.max_times_sampled)
         self.table = table
         self.address = address
-        self._sampler = sampler
         self._max_waiters = max_waiters
         self._clock: Clock = clock or SystemClock()
         self._lock = threading.Lock()
@@ -104,7 +95,7 @@ class Shard:
             def blocked() -> str | None:
                 nonlocal known
                 known = request.stamp is not None and not self._admit(request, count)
-                return None if known else self._blocks_insert()
+                return None if known else self._blocks_insert(count)
 
             reason = self._wait(self._may_insert, self._waiting_inserts, blocked, request.wait_s)
             if reason is not None:
@@ -112,7 +103,7 @@ class Shard:
             if known:
                 self._duplicates += count
                 return InsertReply(0, count, None, self._view())
-            self.table.store(rows)
+            self.table.store(rows, self.table.room_for(count))
             if request.stamp is not None:
                 self._writers.add(request.stamp)
             self._inserted += count
@@ -151,6 +142,8 @@ class Shard:
             view = self._view()
             drawn = self._draw(counts, into)
             self._drawn += len(drawn.keys)
+            if len(drawn.removed):
+                self._moved(self._may_insert)
             if reason is None and request.credit > 0.0:
                 self._sampled += request.credit
                 view = view._replace(sampled=self._sampled)
@@ -231,12 +224,8 @@ class Shard:
             self._moved(self._may_insert, self._may_sample)
 
     def _draw(self, counts: np.ndarray, into: Callable[[int], Drawn] | None) -> Drawn:
-        drawn = self.table.sample(counts, method=self._sampler)
-        if into is None or len(drawn.keys) == 0:
-            return drawn
-        out = into(len(drawn.keys))
-        out.records[:], out.keys[:], out.probabilities[:] = drawn.records, drawn.keys, drawn.probabilities
-        return out
+        rows = int(counts.sum())
+        return self.table.sample(counts, None if into is None or rows == 0 else into(rows))
 
     def _admit(self, request: InsertRequest, rows: int) -> bool:
         """False for a chunk stored already; opens the writer of a first chunk."""
@@ -260,16 +249,16 @@ class Shard:
             self._moved(self._may_sample)
         return applied, stale
 
-    def _blocks_insert(self) -> str | None:
-        return self.limiter.blocks_insert(self.table.size, self._inserted, self._sampled)
+    def _blocks_insert(self, rows: int) -> str | None:
+        return self.limiter.blocks_insert(self.table.size, self._inserted, self._sampled, rows)
 
     def _blocks_sample(self, rows: int, credit: float) -> str | None:
         if rows == 0 and credit == 0.0:
             return None
-        reason = self.limiter.blocks_sample(self.table.size, self._inserted, self._sampled)
+        reason = self.limiter.blocks_sample(self.table.size, self._inserted, self._sampled, rows)
         if reason == "inserts" and credit == 0.0:
             reason = None
-        if reason is None and rows and self.table.mass <= 0.0:
+        if reason is None and rows and (self.table.mass <= 0.0 or rows > self.table.draws_left):
             return "inserts"
         return reason
 

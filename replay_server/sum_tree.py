@@ -82,6 +82,27 @@ def _descend(sums: Floats, levels: Ints, positions: Floats) -> Ints:
 
 
 @njit(cache=True, nogil=True)
+def _take(
+    sums: Floats, largest: Floats, levels: Ints, uniforms: Floats, times: NDArray[np.uint32], limit: int
+) -> tuple[Ints, Floats]:
+    """Independent draws one after the other; a slot's priority becomes zero with its `limit`-th. Slots and masses."""
+    count = uniforms.shape[0]
+    slots, shares = np.empty(count, np.int64), np.empty(count)
+    position, nothing = np.empty(1), np.zeros(1)
+    for i in range(count):
+        total = sums[-1]
+        position[0] = min(uniforms[i] * total, np.nextafter(total, 0.0))
+        chosen = _descend(sums, levels, position)
+        slot = chosen[0]
+        slots[i] = slot
+        shares[i] = sums[slot] / total
+        times[slot] += np.uint32(1)
+        if times[slot] >= limit:
+            _assign(sums, largest, levels, chosen, nothing, 1.0)
+    return slots, shares
+
+
+@njit(cache=True, nogil=True)
 def _stratify(uniforms: Floats, counts: Ints, total: float) -> Floats:
     """Positions in [0, total): every group of `counts[g]` draws has one in each of its equal strata."""
     below = np.nextafter(total, 0.0)
@@ -161,6 +182,20 @@ class SumTree:
         slots: Ints = _descend(self._sums, self._levels, positions)
         return slots
 
+    def take(self, uniforms: Floats, times: NDArray[np.uint32], limit: int) -> tuple[Ints, Floats]:
+        """Draw independently, one after the other; a slot leaves with its `limit`-th draw: its priority becomes zero.
+
+        Args:
+            uniforms: float64[B] in [0, 1).
+            times: uint32[capacity], draws of every slot so far; counted up.
+            limit: draws a slot allows. Those still allowed by slots of priority above zero must be B or more.
+
+        Returns:
+            int64[B] slots, float64[B] probabilities at the moment of each draw.
+        """
+        slots, shares = _take(self._sums, self._largest, self._levels, uniforms, times, limit)
+        return slots, shares
+
     def clear(self) -> None:
         self._sums[:] = 0.0
         self._largest[:] = 0.0
@@ -179,12 +214,3 @@ class SumTree:
                 raise AssertionError(f"{name} at node {node} is {ours[node]!r}, a rebuild gives {exact[node]!r}")
         if not np.isfinite(self._sums).all() or (self._sums < 0.0).any():
             raise AssertionError("a sum is negative or not finite")
-
-
-def warm_up() -> None:
-    """Compile (or load from the cache) every kernel, so that no timed path ever does."""
-    tree = SumTree(9, 0.5)
-    tree.assign(np.arange(9), np.ones(9))
-    counts = np.array([1, 1])
-    tree.draw(np.zeros(2), counts, stratified=True)
-    tree.draw(np.zeros(2), counts, stratified=False)

@@ -1,20 +1,28 @@
-"""The table: packed records in a ring, drawn by priority. No I/O, no thread, no clock."""
+"""The table: packed records, drawn by a sampler and thrown out by a remover. No I/O, no thread, no clock."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from math import inf
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from replay_server.batches import KEY_DTYPE, checked_priorities
 from replay_server.errors import ConfigError, InvalidRecord
-from replay_server.specs import RecordSpec
+from replay_server.removers import make_remover
+from replay_server.samplers import Choice, make_sampler, mass_exponent
+from replay_server.slots import Slots
+from replay_server.specs import Field, RecordSpec
 from replay_server.sum_tree import SumTree
 
-_MAX_CAPACITY = 2**32 - 1
+_MAX_CAPACITY = 2**32 - 3  # slots and the two ends of lists have uint32 numbers
+_NONE: NDArray[np.uint32] = np.zeros(0, np.uint32)
+_NONE.flags.writeable = False
+_WORTH_A_SLICE = 2048
+"""Bytes of a run of neighbouring slots from which on one slice copy a run beats one gather of all rows."""
 
 
 class Checked(NamedTuple):
@@ -25,55 +33,90 @@ class Checked(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """Sampled rows: records uint8[B, record_size], keys KEY_DTYPE[B], float64[B] probabilities within the table."""
+    """Sampled rows.
+
+    Attributes:
+        records: uint8[B, record_size].
+        keys: KEY_DTYPE[B].
+        probabilities: float64[B], of each draw within the table.
+        removed: uint32[R], slots that are free now because these were their records' last draws.
+    """
 
     records: NDArray[np.uint8]
     keys: NDArray[Any]
     probabilities: NDArray[np.float64]
+    removed: NDArray[np.uint32] = _NONE
+
+
+class RowKeeper(Protocol):
+    """A snapshot under way."""
+
+    def keep(self, slots: NDArray[np.int64]) -> None:
+        """Rows of these slots are about to be overwritten."""
 
 
 @dataclass(frozen=True)
 class TableState:
-    """All of a table that is not configuration; rows run over slots from 0.
+    """All of a table that is not configuration.
 
     Attributes:
-        records: uint8[size, record_size].
+        slots: uint32[size], those that hold a record, ascending.
+        records: uint8[size, record_size], row i belongs to slots[i].
         priorities: float64[size], raw.
-        generations: uint32[slots ever used].
-        cursor: the slot the next record goes to.
+        times_sampled: uint32[size], None unless records are removed by being sampled.
+        order: uint32[size], slots, oldest record first.
+        free: uint32[used - size], the free ones among the slots ever used, in the order of their next use.
+        generations: uint32[used], of all slots up to the last one ever used.
         incarnation: the life of the table its keys belong to.
         rng: state of the bit generator.
     """
 
+    slots: NDArray[np.uint32]
     records: NDArray[np.uint8]
     priorities: NDArray[np.float64]
+    times_sampled: NDArray[np.uint32] | None
+    order: NDArray[np.uint32]
+    free: NDArray[np.uint32]
     generations: NDArray[np.uint32]
-    cursor: int
     incarnation: int
     rng: Mapping[str, Any]
 
 
 class Table:
-    """A ring of `capacity` packed records; the oldest is overwritten first.
+    """`capacity` packed records; the remover makes room when it is full.
 
-    Records are drawn in proportion to p^priority_exponent; a record of priority zero is never drawn. A new record
-    without a priority gets the largest one now in the table, 1 if there is none above zero.
+    A record of priority zero is never drawn. A new record without a priority gets the largest one now in the table, 1
+    if there is none above zero.
 
     Args:
         spec: layout of the records.
         capacity: records held at most.
-        priority_exponent: alpha in [0, 1]; applied in the sum tree and nowhere else. 0 draws uniformly.
+        priority_exponent: alpha in [0, 1], of the prioritized samplers; applied in the sum tree and nowhere else.
+        sampler: `stratified` or `multinomial` draw in proportion to p^alpha, with one draw from each of a group's
+            equal strata or independently; `uniform` draws all alike; `fifo` draws the oldest, `lifo` the newest.
+        remover: `fifo` overwrites the oldest record, `lowest_priority` that of lowest priority, of equals the oldest.
+        max_times_sampled: a record is removed by its draw of this number; None never. Draws are then made one after
+            the other, independently.
         seed: of the table's own generator.
         shard: index of the shard this table is.
         incarnation: the life of this table; keys of another one are stale.
+
+    Attributes:
+        records: uint8[capacity, record_size], row i is slot i.
+        slots: which of them hold a record, in which order, and their generations.
+        times_sampled: uint32[capacity], None without `max_times_sampled`.
+        capture: told which rows are about to be overwritten, while it is set.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  a table's settings are its own; nothing else passes them on as one
         self,
         spec: RecordSpec,
         capacity: int,
         *,
         priority_exponent: float = 0.6,
+        sampler: str = "stratified",
+        remover: str = "fifo",
+        max_times_sampled: int | None = None,
         seed: int | np.random.SeedSequence = 0,
         shard: int = 0,
         incarnation: int = 0,
@@ -82,35 +125,59 @@ class Table:
             raise ConfigError(f"capacity is {capacity}, must lie in [1, {_MAX_CAPACITY}]")
         if not 0.0 <= priority_exponent <= 1.0:
             raise ConfigError(f"priority_exponent is {priority_exponent}, must lie in [0, 1]")
+        if max_times_sampled is not None and not 1 <= max_times_sampled < 2**32:
+            raise ConfigError(f"max_times_sampled is {max_times_sampled}, must be at least 1, or null for no limit")
         self.spec = spec
         self.capacity = capacity
         self.priority_exponent = priority_exponent
+        self.max_times_sampled = max_times_sampled
         self.shard = shard
         self.incarnation = incarnation
+        self.capture: RowKeeper | None = None
         self._floats = [f.name for f in spec.fields if f.numpy_dtype.kind == "f"]
         self._bools = [f.name for f in spec.fields if f.numpy_dtype.kind == "b"]
-        self._records = np.zeros((capacity, spec.record_size), np.uint8)
-        self._generations = np.zeros(capacity, np.uint32)
-        self._tree = SumTree(capacity, priority_exponent)
+        self._tree = SumTree(capacity, mass_exponent(sampler, priority_exponent))
+        self.slots = Slots(capacity)
+        self._sampler = make_sampler(sampler, self._tree, self.slots)
+        self._remover = make_remover(remover, self._tree, self.slots)
         self._rng = np.random.Generator(np.random.PCG64(seed))
-        self._cursor = 0
-        self._size = 0
-        self._used = 0  # slots ever written: their generations say which keys are stale, also after a clear
+        self.records: NDArray[np.uint8] = np.zeros((capacity, spec.record_size), np.uint8)
+        self.times_sampled: NDArray[np.uint32] | None = None
+        if max_times_sampled is not None:
+            self.times_sampled = np.zeros(capacity, np.uint32)
+        self._draws_left = 0
 
     @property
     def size(self) -> int:
         """Records held now."""
-        return self._size
+        return self.slots.size
 
     @property
     def mass(self) -> float:
-        """The sum of p^alpha."""
+        """What the table weighs in a draw over shards: the sum of p^alpha for the prioritized samplers, the number of
+        records of priority above zero for the others."""
         return self._tree.total
+
+    @property
+    def priorities(self) -> NDArray[np.float64]:
+        """float64[capacity], raw, 0 for free slots; a view, not to be written to."""
+        return self._tree.priorities
+
+    @property
+    def consuming(self) -> bool:
+        """Records are removed by being sampled."""
+        return self.max_times_sampled is not None
+
+    @property
+    def draws_left(self) -> float:
+        """Rows that `max_times_sampled` still allows the records of priority above zero; inf without it."""
+        return self._draws_left if self.consuming else inf
 
     @property
     def overhead_bytes(self) -> int:
         """Bytes beyond the records themselves, at any fill."""
-        return self._tree.nbytes + self._generations.nbytes
+        times = 0 if self.times_sampled is None else self.times_sampled.nbytes
+        return self._tree.nbytes + self.slots.nbytes + self._remover.nbytes + times
 
     def check(self, records: NDArray[np.uint8], priorities: NDArray[np.float64] | None) -> Checked:
         """Check rows for `store`; changes nothing and reads nothing that changes.
@@ -132,58 +199,85 @@ class Table:
             priorities = checked_priorities(priorities, len(records))
         return Checked(records, priorities)
 
-    def store(self, rows: Checked) -> None:
-        """Write checked rows over the oldest ones."""
+    def room_for(self, count: int) -> NDArray[np.int64]:
+        """int64[count], the slots the next `count` <= capacity rows belong in: free ones, then the remover's choice.
+
+        Changes nothing.
+        """
+        free = self.slots.next_free(count)
+        if len(free) == count:
+            return free
+        chosen = self._remover.choose(count - len(free))
+        return np.concatenate([free, chosen]) if len(free) else chosen
+
+    def store(self, rows: Checked, slots: NDArray[np.int64]) -> None:
+        """Write checked rows into any slots; what these held is gone, and of equal slots the last row wins.
+
+        Raises:
+            InvalidRecord: not one slot of this table a row; nothing was changed.
+        """
         count = len(rows.records)
+        if slots.shape != (count,) or (count and not 0 <= slots.min() <= slots.max() < self.capacity):
+            raise InvalidRecord(f"{len(slots)} slots for {count} records, or a slot beyond capacity {self.capacity}")
+        if count == 0:
+            return
+        if self.capture is not None:
+            self.capture.keep(slots)
         priorities = rows.priorities
         if priorities is None:
             priorities = np.full(count, self._tree.largest or 1.0)
-        first = min(count, self.capacity - self._cursor)
-        for start, stop, slot in ((0, first, self._cursor), (first, count, 0)):
-            self._records[slot : slot + stop - start] = rows.records[start:stop]
-            self._generations[slot : slot + stop - start] += np.uint32(1)
-        self._tree.assign((self._cursor + np.arange(count)) % self.capacity, priorities)
-        self._cursor = (self._cursor + count) % self.capacity
-        self._size = min(self._size + count, self.capacity)
-        self._used = max(self._used, self._size)
+        self._draws_left -= self._draws_of(slots)
+        self._write(rows.records, slots)
+        if self.times_sampled is not None:
+            self.times_sampled[slots] = 0
+        self._tree.assign(slots, priorities)
+        self.slots.store(slots)
+        self._remover.stored(slots)
+        self._draws_left += self._draws_of(slots)
 
     def insert(self, records: NDArray[np.uint8], priorities: NDArray[np.float64] | None = None) -> None:
         """Check uint8[B, record_size] rows with float64[B] priorities, then store them: all or nothing."""
-        self.store(self.check(records, priorities))
+        rows = self.check(records, priorities)
+        self.store(rows, self.room_for(len(rows.records)))
 
-    def sample(self, counts: Sequence[int] | NDArray[np.int64], *, method: str = "stratified") -> Drawn:
+    def sample(self, counts: Sequence[int] | NDArray[np.int64], out: Drawn | None = None) -> Drawn:
         """Draw with replacement.
 
         Args:
             counts: rows of each group; groups follow one another in the result. Strata span one group.
-            method: `stratified` or `multinomial` (independent draws).
+            out: C-contiguous arrays to fill; what is returned holds them.
 
         Raises:
-            InvalidRecord: nothing can be drawn, an unknown method or a negative count.
+            InvalidRecord: nothing can be drawn, fewer draws are left than asked for, or a negative count.
         """
         groups = np.asarray(counts, np.int64)
-        if method not in ("stratified", "multinomial"):
-            raise InvalidRecord(f"sampling method {method!r} is unknown: use stratified or multinomial")
         if (groups < 0).any():
             raise InvalidRecord("a group of a sample has a negative count")
         rows = int(groups.sum())
         if rows and self.mass <= 0.0:
             raise InvalidRecord("nothing to sample: the table holds no record of priority above zero")
-        uniforms = self._rng.random(rows)
-        slots = self._tree.draw(uniforms, groups, method == "stratified") if rows else np.zeros(0, np.int64)
-        keys = np.empty(rows, KEY_DTYPE)
-        keys["slot"] = slots
-        keys["shard"] = self.shard
-        keys["incarnation"] = self.incarnation
-        keys["generation"] = self._generations[slots]
-        probabilities = self._tree.masses(slots) / self.mass if rows else np.zeros(0)
-        return Drawn(self._records.take(slots, axis=0), keys, probabilities)
+        if rows > self.draws_left:
+            raise InvalidRecord(f"{rows} rows to sample, the table's records allow {self.draws_left} more draws")
+        if out is None:
+            records = np.empty((rows, self.spec.record_size), np.uint8)
+            out = Drawn(records, np.empty(rows, KEY_DTYPE), np.empty(rows))
+        if rows == 0:
+            return out._replace(removed=_NONE)
+        choice = self._choose(rows, groups)
+        # "clip" because take copies through a buffer of its own to be able to raise; every slot is good
+        self.records.take(choice.slots, axis=0, out=out.records, mode="clip")
+        out.keys["slot"] = choice.slots
+        out.keys["shard"] = self.shard
+        out.keys["incarnation"] = self.incarnation
+        out.keys["generation"] = self.slots.generations[choice.slots]
+        out.probabilities[:] = choice.probabilities
+        return out._replace(removed=self._remove_drawn(choice.slots))
 
     def update_priorities(self, keys: NDArray[Any], priorities: NDArray[np.float64]) -> tuple[int, int]:
         """Set priorities of the records `keys` name; of equal keys the last wins.
 
-        A key is stale when its record is gone (overwritten, cleared) or belongs to another shard or another life of
-        this one; it changes nothing.
+        A key is stale when its record is gone (overwritten, removed, cleared) or belongs to another shard or another
+        life of this one; it changes nothing.
 
         Returns:
             How many keys were applied and how many were stale.
@@ -194,57 +288,146 @@ class Table:
         if keys.dtype != KEY_DTYPE or keys.ndim != 1:
             raise InvalidRecord("keys are not a one-dimensional array of the keys a sample returned")
         priorities = checked_priorities(priorities, len(keys))
-        slots = keys["slot"].astype(np.int64)
-        known = (keys["shard"] == self.shard) & (keys["incarnation"] == self.incarnation) & (slots < self._size)
-        slots[~known] = 0
-        known &= self._generations[slots] == keys["generation"]
-        applied = int(np.count_nonzero(known))
-        if applied == len(keys):
-            self._tree.assign(slots, priorities)
-        elif applied:
-            self._tree.assign(slots[known], priorities[known])
-        return applied, len(keys) - applied
+        slots, rows = self.slots.fresh(keys, self.shard, self.incarnation)
+        if len(slots):
+            self._draws_left -= self._draws_of(slots)
+            self._tree.assign(slots, priorities[rows])
+            self._remover.changed(slots)
+            self._draws_left += self._draws_of(slots)
+        return len(slots), len(keys) - len(slots)
+
+    def remove(self, slots: NDArray[Any]) -> None:
+        """Free slots in [0, capacity); keys of their records are stale. Those that are free already stay so."""
+        distinct = np.unique(slots).astype(np.int64)
+        distinct = distinct[self.slots.generations[distinct] & np.uint32(1) == 1]
+        if len(distinct):
+            self._draws_left -= self._draws_of(distinct)
+            self._tree.assign(distinct, np.zeros(len(distinct)))
+            self.slots.remove(distinct)
+            self._remover.changed(distinct)
 
     def clear(self) -> None:
         """Remove every record; every key handed out before is stale from now on."""
-        self._generations[: self._used] += np.uint32(1)
         self._tree.clear()
-        self._cursor = 0
-        self._size = 0
+        self.slots.clear()
+        self._remover.reset()
+        self._draws_left = 0
 
     def check_valid(self) -> None:
         """Check every invariant, exactly; raises AssertionError naming the first that is broken."""
         self._tree.check_valid()
-        if self._size < self.capacity and self._cursor != self._size:
-            raise AssertionError(f"cursor at {self._cursor} with {self._size} records in a ring not yet full")
-        if (self._tree.priorities[self._size :] != 0.0).any():
+        self.slots.check_valid()
+        self._remover.check_valid()
+        live = self.slots.holding()
+        free = np.ones(self.capacity, np.bool_)
+        free[live] = False
+        if self.priorities[free].any():
             raise AssertionError("an empty slot has a priority")
-        if (self._generations[: self._size] == 0).any():
-            raise AssertionError("a stored record has generation 0")
-        if self._generations[self._used :].any() or self._size > self._used:
-            raise AssertionError("a slot never used has a generation")
+        if (
+            self.times_sampled is not None
+            and (self.times_sampled[live] >= np.uint32(self.max_times_sampled or 0)).any()
+        ):
+            raise AssertionError("a record is still there after its last draw")
+        if self._draws_left != self._draws_of(live):
+            raise AssertionError(f"{self._draws_left} draws left, the records allow {self._draws_of(live)}")
 
     def export_state(self) -> TableState:
-        """The table as it is; the arrays are views, valid until the next change."""
+        """The table as it is; some arrays are views, valid until the next change."""
+        slots = self.slots.holding()
+        dense = len(slots) == self.slots.used  # slots 0, 1, ...: no copy
+        rows: Any = slice(0, len(slots)) if dense else slots
         return TableState(
-            records=self._records[: self._size],
-            priorities=self._tree.priorities[: self._size],
-            generations=self._generations[: self._used],
-            cursor=self._cursor,
+            slots=slots.astype(np.uint32),
+            records=self.records[rows],
+            priorities=self.priorities[rows],
+            times_sampled=None if self.times_sampled is None else self.times_sampled[rows],
+            order=self.slots.order(),
+            free=self.slots.free_order(),
+            generations=self.slots.generations[: self.slots.used],
             incarnation=self.incarnation,
             rng=self._rng.bit_generator.state,
         )
 
     def import_state(self, state: TableState) -> None:
-        """Become the table that was exported, except for the incarnation; needs the same spec and capacity."""
-        size, used = len(state.records), len(state.generations)
-        if not (size <= used <= self.capacity and 0 <= state.cursor < self.capacity and len(state.priorities) == size):
-            raise InvalidRecord("the state of a table does not fit itself or this table's capacity")
+        """Become the table that was exported, except for the incarnation; needs the same settings.
+
+        Raises:
+            InvalidRecord: the state contradicts itself or this table's settings; nothing was changed.
+        """
+        self._check_state(state)
         rows = self.check(state.records, state.priorities)
-        self.clear()
-        self._records[:size] = rows.records
-        self._generations[:] = 0
-        self._generations[:used] = state.generations
-        self._tree.assign(np.arange(size), state.priorities)
-        self._cursor, self._size, self._used = state.cursor, size, used
+        assert rows.priorities is not None
+        slots = state.slots.astype(np.int64)
+        self._tree.clear()
+        self._tree.assign(slots, rows.priorities)
+        if len(slots):
+            self._write(rows.records, slots)
+        if self.times_sampled is not None and state.times_sampled is not None:
+            self.times_sampled[slots] = state.times_sampled
+        self.slots.restore(state.order, state.free, state.generations)
+        self._remover.reset()
+        self._draws_left = self._draws_of(slots)
         self._rng.bit_generator.state = dict(state.rng)
+
+    def _choose(self, rows: int, groups: NDArray[np.int64]) -> Choice:
+        if self.times_sampled is None or self.max_times_sampled is None:
+            return self._sampler.draw(groups, self._rng)
+        return self._sampler.take(rows, self._rng, self.times_sampled, self.max_times_sampled)
+
+    def _remove_drawn(self, slots: NDArray[np.int64]) -> NDArray[np.uint32]:
+        """Free the slots whose last draw this was."""
+        if self.times_sampled is None:
+            return _NONE
+        self._draws_left -= len(slots)
+        removed = np.unique(slots[self.times_sampled[slots] >= np.uint32(self.max_times_sampled or 0)])
+        self._tree.assign(removed, np.zeros(len(removed)))
+        self.slots.remove(removed)
+        self._remover.changed(removed)
+        return removed.astype(np.uint32)
+
+    def _draws_of(self, slots: NDArray[np.int64]) -> int:
+        """Draws that the records in these slots, each counted once, still allow; 0 where they are not counted."""
+        if self.times_sampled is None or self.max_times_sampled is None:
+            return 0
+        distinct = np.unique(slots)
+        drawable = distinct[self.priorities[distinct] > 0.0]
+        return self.max_times_sampled * len(drawable) - int(self.times_sampled[drawable].sum(dtype=np.int64))
+
+    def _write(self, records: NDArray[np.uint8], slots: NDArray[np.int64]) -> None:
+        """Copy rows, run by run where neighbours are many or rows are long."""
+        starts = np.flatnonzero(np.diff(slots) != 1) + 1
+        if (len(starts) + 1) * _WORTH_A_SLICE > records.nbytes and len(starts):
+            self.records[slots] = records
+            return
+        for start, stop in zip([0, *starts], [*starts, len(slots)], strict=True):
+            self.records[slots[start] : slots[start] + stop - start] = records[start:stop]
+
+    def _check_state(self, state: TableState) -> None:
+        size, used = len(state.records), len(state.generations)
+        parts = [len(state.slots), len(state.priorities), len(state.order)]
+        times = state.times_sampled
+        fits = (
+            parts == [size] * 3
+            and used <= self.capacity
+            and np.array_equal(np.flatnonzero(state.generations & np.uint32(1)), state.slots)
+            and np.array_equal(np.sort(state.order), state.slots)
+            and np.array_equal(np.sort(np.concatenate([state.order, state.free])), np.arange(used))
+        )
+        if not fits:
+            raise InvalidRecord("the state of a table contradicts itself or this table's capacity")
+        if (times is None) == self.consuming or (
+            times is not None and (len(times) != size or (times >= np.uint32(self.max_times_sampled or 0)).any())
+        ):
+            raise InvalidRecord(f"the state of a table does not fit max_times_sampled {self.max_times_sampled}")
+
+
+def warm_up() -> None:
+    """Compile (or load from the cache) every kernel, so that no timed path ever does."""
+    spec = RecordSpec((Field("number", "int64"),))
+    rows = np.zeros((4, spec.record_size), np.uint8)
+    for sampler, limit in (("stratified", None), ("multinomial", 3), ("fifo", None), ("lifo", 3)):
+        table = Table(spec, 9, sampler=sampler, remover="lowest_priority", max_times_sampled=limit)
+        for _ in range(3):
+            table.insert(rows)
+        drawn = table.sample([2, 2])
+        table.update_priorities(drawn.keys, np.ones(4))

@@ -38,10 +38,10 @@ def unequal_shards(count):
     priorities *= 1.0 + 2.0 * owner
     shards = []
     for index in range(count):
-        table = Table(SPEC, RECORDS, priority_exponent=0.6, seed=20 + index, shard=index)
+        table = Table(SPEC, RECORDS, priority_exponent=0.6, sampler="multinomial", seed=20 + index, shard=index)
         mine = np.flatnonzero(owner == index)
         table.insert(SPEC.pack(rows(mine)), priorities[mine])
-        shards.append(Shard(table, sampler="multinomial"))
+        shards.append(Shard(table))
     mass = priorities**0.6
     return shards, mass / mass.sum()
 

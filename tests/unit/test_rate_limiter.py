@@ -12,20 +12,20 @@ from replay_server.sharding import ShardViews
 
 def test_min_size_alone():
     limiter = RateLimiter(min_size=10)
-    assert limiter.blocks_sample(9, 9, 0.0) == "min_size"
-    assert limiter.blocks_sample(10, 10, 1e9) is None
-    assert limiter.blocks_insert(10**9, 10**9, 0.0) is None
+    assert limiter.blocks_sample(9, 9, 0.0, 1) == "min_size"
+    assert limiter.blocks_sample(10, 10, 1e9, 1) is None
+    assert limiter.blocks_insert(10**9, 10**9, 0.0, 1) is None
 
 
 def test_samples_per_insert_bounds():
     limiter = RateLimiter(min_size=100, samples_per_insert=4.0, error_buffer=50.0)  # error in (350, 450)
-    assert limiter.blocks_insert(99, 10**6, 0.0) is None  # below min_size inserts always pass
-    assert limiter.blocks_insert(100, 112, 0.0) is None  # 448
-    assert limiter.blocks_insert(100, 113, 2.0) == "samples"  # 450
-    assert limiter.blocks_insert(100, 113, 2.5) is None
-    assert limiter.blocks_sample(100, 100, 49.5) is None  # 350.5
-    assert limiter.blocks_sample(100, 100, 50.0) == "inserts"  # 350
-    assert limiter.blocks_sample(99, 100, 0.0) == "min_size"
+    assert limiter.blocks_insert(99, 10**6, 0.0, 1) is None  # below min_size inserts always pass
+    assert limiter.blocks_insert(100, 112, 0.0, 1) is None  # 448
+    assert limiter.blocks_insert(100, 113, 2.0, 1) == "samples"  # 450
+    assert limiter.blocks_insert(100, 113, 2.5, 1) is None
+    assert limiter.blocks_sample(100, 100, 49.5, 1) is None  # 350.5
+    assert limiter.blocks_sample(100, 100, 50.0, 1) == "inserts"  # 350
+    assert limiter.blocks_sample(99, 100, 0.0, 1) == "min_size"
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,8 @@ def test_one_side_may_always_go_on_and_the_ratio_is_kept(min_size, ratio, buffer
     rng = np.random.default_rng(seed)
     size, inserted, sampled = 0, 0, 0.0
     for step in range(300):
-        may_insert = limiter.blocks_insert(size, inserted, sampled) is None
-        may_sample = limiter.blocks_sample(size, inserted, sampled) is None
+        may_insert = limiter.blocks_insert(size, inserted, sampled, 1) is None
+        may_sample = limiter.blocks_sample(size, inserted, sampled, 1) is None
         assert may_insert or may_sample
         if may_insert and (not may_sample or rng.random() < 0.5):
             inserted += chunk
@@ -90,7 +90,7 @@ def _simulate(inserters, masses, steps, batch=32, ratio=4.0, min_size=50, chunk=
         for j in range(count):
             if (
                 rng.random() < inserters[j](step)
-                and limiter.blocks_insert(inserted[j], inserted[j], sampled[j]) is None
+                and limiter.blocks_insert(inserted[j], inserted[j], sampled[j], 1) is None
             ):
                 inserted[j] += chunk
             views.see(j, View(masses[j] * inserted[j], inserted[j], inserted[j], sampled[j]))
@@ -100,7 +100,7 @@ def _simulate(inserters, masses, steps, batch=32, ratio=4.0, min_size=50, chunk=
         assert credits.sum() == pytest.approx(batch)
         assert (credits >= 0).all()
         blocked = any(
-            credits[j] > 0 and limiter.blocks_sample(inserted[j], inserted[j], sampled[j]) for j in range(count)
+            credits[j] > 0 and limiter.blocks_sample(inserted[j], inserted[j], sampled[j], 1) for j in range(count)
         )
         starved = starved + 1 if blocked else 0
         if not blocked:

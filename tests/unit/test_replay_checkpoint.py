@@ -55,7 +55,9 @@ def test_restored_byte_for_byte_with_the_same_draws(tmp_path, cleared):
     assert a.records.tobytes() == b.records.tobytes()
     assert a.priorities.tobytes() == b.priorities.tobytes()
     assert a.generations.tobytes() == b.generations.tobytes()
-    assert (a.cursor, a.incarnation, a.rng) == (b.cursor, b.incarnation, b.rng)
+    assert a.order.tobytes() == b.order.tobytes()
+    assert a.free.tobytes() == b.free.tobytes()
+    assert (a.incarnation, a.rng) == (b.incarnation, b.rng)
     since_start = {"drawn": 0, "duplicates": 0, "updated": 0, "stale": 0}
     assert replace(shard.stats(), **since_start) == replace(other.stats(), **since_start)
     for _ in range(3):
@@ -163,7 +165,7 @@ def test_a_missing_file_or_another_format_is_refused(tmp_path):
         lambda f: f["priorities"].__setitem__(0, 2.5),
         lambda f: f["generations"].__setitem__(0, 9),
         lambda f: f.attrs.__setitem__("inserted", 1),
-        lambda f: f.attrs.__setitem__("cursor", 0),
+        lambda f: f["order"].__setitem__(0, 7),
         lambda f: f.__delitem__("columns/image"),
         lambda f: f.__delitem__("rng"),
     ],

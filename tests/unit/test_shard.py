@@ -165,11 +165,9 @@ def test_a_refused_chunk_leaves_no_mark():
     assert shard.insert(chunk(range(2), Stamp(1, 0, 0))).accepted == 2
 
 
-def test_min_size_beyond_capacity_and_unknown_samplers_are_refused():
+def test_min_size_beyond_capacity_is_refused():
     with pytest.raises(ConfigError, match="raise capacity or lower min_size"):
         make(capacity=9, limiter=RateLimiter(10))
-    with pytest.raises(ConfigError, match="sampler"):
-        make(sampler="best")
 
 
 def test_many_threads_lose_nothing():

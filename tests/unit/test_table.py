@@ -1,4 +1,7 @@
-"""The table against a list of records."""
+"""The table against one in plain Python."""
+
+import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,9 +11,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from scipy import stats
 
 from replay_server import ConfigError, Field, InvalidRecord, RecordSpec
-from replay_server.table import Table
+from replay_server.batches import KEY_DTYPE
+from replay_server.removers import REMOVERS
+from replay_server.samplers import SAMPLERS
+from replay_server.table import Drawn, Table
 
 SPEC = RecordSpec((Field("number", "int64"), Field("value", "float32"), Field("flag", "bool")))
+SEEDS = st.integers(0, 2**32 - 1)
 
 
 def rows(numbers):
@@ -22,72 +29,171 @@ def numbers_of(drawn):
     return SPEC.columns(drawn.records)["number"]
 
 
+class Model:
+    """A table in plain Python: slots in two lists, records in a dictionary."""
+
+    def __init__(self, capacity, exponent, sampler, remover, limit):
+        self.capacity, self.sampler, self.remover, self.limit = capacity, sampler, remover, limit
+        self.exponent = exponent if sampler in ("stratified", "multinomial") else 0.0
+        self.order = []  # live slots, oldest first
+        self.free = list(range(capacity))
+        self.held = {}  # slot -> SimpleNamespace(number, priority, times)
+
+    def room_for(self, count):
+        free = self.free[:count]
+        victims = list(self.order)
+        if self.remover == "lowest_priority":
+            victims.sort(key=lambda slot: self.held[slot].priority)  # stable: of equal ones the oldest
+        return free + victims[: count - len(free)]
+
+    def store(self, slots, numbers, priorities):
+        default = max((r.priority for r in self.held.values()), default=0.0) or 1.0
+        for i, (slot, number) in enumerate(zip(slots, numbers, strict=True)):
+            (self.order if slot in self.held else self.free).remove(slot)
+            self.order.append(slot)
+            priority = default if priorities is None else float(priorities[i])
+            self.held[slot] = SimpleNamespace(number=int(number), priority=priority, times=0)
+
+    def remove(self, slots):
+        gone = sorted(set(slots) & set(self.held))
+        for slot in gone:
+            del self.held[slot]
+            self.order.remove(slot)
+        self.free = gone + self.free
+
+    def clear(self):
+        self.held.clear()
+        self.order.clear()
+        self.free = list(range(self.capacity))
+
+    def masses(self):
+        """Of what may still be drawn, oldest first."""
+        return {
+            slot: self.held[slot].priority ** self.exponent
+            for slot in self.order
+            if self.held[slot].priority > 0.0 and not (self.limit and self.held[slot].times >= self.limit)
+        }
+
+    @property
+    def draws_left(self):
+        if self.limit is None:
+            return math.inf
+        return sum(self.limit - r.times for r in self.held.values() if r.priority > 0.0)
+
+    def drawn(self, slots, probabilities):
+        """Check draws that a table made, one after the other, and make them here."""
+        for slot, probability in zip(slots, probabilities, strict=True):
+            masses = self.masses()
+            if self.sampler in ("fifo", "lifo"):
+                assert slot == list(masses)[0 if self.sampler == "fifo" else -1]
+                assert probability == 1.0
+            else:
+                assert probability == pytest.approx(masses[slot] / sum(masses.values()), rel=1e-9)
+            self.held[slot].times += 1
+        last = sorted(slot for slot, r in self.held.items() if self.limit and r.times >= self.limit)
+        self.remove(last)
+        return last
+
+
 class TableMachine(RuleBasedStateMachine):
-    """Random sequences of operations on a table and on a dictionary from slot to (number, priority, birth)."""
+    """Random sequences of operations on a table and on its model."""
 
-    @initialize(capacity=st.integers(1, 40), exponent=st.sampled_from([0.0, 0.6, 1.0]))
-    def begin(self, capacity, exponent):
-        self.table = Table(SPEC, capacity, priority_exponent=exponent, shard=3, incarnation=77)
-        self.exponent = exponent
-        self.model = {}
+    @initialize(
+        capacity=st.integers(1, 40),
+        exponent=st.sampled_from([0.0, 0.6, 1.0]),
+        sampler=st.sampled_from(SAMPLERS),
+        remover=st.sampled_from(REMOVERS),
+        limit=st.sampled_from([None, 1, 2, 5]),
+    )
+    def begin(self, capacity, exponent, sampler, remover, limit):
+        self.settings = {
+            "priority_exponent": exponent,
+            "sampler": sampler,
+            "remover": remover,
+            "max_times_sampled": limit,
+        }
+        self.table = Table(SPEC, capacity, **self.settings, shard=3, incarnation=77)
+        self.model = Model(capacity, exponent, sampler, remover, limit)
         self.births = 0
-        self.cursor = 0
-        self.handed = []  # (key row, birth)
+        self.handed = []  # (key row, number)
 
-    @rule(count=st.integers(0, 40), given=st.booleans(), zero=st.booleans(), seed=st.integers(0, 99))
-    def insert(self, count, given, zero, seed):
+    def numbers(self, count):
+        self.births += count
+        return np.arange(self.births - count, self.births)
+
+    @rule(count=st.integers(0, 40), given=st.booleans(), levels=st.sampled_from([0, 1, 3, 10**6]), seed=SEEDS)
+    def insert(self, count, given, levels, seed):
         count = min(count, self.table.capacity)
-        priorities = np.random.default_rng(seed).random(count) * (0.0 if zero else 5.0)
-        default = max((p for _, p, _ in self.model.values()), default=0.0) or 1.0
-        self.table.insert(rows(self.births + np.arange(count)), priorities if given else None)
-        for i in range(count):
-            self.model[self.cursor] = (self.births, priorities[i] if given else default, self.births)
-            self.births += 1
-            self.cursor = (self.cursor + 1) % self.table.capacity
+        priorities = np.random.default_rng(seed).integers(0, levels + 1, count) / 3.0 if given else None
+        slots = self.table.room_for(count)
+        assert slots.tolist() == self.model.room_for(count)
+        numbers = self.numbers(count)
+        self.table.insert(rows(numbers), priorities)
+        self.model.store(slots.tolist(), numbers, priorities)
 
-    @rule(counts=st.lists(st.integers(0, 9), max_size=4), method=st.sampled_from(["stratified", "multinomial"]))
-    def sample(self, counts, method):
-        masses = {s: p**self.exponent if p > 0 else 0.0 for s, (_, p, _) in self.model.items()}
-        if sum(masses.values()) == 0.0:
-            if sum(counts):
-                with pytest.raises(InvalidRecord, match="nothing to sample"):
-                    self.table.sample(counts, method=method)
+    @rule(count=st.integers(0, 30), seed=SEEDS)
+    def store_anywhere(self, count, seed):
+        rng, count = np.random.default_rng(seed), min(count, self.table.capacity)
+        slots = rng.integers(0, self.table.capacity, count)  # equal ones, too
+        numbers, priorities = self.numbers(count), rng.integers(0, 4, count) / 3.0
+        self.table.store(self.table.check(rows(numbers), priorities), slots)
+        self.model.store(slots.tolist(), numbers, priorities)
+
+    @rule(counts=st.lists(st.integers(0, 9), max_size=4), given=st.booleans())
+    def sample(self, counts, given):
+        total, may = sum(counts), self.model.draws_left if self.model.masses() else 0
+        if total > may:
+            with pytest.raises(InvalidRecord, match="nothing to sample|more draws"):
+                self.table.sample(counts)
             return
-        drawn = self.table.sample(counts, method=method)
-        assert len(drawn.records) == len(drawn.keys) == sum(counts)
-        for number, key, probability in zip(numbers_of(drawn), drawn.keys, drawn.probabilities, strict=True):
-            stored, _, birth = self.model[int(key["slot"])]
-            assert stored == number
-            assert probability == pytest.approx(masses[int(key["slot"])] / sum(masses.values()), rel=1e-9)
-            assert probability > 0.0
-            self.handed.append((key.copy(), birth))
+        out = None
+        if given:
+            out = Drawn(
+                np.zeros((total, SPEC.record_size), np.uint8), np.zeros(total, KEY_DTYPE), np.zeros(total), np.zeros(0)
+            )
+        drawn = self.table.sample(counts, out)
+        if given:
+            assert drawn.records is out.records and drawn.keys is out.keys and drawn.probabilities is out.probabilities
+        slots = drawn.keys["slot"].tolist()
+        numbers = [self.model.held[slot].number for slot in slots]
+        assert numbers_of(drawn).tolist() == numbers
+        assert len(slots) == total
+        assert self.model.drawn(slots, drawn.probabilities) == drawn.removed.tolist()
+        self.handed += zip(drawn.keys.copy(), numbers, strict=True)
 
-    @rule(seed=st.integers(0, 99), count=st.integers(1, 20))
+    @rule(seed=SEEDS, count=st.integers(1, 20))
     def update(self, seed, count):
         if not self.handed:
             return
         rng = np.random.default_rng(seed)
         chosen = [self.handed[i] for i in rng.integers(0, len(self.handed), count)]
-        priorities = np.where(rng.random(count) < 0.2, 0.0, rng.random(count) * 9.0)
+        priorities = np.where(rng.random(count) < 0.2, 0.0, rng.integers(0, 5, count) / 2.0)
         fresh = 0
-        for (key, birth), priority in zip(chosen, priorities, strict=True):
-            slot = int(key["slot"])
-            if slot in self.model and self.model[slot][2] == birth:
-                self.model[slot] = (*self.model[slot][:1], float(priority), birth)
+        for (key, number), priority in zip(chosen, priorities, strict=True):
+            record = self.model.held.get(int(key["slot"]))
+            if record is not None and record.number == number:
+                record.priority = float(priority)
                 fresh += 1
         keys = np.array([key for key, _ in chosen])
+        keys.flags.writeable = False  # as they come off the wire
         assert self.table.update_priorities(keys, priorities) == (fresh, count - fresh)
+
+    @rule(seed=SEEDS, count=st.integers(0, 10))
+    def remove(self, seed, count):
+        slots = np.random.default_rng(seed).integers(0, self.table.capacity, count).astype(np.uint32)
+        self.table.remove(slots)
+        self.model.remove(slots.tolist())
 
     @rule()
     def clear(self):
         self.table.clear()
         self.model.clear()
-        self.cursor = 0
 
     @rule()
     def export_and_import(self):
-        other = Table(SPEC, self.table.capacity, priority_exponent=self.exponent, seed=5, shard=3, incarnation=77)
+        other = Table(SPEC, self.table.capacity, **self.settings, seed=5, shard=3, incarnation=77)
         other.import_state(self.table.export_state())
+        assert_same_state(other, self.table)
         self.table = other
 
     @invariant()
@@ -95,25 +201,40 @@ class TableMachine(RuleBasedStateMachine):
         if not hasattr(self, "table"):
             return
         self.table.check_valid()
-        assert self.table.size == len(self.model)
-        assert self.table.mass == pytest.approx(
-            sum(p**self.exponent if p > 0 else 0.0 for _, p, _ in self.model.values()), rel=1e-9
-        )
+        state = self.table.export_state()
+        held = [self.model.held[slot] for slot in state.slots.tolist()]
+        assert state.order.tolist() == self.model.order
+        assert [*state.free, *range(len(state.generations), self.table.capacity)] == self.model.free
+        assert SPEC.columns(state.records)["number"].tolist() == [r.number for r in held]
+        assert state.priorities.tolist() == [r.priority for r in held]
+        assert self.table.size == len(held)
+        assert self.table.draws_left == self.model.draws_left
+        assert self.table.mass == pytest.approx(sum(self.model.masses().values()), rel=1e-9)
 
 
 TestTableMachine = TableMachine.TestCase
-TestTableMachine.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestTableMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
 
-@pytest.mark.parametrize("method", ["stratified", "multinomial"])
+def assert_same_state(ours, theirs):
+    a, b = ours.export_state(), theirs.export_state()
+    for name in ("slots", "records", "priorities", "order", "free", "generations"):
+        assert getattr(a, name).tobytes() == getattr(b, name).tobytes(), name
+    assert (a.times_sampled is None) == (b.times_sampled is None)
+    assert a.times_sampled is None or a.times_sampled.tobytes() == b.times_sampled.tobytes()
+    assert a.rng == b.rng
+
+
+@pytest.mark.parametrize("sampler", ["stratified", "multinomial", "uniform"])
 @pytest.mark.parametrize("exponent", [0.0, 0.6, 1.0])
-def test_frequencies_follow_p_to_the_alpha(method, exponent):
-    table = Table(SPEC, 60, priority_exponent=exponent, seed=1)
+def test_frequencies_follow_p_to_the_alpha(sampler, exponent):
+    table = Table(SPEC, 60, priority_exponent=exponent, sampler=sampler, seed=1)
     priorities = np.random.default_rng(3).random(50) * 4
     priorities[::10] = 0.0
     table.insert(rows(range(50)), priorities)
-    seen = np.bincount(numbers_of(table.sample([256] * 200, method=method)), minlength=50)
-    expected = np.where(priorities > 0, np.where(priorities > 0, priorities, 1.0) ** exponent, 0.0)
+    seen = np.bincount(numbers_of(table.sample([256] * 200)), minlength=50)
+    table_exponent = 0.0 if sampler == "uniform" else exponent
+    expected = np.where(priorities > 0, np.where(priorities > 0, priorities, 1.0) ** table_exponent, 0.0)
     assert not seen[expected == 0].any()
     expected = expected[expected > 0] / expected.sum() * seen.sum()
     statistic = stats.chisquare(seen[seen > 0], expected)
