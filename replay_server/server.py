@@ -13,6 +13,7 @@ from replay_server.channels import server_options
 from replay_server.errors import ConfigError
 from replay_server.frames import DEFAULT_TABLE
 from replay_server.messages import Hello
+from replay_server.metrics import MetricsEndpoint
 from replay_server.security import ServerSecurity
 from replay_server.service import ReplayService
 from replay_server.shard import Shard
@@ -69,12 +70,20 @@ class ReplayServer:
             spec=table.spec,
             table=name,
         )
-        service = ReplayService(shard, hello, Path(directory) if directory is not None else None)
-        self._server.add_generic_rpc_handlers((service.handlers(),))
+        self.metrics: MetricsEndpoint | None = None
+        self._service = ReplayService(shard, hello, Path(directory) if directory is not None else None)
+        self._server.add_generic_rpc_handlers((self._service.handlers(),))
         self._server.start()
+
+    def serve_metrics(self, port: int) -> None:
+        """Answer Prometheus on loopback until the server stops; raises ConfigError as `MetricsEndpoint`."""
+        self.metrics = MetricsEndpoint(self._service.stats, port)
 
     def stop(self, grace_s: float = 1.0) -> None:
         """Refuse new calls, give those under way `grace_s`, end."""
+        if self.metrics is not None:
+            self.metrics.close()
+            self.metrics = None
         self._server.stop(grace_s).wait()
         self._threads.shutdown(wait=True)
 

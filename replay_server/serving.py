@@ -5,34 +5,32 @@ from __future__ import annotations
 import secrets
 import signal
 import threading
+from difflib import get_close_matches
+from typing import Any
 
+import msgspec
+
+from replay_server.errors import ConfigError
 from replay_server.parent_process import ParentProcess
 from replay_server.rate_limiter import RateLimiter
-from replay_server.security import ServerTLS, server_credentials
+from replay_server.security import server_credentials
 from replay_server.server import WAITERS, ReplayServer
 from replay_server.shard import Shard
-from replay_server.shard_config import ShardConfig
+from replay_server.shard_config import RateLimiterConfig, ShardConfig, SpecConfig
 from replay_server.specs import RecordSpec
 from replay_server.table import Table
 
 _PARENT_CHECK_S = 0.5
 
 
-def start_server(  # noqa: PLR0913  one flat call for scripts; inside, parts are composed
+def start_server(
     spec: RecordSpec,
-    capacity: int,
+    capacity: int = 1_000_000,
     address: str = "127.0.0.1:0",
     *,
-    priority_exponent: float = 0.6,
-    sampler: str = "stratified",
     rate_limiter: RateLimiter | None = None,
-    seed: int = 0,
-    shard_index: int = 0,
-    directory: str | None = None,
-    restore_from: str | None = None,
-    token_file: str | None = None,
-    tls: ServerTLS | None = None,
     insecure: bool = False,
+    **settings: Any,
 ) -> ReplayServer:
     """Serve one shard in threads of this process.
 
@@ -40,35 +38,49 @@ def start_server(  # noqa: PLR0913  one flat call for scripts; inside, parts are
         spec: layout of the records.
         capacity: records held at most, >= 1.
         address: HOST:PORT; port 0 takes a free one, see `.address`. Off loopback it needs `tls` and a token.
-        priority_exponent: alpha in [0, 1].
-        sampler: `stratified` or `multinomial`.
         rate_limiter: who may go on; by default one record is enough to sample and inserts never wait.
-        seed: of the shard's sampling; give every shard of one replay its own.
-        shard_index: 0, 1, ... of the shards of one replay.
-        directory: where clients may have the shard save itself; None refuses.
-        restore_from: a checkpoint file to start from. Its keys become stale: this is a new life of the shard.
-        token_file: file with the token callers must show; None takes HEADRACE_TOKEN, else asks for none.
-        tls: certificate and key; None for plaintext.
         insecure: serve other machines without TLS or token.
+        settings: any other setting of a shard's config file by its name, see `ShardConfig`: `sampler="uniform"`,
+            `seed=3`, `token_file="token"`, `tls=ServerTLS(...)`, ...
 
     Raises:
-        ConfigError: a setting is wrong or the port is taken.
+        ConfigError: a setting is unknown or wrong, or the port is taken.
         CheckpointError: `restore_from` is missing, damaged or of another kind.
     """
-    security = server_credentials(address, token_file, tls, insecure)
+    limiter = rate_limiter or RateLimiter()
+    return open_server(_config(spec, capacity, address, limiter, settings), insecure=insecure)
+
+
+def open_server(config: ShardConfig, *, insecure: bool = False) -> ReplayServer:
+    """Serve the shard of a config in threads of this process; raises as `start_server`."""
+    security = server_credentials(config.address, config.token_file, config.tls, insecure)
+    server = ReplayServer(make_shard(config), config.address, config.directory, security, config.table)
+    if config.metrics_port is not None:
+        try:
+            server.serve_metrics(config.metrics_port)
+        except ConfigError:
+            server.stop()
+            raise
+    return server
+
+
+def make_shard(config: ShardConfig) -> Shard:
+    """The shard of a config, not served yet; raises as `start_server`."""
     table = Table(
-        spec,
-        capacity,
-        priority_exponent=priority_exponent,
-        sampler=sampler,
-        seed=seed,
-        shard=shard_index,
+        config.spec.to_spec(),
+        config.capacity,
+        priority_exponent=config.priority_exponent,
+        sampler=config.sampler,
+        remover=config.remover,
+        max_times_sampled=config.max_times_sampled,
+        seed=config.seed,
+        shard=config.shard_index,
         incarnation=secrets.randbits(32),
     )
-    shard = Shard(table, rate_limiter, max_waiters=WAITERS)
-    if restore_from is not None:
-        shard.restore(restore_from)
-    return ReplayServer(shard, address, directory, security)
+    shard = Shard(table, config.rate_limiter.to_limiter(), max_waiters=WAITERS)
+    if config.restore_from is not None:
+        shard.restore(config.restore_from)
+    return shard
 
 
 def serve(config: ShardConfig, *, insecure: bool = False) -> None:
@@ -83,28 +95,32 @@ def serve(config: ShardConfig, *, insecure: bool = False) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     parent = ParentProcess()
-    server = start_server(
-        config.spec.to_spec(),
-        config.capacity,
-        address=config.address,
-        priority_exponent=config.priority_exponent,
-        sampler=config.sampler,
-        rate_limiter=config.rate_limiter.to_limiter(),
-        seed=config.seed,
-        shard_index=config.shard_index,
-        directory=config.directory,
-        restore_from=config.restore_from,
-        token_file=config.token_file,
-        tls=config.tls,
-        insecure=insecure,
-    )
-    with server:
+    with open_server(config, insecure=insecure) as server:
+        metrics = "" if server.metrics is None else f", metrics at http://{server.metrics.address}/metrics"
         print(
-            f"serving replay at {server.address} shard {config.shard_index}: {_memory(server.shard.table)}", flush=True
+            f"serving replay at {server.address} shard {config.shard_index}: {_memory(server.shard.table)}{metrics}",
+            flush=True,
         )
         while not ended.wait(_PARENT_CHECK_S):
             if parent.gone():
                 break
+
+
+def _config(
+    spec: RecordSpec, capacity: int, address: str, limiter: RateLimiter, settings: dict[str, Any]
+) -> ShardConfig:
+    """Keywords checked as a config file is."""
+    for name in settings:
+        if name not in ShardConfig.__struct_fields__:
+            close = get_close_matches(name, ShardConfig.__struct_fields__, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(ShardConfig.__struct_fields__)}"
+            raise ConfigError(f"start_server: unknown setting {name}; {hint}")
+    parts = {"spec": SpecConfig.of(spec), "rate_limiter": RateLimiterConfig.of(limiter)}
+    try:
+        return msgspec.convert({"capacity": capacity, "address": address, **parts, **settings}, ShardConfig)
+    except msgspec.ValidationError as error:
+        problem, _, place = str(error).partition(" - at `$.")
+        raise ConfigError(f"{place.rstrip('`') or 'start_server'}: {problem}") from None
 
 
 def _memory(table: Table) -> str:

@@ -27,6 +27,11 @@ class SpecConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         dict[str, str], Meta(description="What the numbers mean, as text; clients of other semantics are refused.")
     ] = {}
 
+    @classmethod
+    def of(cls, spec: RecordSpec) -> SpecConfig:
+        fields = tuple(FieldConfig(name=f.name, dtype=str(f.dtype), shape=f.shape) for f in spec.fields)
+        return cls(fields=fields, semantics=dict(spec.semantics))
+
     def to_spec(self) -> RecordSpec:
         """Raises SchemaMismatch naming the field that cannot be."""
         return RecordSpec(tuple(Field(f.name, f.dtype, f.shape) for f in self.fields), self.semantics)
@@ -44,16 +49,27 @@ class RateLimiterConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields
         Annotated[float, Meta(gt=0)] | None,
         Meta(description="Samples the two sides may run apart; null: a tenth of samples_per_insert * min_size."),
     ] = None
+    queue_size: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Records that may wait to be sampled, once each, in place of all above; null: no queue."),
+    ] = None
+
+    @classmethod
+    def of(cls, limiter: RateLimiter) -> RateLimiterConfig:
+        return cls(**{name: getattr(limiter, name) for name in cls.__struct_fields__})
 
     def to_limiter(self) -> RateLimiter:
-        return RateLimiter(self.min_size, self.samples_per_insert, self.error_buffer)
+        return RateLimiter(self.min_size, self.samples_per_insert, self.error_buffer, self.queue_size)
 
 
 class ShardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What `headrace serve-replay` reads."""
 
     spec: Annotated[SpecConfig, Meta(description="Layout of the records.")]
-    capacity: Annotated[int, Meta(ge=1, description="Records held; the oldest are overwritten.")]
+    capacity: Annotated[int, Meta(ge=1, description="Records held; then `remover` makes room.")]
+    table: Annotated[
+        str, Meta(min_length=1, max_length=16, pattern="^[!-~]+$", description="Name of the table, ASCII.")
+    ] = "replay"
     address: Annotated[
         str, Meta(description="HOST:PORT to serve at; port 0 takes a free one. Off loopback: needs tls, token.")
     ] = "127.0.0.1:0"
@@ -61,9 +77,19 @@ class ShardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         float, Meta(ge=0, le=1, description="Exponent alpha on priorities; 0 samples uniformly.")
     ] = 0.6
     sampler: Annotated[
-        Literal["stratified", "multinomial"],
-        Meta(description="stratified: one draw from each of a batch's equal strata; multinomial: independent draws."),
+        Literal["stratified", "multinomial", "uniform", "fifo", "lifo"],
+        Meta(
+            description="By priority: stratified (one draw from each of a batch's equal strata) or multinomial "
+            "(independent draws); uniform: all alike; fifo: the oldest; lifo: the newest."
+        ),
     ] = "stratified"
+    remover: Annotated[
+        Literal["fifo", "lowest_priority"], Meta(description="Which record makes room for a new one; fifo: the oldest.")
+    ] = "fifo"
+    max_times_sampled: Annotated[
+        Annotated[int, Meta(ge=1, le=2**32 - 1)] | None,
+        Meta(description="A record is removed by its draw of this number; null: never."),
+    ] = None
     rate_limiter: Annotated[RateLimiterConfig, Meta(description="Who may go on.")] = RateLimiterConfig()
     directory: Annotated[
         str | None, Meta(description="Where clients may have the shard save itself; null refuses.")
@@ -73,9 +99,12 @@ class ShardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         str | None, Meta(description="File with the token callers must show; null: HEADRACE_TOKEN, else none.")
     ] = None
     tls: Annotated[ServerTLS | None, Meta(description="Certificate and key; null for plaintext.")] = None
+    metrics_port: Annotated[
+        Annotated[int, Meta(ge=0, le=65535)] | None,
+        Meta(description="Port on 127.0.0.1 for Prometheus, 0 for any; null: none. Needs headrace[metrics]."),
+    ] = None
     seed: Annotated[int, Meta(ge=0, description="Of the shard's sampling; every shard of one replay its own.")] = 0
     shard_index: Annotated[int, Meta(ge=0, le=2**32 - 1, description="0, 1, ... of the shards of one replay.")] = 0
 
     def __post_init__(self) -> None:
-        if self.rate_limiter.min_size > self.capacity:
-            raise ValueError(f"rate_limiter.min_size ({self.rate_limiter.min_size}) exceeds capacity ({self.capacity})")
+        self.rate_limiter.to_limiter().check_table(self.capacity, self.max_times_sampled)

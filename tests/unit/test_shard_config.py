@@ -1,77 +1,130 @@
 """The configuration of a stand-alone shard: every field arrives, wrong ones are refused."""
 
-from types import SimpleNamespace
-
 import msgspec
+import numpy as np
 import pytest
 
-from replay_server import Field, RateLimiter, RecordSpec, SchemaMismatch, ServerTLS, serving
-from replay_server.shard_config import ShardConfig
+from replay_server import (
+    CheckpointError,
+    ConfigError,
+    Field,
+    RateLimiter,
+    RecordSpec,
+    SchemaMismatch,
+    Unauthenticated,
+    connect,
+    serving,
+    start_server,
+)
+from replay_server.messages import InsertRequest, SampleRequest, Updates
+from replay_server.shard_config import RateLimiterConfig, ShardConfig, SpecConfig
+
+SPEC = RecordSpec((Field("observation", "float32", (8,)), Field("action", "int64")), {"gamma": "0.99"})
 
 YAML = """
 spec: {fields: [{name: observation, dtype: float32, shape: [8]}, {name: action, dtype: int64, shape: []}],
        semantics: {gamma: "0.99"}}
 capacity: 1000
+table: critics
 priority_exponent: 0.5
 sampler: multinomial
 rate_limiter: {min_size: 10, samples_per_insert: 8.0, error_buffer: 40.0}
-directory: somewhere
-token_file: token
-tls: {certificate: c.pem, key: k.pem, client_ca: a.pem}
 seed: 4
 shard_index: 3
 """
 
 
-def test_every_field_reaches_the_server(monkeypatch, capsys):
-    made = {}
+def test_every_field_reaches_the_shard():
+    config = msgspec.yaml.decode(YAML, type=ShardConfig)
+    shard = serving.make_shard(config)
+    assert shard.table.spec == SPEC
+    assert (shard.table.capacity, shard.table.shard) == (1000, 3)
+    assert shard.limiter == RateLimiter(10, 8.0, 40.0)
+    assert config.table == "critics"
+    base = draws(config)
+    for changes in ({"seed": 5}, {"priority_exponent": 0.9}, {"sampler": "stratified"}, {"sampler": "fifo"}):
+        assert (draws(msgspec.structs.replace(config, **changes)) != base).any(), changes
 
-    class Running:
-        address = "127.0.0.1:1"
 
-        def __init__(self, spec, capacity, **settings):
-            made.update(settings, spec=spec, capacity=capacity)
-            self.shard = SimpleNamespace(table=serving.Table(spec, capacity))
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            return None
-
-    class Ended:
-        def wait(self, timeout):
-            return True
-
-    monkeypatch.setattr(serving, "start_server", Running)
-    monkeypatch.setattr(serving, "threading", SimpleNamespace(Event=Ended))
-    monkeypatch.setattr(serving, "signal", SimpleNamespace(SIGTERM=15, SIGINT=2, signal=lambda *_: None))
-    serving.serve(msgspec.yaml.decode(YAML, type=ShardConfig))
-    assert made == {
-        "spec": RecordSpec((Field("observation", "float32", (8,)), Field("action", "int64")), {"gamma": "0.99"}),
-        "capacity": 1000,
-        "address": "127.0.0.1:0",
-        "priority_exponent": 0.5,
-        "sampler": "multinomial",
-        "rate_limiter": RateLimiter(10, 8.0, 40.0),
-        "seed": 4,
-        "shard_index": 3,
-        "directory": "somewhere",
-        "restore_from": None,
-        "token_file": "token",
-        "tls": ServerTLS(certificate="c.pem", key="k.pem", client_ca="a.pem"),
-        "insecure": False,
-    }
-    assert capsys.readouterr().out == (
-        "serving replay at 127.0.0.1:1 shard 3: 1,000 x 48 B = 0.0 MiB + tree and generations 0.0 MiB = 0.1 MiB\n"
+def test_a_queue_and_a_remover_reach_the_table():
+    settings = {"remover": "lowest_priority", "max_times_sampled": 1, "sampler": "lifo"}
+    config = msgspec.convert(
+        {"spec": SpecConfig.of(SPEC), "capacity": 20, "rate_limiter": {"queue_size": 20}, **settings}, ShardConfig
     )
+    shard = serving.make_shard(config)
+    assert (shard.limiter, shard.table.max_times_sampled) == (RateLimiter.queue(20), 1)
+    rows = SPEC.pack({"observation": np.zeros((20, 8), np.float32), "action": np.arange(20)})
+    shard.insert(InsertRequest(rows, None, None, 0.0))
+    assert shard.insert(InsertRequest(rows[:1], None, None, 0.0)).blocked_on == "samples"
+    drawn = shard.sample(SampleRequest(np.array([3]), 3.0, Updates(), 0.0))
+    assert list(SPEC.columns(drawn.records)["action"]) == [19, 18, 17]
+    lowest = serving.make_shard(msgspec.structs.replace(config, rate_limiter=RateLimiterConfig()))
+    lowest.insert(InsertRequest(rows, np.arange(20.0)[::-1].copy(), None, 0.0))
+    lowest.insert(InsertRequest(rows[:1], np.array([50.0]), None, 0.0))
+    drawn = lowest.sample(SampleRequest(np.array([19]), 0.0, Updates(), 0.0))
+    assert 19 not in SPEC.columns(drawn.records)["action"]
+
+
+def draws(config):
+    shard = serving.make_shard(config)
+    rows = SPEC.pack({"observation": np.zeros((50, 8), np.float32), "action": np.arange(50)})
+    shard.insert(InsertRequest(rows, np.arange(50.0), None, 0.0))
+    return SPEC.columns(shard.sample(SampleRequest(np.array([40]), 0.0, Updates(), 0.0)).records)["action"]
+
+
+def test_every_field_of_the_server_reaches_it(tmp_path):
+    saved = tmp_path / "replay-0.h5"
+    with start_server(SPEC, 20) as first, connect([first.address], prefetch=0) as replay:
+        replay.insert({"observation": np.ones((4, 8), np.float32), "action": np.arange(4)})
+        first.shard.save(str(saved))
+        with pytest.raises(CheckpointError, match="without a directory"):
+            replay.save(str(tmp_path))
+        address = first.address
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef0123456789abcdef")
+    token.chmod(0o600)
+    (tmp_path / "saves").mkdir()
+    settings = {
+        "restore_from": str(saved),
+        "directory": str(tmp_path / "saves"),
+        "token_file": str(token),
+        "metrics_port": 0,
+    }
+    with start_server(SPEC, 20, address, rate_limiter=RateLimiter(2), **settings) as server:
+        assert server.address == address
+        assert server.metrics.address.startswith("127.0.0.1:")
+        with pytest.raises(Unauthenticated):
+            connect([address])
+        with connect([address], prefetch=0, token_file=str(token)) as replay:
+            assert (replay.stats().size, replay.stats().capacity) == (4, 20)
+            replay.save("now")
+            assert [path.name for path in (tmp_path / "saves" / "now").iterdir()] == ["replay-0.h5"]
+    assert server.metrics is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"sampeler": "uniform"}, "unknown setting sampeler; did you mean sampler"),
+        ({"sampler": "best"}, "sampler: Invalid enum value 'best'"),
+        ({"seed": -1}, "seed: Expected `int` >= 0"),
+        ({"metrics_port": 65536}, "metrics_port: Expected `int` <= 65535"),
+        ({"tls": {"certificate": "c"}}, "tls: Object missing required field `key`"),
+        ({"rate_limiter": RateLimiter(21)}, "min_size is 21, capacity is 20"),
+        ({"rate_limiter": RateLimiter.queue(4)}, "queue_size needs max_times_sampled 1"),
+        ({"table": "a name"}, "table: "),
+    ],
+)
+def test_wrong_keywords_are_refused_as_config_errors(settings, words):
+    with pytest.raises(ConfigError, match=words):
+        start_server(SPEC, 20, **settings)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
         ("capacity: 1000", "capacity: 0", "capacity"),
-        ("capacity: 1000", "capacity: 9", "min_size .10. exceeds capacity .9."),
+        ("capacity: 1000", "capacity: 9", "min_size is 10, capacity is 9"),
         ("seed: 4", "sede: 4", "sede"),
         ("sampler: multinomial", "sampler: best", "sampler"),
         ("priority_exponent: 0.5", "priority_exponent: 2", "priority_exponent"),
@@ -81,7 +134,7 @@ def test_every_field_reaches_the_server(monkeypatch, capsys):
 )
 def test_wrong_settings_are_refused(old, new, words):
     assert old in YAML
-    with pytest.raises(msgspec.ValidationError, match=words):
+    with pytest.raises((msgspec.ValidationError, ConfigError), match=words):
         msgspec.yaml.decode(YAML.replace(old, new), type=ShardConfig)
 
 
