@@ -8,6 +8,8 @@ import pytest
 
 from replay_server import Field, InvalidRecord, RecordSpec, wire
 from replay_server.call_meter import LATENCY_BOUNDS, CallMeter
+from replay_server.documents import stats_from
+from replay_server.frames import Layout
 from replay_server.messages import Hello, InsertRequest, SampleRequest, Stamp, Updates
 from replay_server.service import ReplayService
 from replay_server.shard import Shard
@@ -37,14 +39,14 @@ def test_a_shard_counts_what_it_did_and_its_service_how_it_was_asked():
     service = ReplayService(shard, hello, None)
     call = {name: service._typed(name) for name in ("Insert", "Sample", "Stats")}  # as gRPC would
     rows = SPEC.pack({"x": np.arange(5, dtype=np.float32)})
-    schema = wire.schema_of(SPEC)
-    chunk = wire.encode_insert(InsertRequest(rows, None, Stamp(1, 0, 0, True), 0.0), schema)
+    layout = Layout(SPEC, hello.table)
+    chunk = wire.encode_insert(InsertRequest(rows, None, Stamp(1, 0, 0, True), 0.0), layout)
     assert call["Insert"](chunk, None)
     answer = call["Insert"](chunk, None)
     drawn = shard.sample(SampleRequest(np.array([4]), 4.0, Updates(), 0.0))
     shard.clear()
     sample = wire.encode_sample(
-        SampleRequest(np.array([], np.int64), 0.0, Updates(drawn.keys[:1], np.array([0.5])), 0.0), schema
+        SampleRequest(np.array([], np.int64), 0.0, Updates(drawn.keys[:1], np.array([0.5])), 0.0), layout
     )
     assert call["Sample"](sample, None)
 
@@ -63,4 +65,4 @@ def test_a_shard_counts_what_it_did_and_its_service_how_it_was_asked():
     assert stats.refusals == {InvalidRecord.__name__: 1}
     assert {name: c.count for name, c in stats.calls.items()} == {"Insert": 2, "Sample": 1}
     assert (stats.calls["Insert"].bytes_in, stats.calls["Insert"].bytes_out) == (2 * len(chunk), 2 * len(answer))
-    assert wire.stats_from(json.loads(json.dumps(asdict(stats)))) == stats
+    assert stats_from(json.loads(json.dumps(asdict(stats)))) == stats
