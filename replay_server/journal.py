@@ -2,55 +2,40 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from replay_server.disk import Disk
+from replay_server.disk import Disk, OsDisk, Part
+from replay_server.errors import ConfigError, JournalError, StorageFull
+from replay_server.group_commit import GroupCommit
 from replay_server.messages import Stamp
+from replay_server.occupancy import Occupancy
+from replay_server.recovery import RecoveredMarks, RecoveredTable, Recovery, Segment
+from replay_server.segment_file import SegmentFile
+from replay_server.segments import (
+    LEVELS,
+    Counters,
+    Head,
+    Identity,
+    Kind,
+    State,
+    pack_entry,
+    pack_epoch,
+    pack_head,
+    pack_insert,
+    pack_slots,
+    pack_state,
+)
 from replay_server.specs import RecordSpec
 from replay_server.table import Checked
 
-
-class Counters(NamedTuple):
-    """A shard's, after the operation that is written: rows ever inserted, credits ever sampled, rows ever fenced."""
-
-    inserted: int = 0
-    sampled: float = 0.0
-    fenced: int = 0
-
-
-class RecoveredTable(Protocol):
-    """What recovery does to a table."""
-
-    size: int
-
-    def live_slots(self) -> NDArray[Any]:
-        """The slots that hold a record."""
-
-    def store(self, rows: Checked, slots: NDArray[np.int64]) -> None: ...
-
-    def remove(self, slots: NDArray[np.int64]) -> None: ...
-
-    def clear(self) -> None: ...
-
-
-class RecoveredMarks(Protocol):
-    """What recovery does to the memory of writers, and what the journal asks of it at the start of a segment."""
-
-    def to_json(self) -> list[list[Any]]:
-        """Everything, as JSON values."""
-
-    def restore(self, rows: list[list[Any]]) -> None:
-        """Become what `to_json` said."""
-
-    def open(self, writer_id: int, epoch: int) -> None:
-        """Epoch `epoch` of this writer is open; of an epoch open already, nothing."""
-
-    def add(self, stamp: Stamp) -> None:
-        """A chunk of an open epoch was stored."""
+_DIRECTORY = "journal"
+_NAME = re.compile(r"(\d{10})\.log")
+_LARGEST, _SMALLEST = 64 * 2**20, 2**18
 
 
 @dataclass(frozen=True)
@@ -58,17 +43,15 @@ class Recovered:
     """What a journal gave back.
 
     Attributes:
-        counters: as of the last entry.
-        position: lsn of the last entry.
+        counters: as of the last entry; None when none was later than the snapshot, whose counters then hold.
         records: live ones now in the table.
         truncated_bytes: of a write that was under way when the shard ended, cut off the last segment.
-        skipped_entries, skipped_bytes: left out by salvage: entries known to be missing and bytes not understood.
-        damaged: names of segments salvage left something out of. While there are any the journal is refused at the
-            next start again: take a snapshot at once (`begin_snapshot`, `forget_before`).
+        skipped_entries, skipped_bytes: left out by salvage: entries known to be missing, and bytes.
+        damaged: names of segments salvage left something out of. While there are any, the next start without salvage
+            refuses the journal: take a snapshot at once (`begin_snapshot`, `forget_before`).
     """
 
-    counters: Counters
-    position: int
+    counters: Counters | None
     records: int
     truncated_bytes: int
     skipped_entries: int
@@ -80,16 +63,30 @@ class Journal:
     """An append-only log in segment files. One caller at a time (the shard's lock); `wait_durable` from any thread.
 
     Use: `open`, then `recover` (also of an empty directory), then the rest, `close` at the end.
+
+    Attributes:
+        level: `journal` (entries survive the process) or `fsync` (also a power loss, once `wait_durable` returns).
+        position: lsn of the last entry, 0 when there is none.
     """
 
-    position: int
-    """lsn of the last entry written; 0 when there is none."""
-    bytes: int
-    """Of all segment files."""
-    garbage_ratio: float
-    """Share of `bytes` that is not the records of live slots."""
-    overhead_bytes: int
-    """Memory beyond the table's, for the budget."""
+    def __init__(self, directory: str, identity: Identity, level: str, disk: Disk, *, salvage: bool, size: int) -> None:
+        self.level = level
+        self.position = 0
+        self._directory = directory
+        self._identity = identity
+        self._disk = disk
+        self._salvage = salvage
+        self._segment_bytes = size
+        self._occupancy = Occupancy(identity.capacity)
+        self._segments: list[Segment] = []  # oldest first; the last one is `_file` when there is one
+        self._file: SegmentFile | None = None
+        self._marks: RecoveredMarks | None = None
+        self._number = 0  # of the newest segment, there or deleted
+        self._base = 0  # the snapshot that what is here continues
+        self._pinned: int | None = None
+        self._last_removal = 0
+        self._commit: GroupCommit | None = None
+        self._lock = self._take()
 
     @staticmethod
     def open(
@@ -103,21 +100,91 @@ class Journal:
         salvage: bool = False,
         segment_bytes: int | None = None,
     ) -> Journal:
-        """Take the directory (made when missing) for this process.
+        """Take `directory`/journal (made when missing) for this process.
+
+        Args:
+            segment_bytes: a new file is begun beyond this; by default an eighth of the full table, within
+                256 KiB and 64 MiB.
 
         Raises:
             ConfigError: an unknown level, or another process holds the directory.
-            JournalError: it cannot be read, or a segment is missing between others.
+            StorageFull: the directory cannot be made.
         """
-        raise NotImplementedError
+        if level not in LEVELS:
+            raise ConfigError(f"durability level {level!r} is unknown to a journal: use {' or '.join(LEVELS)}")
+        size = min(max(capacity * spec.record_size // 8, _SMALLEST), _LARGEST)
+        return Journal(
+            os.path.join(directory, _DIRECTORY),
+            Identity(spec, shard, capacity),
+            level,
+            disk or OsDisk(),
+            salvage=salvage,
+            size=segment_bytes or size,
+        )
+
+    @property
+    def bytes(self) -> int:
+        """Of all segment files."""
+        return sum(segment.size for segment in self._segments)
+
+    @property
+    def garbage_ratio(self) -> float:
+        """The share of `bytes` that is not records somebody may still draw; 0 for an empty journal."""
+        total = self.bytes
+        live = self._occupancy.in_segments * self._identity.spec.record_size
+        return 1.0 - live / total if total else 0.0
+
+    @property
+    def overhead_bytes(self) -> int:
+        """Memory held for as long as the journal is open."""
+        return self._occupancy.nbytes
+
+    @property
+    def pending_removals(self) -> int:
+        """Removed records whose removal waits for the disk: after a crash they would be there again."""
+        return self._occupancy.pending
 
     def recover(self, table: RecoveredTable, marks: RecoveredMarks, after: int = 0) -> Recovered:
-        """Apply every entry later than lsn `after` (0, or the position of the snapshot the table was read from).
+        """Apply every entry later than lsn `after`: 0, or the position of the snapshot that was read into both.
+
+        The journal asks `marks` for its contents whenever it begins a segment.
 
         Raises:
-            JournalError: damaged (names segment, offset and remedy), or of another spec, shard or format.
+            JournalError: damaged (the message names segment, offset and remedy), incomplete, or of another spec,
+                shard or format. Table and marks are then to be thrown away.
         """
-        raise NotImplementedError
+        recovery = Recovery(
+            self._disk, self._identity, table, marks, self._occupancy, after, self.level == "fsync", self._salvage
+        )
+        if after:
+            self._occupancy.from_snapshot(table.slots.holding())
+        numbers = self._numbers()
+        for number in numbers:
+            newest = number == numbers[-1]
+            if number - 1 not in numbers and number != numbers[0] and not self._salvage:
+                raise JournalError(
+                    f"{self._path(number - 1)}: missing; bring it back, or to go on without: "
+                    "headrace serve-replay CONFIG --salvage"
+                )
+            segment = recovery.read(self._path(number), number, oldest=number == numbers[0], newest=newest)
+            if segment is not None:
+                self._segments.append(segment)
+                self._number = number
+        recovery.check_complete(self._directory)
+        self.position = max(recovery.lsn, after)
+        self._marks, self._base, self._last_removal = marks, after, recovery.last_removal
+        self._number = max(self._number, numbers[-1] - 1 if numbers else 0)
+        if self.level == "fsync":
+            self._sync_recovered()
+            self._commit = GroupCommit(self._disk, self.position)
+        return Recovered(
+            recovery.counters,
+            self._occupancy.size,
+            recovery.truncated_bytes,
+            recovery.skipped_entries,
+            recovery.skipped_bytes,
+            tuple(os.path.basename(s.path) for s in self._segments if s.damaged),
+        )
 
     def insert(
         self, slots: NDArray[np.int64], rows: Checked, stamp: Stamp | None, counters: Counters, *, priority: float
@@ -128,46 +195,217 @@ class Journal:
 
         Raises:
             StorageFull: nothing was changed; try again later.
-            JournalError: the journal takes nothing more.
+            JournalError: the journal takes nothing more until its disk is repaired, or for good after a failed fsync.
         """
-        raise NotImplementedError
+        self._write_removals(counters)
+        payload = pack_insert(slots, rows, stamp, priority, self._identity.capacity)
+        self._append(Kind.INSERT, self._occupancy.size_with(slots), counters, payload)
+        self._occupancy.store(slots, self._number)
+        self._collect()
+        return self.position
 
     def remove(self, slots: NDArray[np.int64], counters: Counters) -> None:
         """Records left the table. Never fails: what cannot be written now is written before the next entry."""
-        raise NotImplementedError
+        try:
+            self._write_removals(counters)
+            self._append(Kind.REMOVE, self._occupancy.size - len(slots), counters, pack_slots(slots))
+        except (StorageFull, JournalError):
+            self._occupancy.hold_back(slots)
+            return
+        self._occupancy.remove(slots)
+        self._last_removal = self.position
+        self._collect()
 
     def clear(self, counters: Counters) -> int:
-        """Every record leaves the table; raises and returns as `insert`."""
-        raise NotImplementedError
+        """Every record leaves the table; returns and raises as `insert`."""
+        self._append(Kind.CLEAR, 0, counters, [])
+        self._occupancy.clear()
+        self._last_removal = self.position
+        self._collect()
+        return self.position
 
     def open_epoch(self, writer_id: int, epoch: int, counters: Counters) -> int:
-        """A writer opens an epoch, the older one is fenced; raises and returns as `insert`."""
-        raise NotImplementedError
+        """A writer opens an epoch and older ones are refused; returns and raises as `insert`."""
+        self._write_removals(counters)
+        self._append(Kind.EPOCH, self._occupancy.size, counters, pack_epoch(writer_id, epoch))
+        return self.position
 
     def wait_durable(self, lsn: int, timeout_s: float) -> None:
         """Until entry `lsn` survives a power loss; at level `journal` at once. Not under the shard's lock.
 
         Raises:
-            ReplayTimeout: not within `timeout_s`.
+            ReplayTimeout: not within `timeout_s`, blocked on `disk`.
             JournalError: the disk failed to write back; the entry may or may not be there after a restart.
         """
-        raise NotImplementedError
+        if self._commit is not None:
+            self._commit.wait(lsn, timeout_s)
 
     def begin_snapshot(self) -> int:
-        """The position a snapshot taken now stands for; under the shard's lock, in one step with the capture.
+        """The position a snapshot captured now stands for: in one step with the capture.
 
-        No later segment is deleted until `forget_before` of it or `abandon_snapshot`.
+        Segments with later entries are kept until `forget_before` of it, or `abandon_snapshot`.
         """
-        raise NotImplementedError
-
-    def forget_before(self, lsn: int) -> None:
-        """The snapshot of position `lsn` is on disk for good: delete the segments it covers."""
-        raise NotImplementedError
+        self._pinned = self.position
+        return self.position
 
     def abandon_snapshot(self) -> None:
         """The snapshot begun last will not be finished."""
-        raise NotImplementedError
+        self._pinned = None
+
+    def forget_before(self, lsn: int) -> None:
+        """The snapshot of position `lsn` is on disk for good: what it covers is deleted, a segment with each entry."""
+        self._base = max(self._base, lsn)
+        self._pinned = None
+        self._collect()
 
     def close(self) -> None:
-        """Write back what is waited for and let go of the directory."""
-        raise NotImplementedError
+        """Write back what was written and let go of the directory; the files stay."""
+        if self._commit is not None:
+            self._commit.close()
+        if self._file is not None:
+            self._file.close()
+        self._disk.close(self._lock)
+
+    def check_valid(self) -> None:
+        """Check every invariant; raises AssertionError."""
+        self._occupancy.check_valid()
+
+    def _path(self, number: int) -> str:
+        return os.path.join(self._directory, f"{number:010d}.log")
+
+    def _take(self) -> int:
+        try:
+            self._disk.makedirs(self._directory)
+            return self._disk.lock(os.path.join(self._directory, "lock"))
+        except BlockingIOError:
+            raise ConfigError(
+                f"{self._directory}: another shard is using it: stop that one, or give this one its own directory"
+            ) from None
+        except OSError as error:
+            raise StorageFull(f"{self._directory}: cannot be made: {error.strerror}") from None
+
+    def _numbers(self) -> list[int]:
+        try:
+            names = self._disk.list(self._directory)
+        except OSError as error:
+            raise JournalError(f"{self._directory}: cannot be read: {error.strerror}") from None
+        return sorted(int(found[1]) for found in map(_NAME.fullmatch, names) if found)
+
+    def _sync_recovered(self) -> None:
+        """What is read is built upon, so it has to stay: a killed process may have left it in the page cache."""
+        try:
+            for segment in self._segments:
+                handle = self._disk.open(segment.path)
+                try:
+                    self._disk.fsync(handle)
+                finally:
+                    self._disk.close(handle)
+            self._disk.fsync_dir(self._directory)
+        except OSError as error:
+            raise JournalError(f"{self._directory}: the disk failed to write back: {error.strerror}") from None
+
+    def _write_removals(self, counters: Counters) -> None:
+        if self._occupancy.pending:
+            slots = self._occupancy.held_back()
+            self._append(Kind.REMOVE, self._occupancy.size, counters, pack_slots(slots))
+            self._occupancy.written(slots)
+            self._last_removal = self.position
+
+    def _append(self, kind: Kind, live: int, counters: Counters, payload: list[Part]) -> None:
+        """Write one entry, in a new segment where the last is full; all of it or, on an error, nothing."""
+        assert self._marks is not None, "recover first"
+        if self._commit is not None:
+            self._commit.check()
+        if self._file is None or self._file.size >= self._segment_bytes:
+            self._roll(counters)
+        assert self._file is not None
+        segment, lsn = self._segments[-1], self.position + 1
+        header = pack_entry(kind, lsn, self._durable, live, counters, payload)
+        try:
+            self._file.append([header, *payload])
+        except OSError as error:
+            raise self._full(error) from None
+        segment.size, segment.last, self.position = self._file.size, lsn, lsn
+        if self._commit is not None:
+            self._commit.written(lsn)
+
+    @property
+    def _durable(self) -> int:
+        """lsn of the last entry that is acknowledged or may be."""
+        return self.position if self._commit is None else self._commit.durable
+
+    def _full(self, error: OSError) -> StorageFull:
+        self._collect()  # what nobody needs may be what fills the disk
+        return StorageFull(
+            f"{self._directory}: the journal cannot be written: {error.strerror}; nothing was stored, inserts go on "
+            "when there is room on this disk"
+        )
+
+    def _roll(self, counters: Counters) -> None:
+        """Begin a segment with the shard's state, so that those before it may go.
+
+        At level `fsync` what came before is written back first: only the newest segment can be torn by a power loss.
+        """
+        assert self._marks is not None
+        if self._file is not None:
+            self._file.mend()
+        if self._commit is not None:
+            self._commit.sync()
+        number, lsn = self._number + 1, self.position + 1
+        payload = pack_state(State(self._marks.to_json(), self._base))
+        previous = self._segments[-1].last if self._segments else 0
+        head = pack_head(self._identity, Head(number, previous, self._identity.capacity, self.level))
+        parts = [head, pack_entry(Kind.STATE, lsn, self._durable, self._occupancy.size, counters, payload), *payload]
+        path = self._path(number)
+        try:
+            file = SegmentFile.create(self._disk, path, parts, fsync=self._commit is not None)
+        except OSError as error:
+            raise self._full(error) from None
+        if self._commit is not None:
+            self._commit.follow(file.handle)
+        if self._file is not None:
+            self._file.close()
+        self._file, self._number, self.position = file, number, lsn
+        self._segments.append(Segment(number, path, file.size, lsn))
+        if self._commit is not None:
+            self._sync_names()
+            self._commit.written(lsn)
+
+    def _sync_names(self) -> None:
+        assert self._commit is not None
+        try:
+            self._disk.fsync_dir(self._directory)
+        except OSError as error:
+            self._commit.fail(f"{self._directory}: the disk failed to write back: {error.strerror}")
+            self._commit.check()
+
+    def _collect(self) -> None:
+        """Delete the oldest segment when nobody needs it: at most one a call, since a large file takes milliseconds."""
+        if len(self._segments) < 2 or not self._dispensable(self._segments[0]):
+            return
+        oldest = self._segments[0]
+        try:
+            if oldest.damaged:
+                self._disk.rename(oldest.path, oldest.path + ".damaged")
+            else:
+                self._disk.unlink(oldest.path)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return  # stays counted in `bytes`; tried again with the next entry
+        del self._segments[0]
+        self._occupancy.forget(oldest.number)
+        if self._commit is not None:
+            self._sync_names()
+
+    def _dispensable(self, segment: Segment) -> bool:
+        if segment.last <= self._base:
+            return True
+        if self._pinned is not None and segment.last > self._pinned:
+            return False  # the snapshot under way may hold records whose removal only this segment tells of
+        removed = self._occupancy.pending > 0 or self._last_removal > self._base
+        if self._occupancy.live_in(segment.number) or (self._base and removed):
+            return False
+        if segment.dead_at is None:
+            segment.dead_at = self.position
+        return self._durable >= segment.dead_at

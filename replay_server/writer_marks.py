@@ -100,6 +100,16 @@ class WriterMarks:
         """Remember a stored chunk of an opened writer."""
         self._by_writer[stamp.writer_id].add(stamp.sequence)
 
+    def replay(self, stamp: Stamp) -> None:
+        """A journal says that this chunk was stored: so its writer and epoch were open."""
+        mark = self._by_writer.pop(stamp.writer_id, None)
+        if mark is None or mark.epoch < stamp.epoch:
+            self.open(stamp.writer_id, stamp.epoch)
+        else:
+            self._by_writer[stamp.writer_id] = mark
+        if mark is None or mark.epoch <= stamp.epoch:
+            self.add(stamp)
+
     def to_json(self) -> list[list[int | str]]:
         """[[writer_id, epoch, low, above as hexadecimal text], ...], the one heard of last at the end."""
         return [[i, m.epoch, m.low, f"{m.above:x}"] for i, m in self._by_writer.items()]
