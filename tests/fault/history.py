@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,16 @@ class Call:
     outcome: str = "unknown"
 
 
+class History(Protocol):
+    """Where a writer notes its calls."""
+
+    def invoke(self, first: int, count: int) -> None:
+        """Records `first` .. `first + count - 1` are about to be handed over."""
+
+    def outcome(self, op: str, firsts: Sequence[int], note: str = "") -> None:
+        """The calls that started with these records ended; `op` is one of `OUTCOMES`, `note` is for people."""
+
+
 class HistoryFile:
     """Appends one line an event with write(): what was noted survives the process being killed."""
 
@@ -40,7 +51,6 @@ class HistoryFile:
         self._write({"op": "invoke", "first": first, "count": count})
 
     def outcome(self, op: str, firsts: Sequence[int], note: str = "") -> None:
-        """The calls that started with these records ended."""
         self._write({"op": op, "firsts": list(firsts), **({"note": note} if note else {})})
 
     def note(self, text: str) -> None:
@@ -51,6 +61,31 @@ class HistoryFile:
         line = json.dumps({"t": time.monotonic(), **event}).encode() + b"\n"
         if os.write(self._file, line) != len(line):
             raise OSError("the history file takes nothing more")
+
+
+class HistoryInMemory:
+    """Of one shard, by a clock of the test's choice."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self.by_first: dict[int, Call] = {}
+
+    @property
+    def calls(self) -> list[Call]:
+        return list(self.by_first.values())
+
+    def invoke(self, first: int, count: int) -> None:
+        assert first not in self.by_first
+        self.by_first[first] = Call(first, count, self._now())
+
+    def outcome(self, op: str, firsts: Sequence[int], note: str = "") -> None:
+        for first in firsts:
+            self.by_first[first] = _ended(self.by_first[first], op, self._now())
+
+
+def _ended(call: Call, op: str, now: float) -> Call:
+    assert call.outcome == "unknown" and call.end == float("inf"), f"call {call.first} has two outcomes"
+    return Call(call.first, call.count, call.start, now if op != "unknown" else float("inf"), op)
 
 
 def read_history(path: Path) -> list[Call]:
@@ -65,10 +100,7 @@ def read_history(path: Path) -> list[Call]:
             calls[event["first"]] = Call(event["first"], event["count"], event["t"])
         elif event["op"] in OUTCOMES:
             for first in event["firsts"]:
-                call = calls[first]
-                assert call.end == float("inf"), f"call {first} has two outcomes: the test is wrong"
-                end = event["t"] if event["op"] != "unknown" else float("inf")
-                calls[first] = Call(first, call.count, call.start, end, event["op"])
+                calls[first] = _ended(calls[first], event["op"], event["t"])
     return list(calls.values())
 
 

@@ -80,6 +80,8 @@ class Scheduler:
 
     def wait(self, subscribe: Callable[[Callable[[], None]], None], deadline: float) -> None:
         """Stop the running task until the function handed to `subscribe` is called, or the deadline."""
+        if self._aborting:
+            raise _Aborted
         task = self._running
         assert task is not None, "only a task can wait"
         task.wakes += 1

@@ -11,9 +11,9 @@ import msgspec
 import numpy as np
 
 from fault.history import HistoryFile
-from fault.records import SPEC, rows
-from replay_server import HeadraceError, StaleEpoch, connect
-from replay_server.writer import StreamWriter
+from fault.noting_writer import NotingWriter
+from fault.records import SPEC
+from replay_server import StaleEpoch, connect
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -41,56 +41,6 @@ class Settings(msgspec.Struct, frozen=True):
     flush_s: float = 2.0
 
 
-def first_record(writer_id: int, epoch: int) -> int:
-    return (writer_id << 40) + (epoch << 32)
-
-
-class NotingWriter:
-    """A stream writer whose every call is in the history."""
-
-    def __init__(self, writer: StreamWriter, history: HistoryFile, settings: Settings) -> None:
-        self._writer = writer
-        self._history = history
-        self._settings = settings
-        self._next = first_record(settings.writer_id, settings.epoch)
-        self._open: list[int] = []
-        self._rows = 0
-        self._doubt = False
-
-    def append(self, count: int) -> None:
-        """Raises StaleEpoch; other refusals are noted."""
-        first, self._next = self._next, self._next + count
-        self._history.invoke(first, count)
-        try:
-            self._writer.append(rows(first, count), timeout_s=self._settings.append_s)
-        except HeadraceError as error:
-            self._history.outcome("refused", [first], f"{type(error).__name__}: {error}")
-            self._doubt = True  # it may have taken an earlier chunk with it
-            if isinstance(error, StaleEpoch):
-                raise
-            return
-        self._open.append(first)
-        self._rows += count
-
-    def flush(self) -> None:
-        """Raises StaleEpoch; other refusals are noted."""
-        doubt, note = self._doubt, ""
-        try:
-            ack = self._writer.flush(timeout_s=self._settings.flush_s)
-            told = ack.accepted + ack.duplicates + ack.unknown
-            doubt = doubt or ack.unknown > 0
-            note = f"{ack}"
-            if not doubt and told != self._rows:
-                raise AssertionError(f"{told} records accounted for, {self._rows} handed over")
-        except HeadraceError as error:
-            doubt, note = True, f"{type(error).__name__}: {error}"
-            if isinstance(error, StaleEpoch):
-                raise
-        finally:
-            self._history.outcome("unknown" if doubt else "ok", self._open, note)
-            self._open, self._rows, self._doubt = [], 0, False
-
-
 def main(text: str) -> None:
     ended: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
@@ -99,7 +49,8 @@ def main(text: str) -> None:
     rng = np.random.default_rng(settings.seed)
     with connect(settings.addresses, spec=SPEC, prefetch=0) as replay:
         stream = replay.writer(writer_id=settings.writer_id, epoch=settings.epoch, shard=settings.shard)
-        writer = NotingWriter(stream, history, settings)
+        first = (settings.writer_id << 40) + (settings.epoch << 32)
+        writer = NotingWriter(stream, history, first, settings.append_s, settings.flush_s)
         try:
             while not ended:
                 for _ in range(int(rng.integers(1, 9))):

@@ -1,0 +1,203 @@
+"""A shard in a simulation: the real one, fed frames by the network, that dies and comes back from its disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from fault.records import SPEC, check_bodies
+from fault.simulated_disk import Crashed, SimulatedDisk
+from fault.simulated_network import Network, Respond
+from fault.simulated_time import Scheduler
+from numpy.typing import NDArray
+
+from replay_server import RateLimiter, wire
+from replay_server.errors import HeadraceError
+from replay_server.messages import Hello, InsertReply, InsertRequest, SampleReply, SampleRequest, Updates
+from replay_server.shard import Shard
+from replay_server.table import Table
+
+
+@dataclass(frozen=True)
+class ShardSettings:
+    """What a simulated shard is; as of `Table`, `RateLimiter` and the journal."""
+
+    index: int
+    capacity: int
+    limiter: RateLimiter
+    level: str
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """A call the limiter holds back; `attempt` answers it and says so, or leaves it."""
+
+    attempt: Callable[[bool], bool]
+
+
+class SimulatedShard:
+    """Implements `FrameServer`.
+
+    Waits inside the shard are played here: a call is tried with no wait, and again after everything that may have
+    freed it, until its time is up. The threads of a real shard do the same.
+    """
+
+    def __init__(self, settings: ShardSettings, network: Network, rng: np.random.Generator) -> None:
+        self.settings = settings
+        self.network = network
+        self.disk = SimulatedDisk(rng)
+        self.lives = 0
+        self.operations = 0
+        self.stopped = False
+        self.shard: Shard
+        self._rng = rng
+        self._scheduler: Scheduler = network.scheduler
+        self._waiting: list[_Waiting] = []
+        self._held: list[tuple[str, bytes, Respond]] = []
+        self.boot()
+
+    @property
+    def hello(self) -> Hello:
+        table = self.shard.table
+        return Hello(
+            address=f"simulated-{table.shard}",
+            shard=table.shard,
+            incarnation=table.incarnation,
+            capacity=table.capacity,
+            min_size=self.shard.limiter.min_size,
+            max_message_bytes=wire.MAX_MESSAGE_BYTES,
+            spec=SPEC,
+            durability=self.settings.level,
+        )
+
+    def boot(self) -> None:
+        """A new life, from what is on the disk."""
+        settings = self.settings
+        self.lives += 1
+        table = Table(SPEC, settings.capacity, seed=self.lives, shard=settings.index, incarnation=self.lives)
+        self.shard = Shard(table, settings.limiter, clock=self._scheduler)
+        self.shard.check_valid()
+        self.network.server, self.network.up = self, True
+
+    def crash(self, power: bool) -> None:
+        """The process is gone; with `power` also what the disk had not synced."""
+        self.network.died()
+        self._waiting.clear()
+        self._held.clear()
+        self.stopped = False
+        self.disk.crash(power)
+
+    def resume(self) -> None:
+        """After `stopped`: everything that came meanwhile is handled now."""
+        self.stopped = False
+        held, self._held = self._held, []
+        for method, frame, respond in held:
+            if self.network.server is self:
+                self.receive(method, frame, respond)
+
+    def stored(self) -> NDArray[np.int64]:
+        """Ids of all records."""
+        state = self.shard.table.export_state()
+        columns = SPEC.columns(state.records)
+        check_bodies(columns)
+        ids: NDArray[np.int64] = columns["id"].copy()
+        return ids
+
+    def receive(self, method: str, frame: bytes, respond: Respond) -> None:
+        if self.stopped:
+            self._held.append((method, frame, respond))
+            return
+        try:
+            self._handle(method, frame, respond)
+            self._try_waiting()
+        except Crashed:
+            self.crash(power=False)
+            return
+        self.operations += 1
+        if self._rng.random() < 0.05:
+            self.shard.check_valid()
+
+    def _handle(self, method: str, frame: bytes, respond: Respond) -> None:
+        try:
+            if method == "Insert":
+                self._insert(wire.decode_insert(frame, SPEC), respond)
+            elif method == "Sample":
+                self._sample(wire.decode_sample(frame, SPEC), respond)
+            else:
+                respond(wire.encode_update_reply(self.shard.update(wire.decode_update(frame, SPEC))))
+        except HeadraceError as error:
+            respond(_travelled(error))
+
+    def _insert(self, request: InsertRequest, respond: Respond) -> None:
+        def attempt() -> InsertReply:
+            before = self.shard.stats()
+            reply = self.shard.insert(replace(request, wait_s=0.0))
+            if reply.accepted:
+                blocks = self.shard.limiter.blocks_insert(before.size, before.inserted, before.sampled)
+                assert blocks is None, f"an insert went past the rate limiter, which said {blocks}"
+            return reply
+
+        self._until_free(attempt, request.wait_s, lambda reply: respond(wire.encode_insert_reply(reply)), respond)
+
+    def _sample(self, request: SampleRequest, respond: Respond) -> None:
+        updates, applied, stale = request.updates, 0, 0
+
+        def attempt() -> SampleReply:
+            nonlocal updates, applied, stale
+            before = self.shard.stats()
+            reply = self.shard.sample(replace(request, wait_s=0.0, updates=updates))
+            applied, stale, updates = applied + reply.applied, stale + reply.stale, Updates()
+            if len(reply.records) and request.credit > 0.0:
+                blocks = self.shard.limiter.blocks_sample(before.size, before.inserted, before.sampled)
+                assert blocks is None, f"a sample went past the rate limiter, which said {blocks}"
+            check_bodies(SPEC.columns(reply.records))
+            return replace(reply, applied=applied, stale=stale)
+
+        self._until_free(attempt, request.wait_s, lambda reply: respond(wire.encode_sample_reply(reply)), respond)
+
+    def _until_free(self, attempt, wait_s, answer, refuse) -> None:  # type: ignore[no-untyped-def]
+        """Try now and whenever something changed; answer with the reason when the time is up."""
+
+        def once(last: bool) -> bool:
+            try:
+                reply = attempt()
+            except HeadraceError as error:
+                refuse(_travelled(error))
+                return True
+            if reply.blocked_on is not None and not last:
+                return False
+            answer(reply)
+            return True
+
+        if once(wait_s <= 0.0):
+            return
+        waiting = _Waiting(once)
+        self._waiting.append(waiting)
+
+        def give_up() -> None:
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
+                try:
+                    once(True)
+                except Crashed:
+                    self.crash(power=False)
+
+        self._scheduler.at(wait_s, give_up)
+
+    def _try_waiting(self) -> None:
+        """Oldest first, until nobody gets on."""
+        moved = True
+        while moved:
+            moved = False
+            for waiting in list(self._waiting):
+                if waiting in self._waiting and waiting.attempt(False):
+                    self._waiting.remove(waiting)
+                    moved = True
+
+
+def _travelled(error: HeadraceError) -> HeadraceError:
+    """As it arrives at the other side."""
+    known = wire.decode_error(wire.encode_error(error))
+    assert known is not None
+    return known
