@@ -180,7 +180,7 @@ class ReplayClient:
         deadline = self._clock.now() + timeout_s
         if batch_size != self._batch_size or batch_size < 1:
             self._check_batch_size(batch_size)
-            self._drop_rounds()
+            self._drop_rounds(min(deadline, self._clock.now() + _CLOSE_S))
             self._batch_size = batch_size
         while True:
             while self._rounds and self._rounds[0].left == 0:
@@ -266,7 +266,7 @@ class ReplayClient:
 
     def clear(self) -> None:
         """Remove every record; keys handed out before become stale, and what was prefetched is dropped."""
-        self._drop_rounds()
+        self._drop_rounds(self._clock.now() + _CLOSE_S)
         for position, port in enumerate(self._ports):
             self._views.see(position, port.clear())
 
@@ -280,14 +280,14 @@ class ReplayClient:
             CheckpointError: refused, or the file cannot be written.
         """
         deadline = self._clock.now() + _SAVE_S
-        for call in self._drop_rounds():
+        for call in self._drop_rounds(self._clock.now() + _CLOSE_S):
             call.result(max(deadline - self._clock.now(), 0.0))
         return [port.save(directory) for port in self._ports]
 
     def close(self) -> None:
         """End writers of `insert`, give unread batches back to the rate limiters, close connections."""
         deadline = self._clock.now() + _CLOSE_S
-        calls = self._drop_rounds()
+        calls = self._drop_rounds(deadline)
         for call in calls:
             try:
                 call.result(max(deadline - self._clock.now(), 0.0))
@@ -318,7 +318,7 @@ class ReplayClient:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state_dict`, on a client of as many shards."""
-        self._drop_rounds()
+        self._drop_rounds(self._clock.now() + _CLOSE_S)
         self._rng.bit_generator.state = dict(state["rng"])
         self._views.load(state["views"])
         self._queued = [[_updates_from_json(u) for u in queue] for queue in state["queued"]]
@@ -426,10 +426,9 @@ class ReplayClient:
         self._applied += report.applied
         self._stale += report.stale
 
-    def _drop_rounds(self) -> list[Call[UpdateReply]]:
+    def _drop_rounds(self, deadline: float) -> list[Call[UpdateReply]]:
         """Forget prefetched batches; those already drawn are given back to the limiters."""
         calls: list[Call[UpdateReply]] = []
-        deadline = self._clock.now() + _CLOSE_S
         for dropped in self._rounds:
             with contextlib.suppress(HeadraceError):  # lost, or still without an answer: nothing to give back
                 calls += dropped.abandon(deadline, self._jitter)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
 from fault.simulated_time import Scheduler
 from replay_server import wire
+from replay_server.documents import hello_from, stats_from
 from replay_server.errors import HeadraceError, ReplayTimeout, Unavailable
+from replay_server.frames import Layout
 from replay_server.frames import Layout
 from replay_server.messages import (
     Call,
@@ -132,9 +135,8 @@ class SimulatedPort:
     transport = "simulated"
 
     def __init__(self, hello: Hello, network: Network) -> None:
-        self.hello = hello
         self._network = network
-        self._layout = Layout(hello.spec, hello.table)
+        self.adopt(hello)
 
     def insert(self, request: InsertRequest) -> Call[InsertReply]:
         decode = partial(wire.decode_insert_reply, layout=self._layout)
@@ -148,8 +150,17 @@ class SimulatedPort:
         decode = partial(wire.decode_update_reply, layout=self._layout)
         return self._network.call("Update", wire.encode_update(request, self._layout), decode)
 
-    def stats(self) -> ShardStats:
-        raise NotImplementedError
+    def greet(self) -> Call[Hello]:
+        frame = wire.encode_json({}, reply=False)
+        return self._network.call("Hello", frame, lambda reply: hello_from(wire.decode_json(reply, reply=True)))
+
+    def adopt(self, hello: Hello) -> None:
+        self.hello = hello
+        self._layout = Layout(hello.spec, hello.table)
+
+    def stats(self) -> Call[ShardStats]:
+        frame = wire.encode_json({}, reply=False)
+        return self._network.call("Stats", frame, lambda reply: stats_from(wire.decode_json(reply, reply=True)))
 
     def clear(self) -> View:
         raise NotImplementedError

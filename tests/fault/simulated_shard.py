@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from fault.records import SPEC, check_bodies
@@ -13,10 +13,14 @@ from fault.simulated_time import Scheduler
 from numpy.typing import NDArray
 
 from replay_server import RateLimiter, wire
+from replay_server.documents import hello_document
 from replay_server.errors import HeadraceError
+from replay_server.frames import Layout
 from replay_server.messages import Hello, InsertReply, InsertRequest, SampleReply, SampleRequest, Updates
 from replay_server.shard import Shard
 from replay_server.table import Table
+
+_LAYOUT = Layout(SPEC)
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,10 @@ class SimulatedShard:
             incarnation=table.incarnation,
             capacity=table.capacity,
             min_size=self.shard.limiter.min_size,
-            max_message_bytes=wire.MAX_MESSAGE_BYTES,
+            max_message_bytes=wire.MAX_REPLY_BYTES,
             spec=SPEC,
             durability=self.settings.level,
+            max_request_bytes=wire.max_request_bytes(SPEC),
         )
 
     def boot(self) -> None:
@@ -121,11 +126,15 @@ class SimulatedShard:
     def _handle(self, method: str, frame: bytes, respond: Respond) -> None:
         try:
             if method == "Insert":
-                self._insert(wire.decode_insert(frame, SPEC), respond)
+                self._insert(wire.decode_insert(frame, _LAYOUT), respond)
             elif method == "Sample":
-                self._sample(wire.decode_sample(frame, SPEC), respond)
+                self._sample(wire.decode_sample(frame, _LAYOUT), respond)
+            elif method == "Update":
+                respond(wire.encode_update_reply(self.shard.update(wire.decode_update(frame, _LAYOUT)), _LAYOUT))
+            elif method == "Hello":
+                respond(wire.encode_json(hello_document(self.hello), reply=True))
             else:
-                respond(wire.encode_update_reply(self.shard.update(wire.decode_update(frame, SPEC))))
+                respond(wire.encode_json(asdict(self.shard.stats()), reply=True))
         except HeadraceError as error:
             respond(_travelled(error))
 
@@ -138,7 +147,7 @@ class SimulatedShard:
                 assert blocks is None, f"an insert went past the rate limiter, which said {blocks}"
             return reply
 
-        self._until_free(attempt, request.wait_s, lambda reply: respond(wire.encode_insert_reply(reply)), respond)
+        self._until_free(attempt, request.wait_s, lambda reply: respond(wire.encode_insert_reply(reply, _LAYOUT)), respond)
 
     def _sample(self, request: SampleRequest, respond: Respond) -> None:
         updates, applied, stale = request.updates, 0, 0
@@ -154,7 +163,7 @@ class SimulatedShard:
             check_bodies(SPEC.columns(reply.records))
             return replace(reply, applied=applied, stale=stale)
 
-        self._until_free(attempt, request.wait_s, lambda reply: respond(wire.encode_sample_reply(reply)), respond)
+        self._until_free(attempt, request.wait_s, lambda reply: respond(wire.encode_sample_reply(reply, _LAYOUT)), respond)
 
     def _until_free(self, attempt, wait_s, answer, refuse) -> None:  # type: ignore[no-untyped-def]
         """Try now and whenever something changed; answer with the reason when the time is up."""

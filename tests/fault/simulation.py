@@ -103,13 +103,11 @@ class Simulation:
         self._shards = [SimulatedShard(s, n, self._rng) for s, n in zip(plan.shards, self._networks, strict=True)]
         self._histories = [HistoryInMemory(self._scheduler.now) for _ in plan.shards]
         self._ids_by_key: dict[bytes, int] = {}
-        self._writing = 0
 
     def run(self) -> Outcome:
         begin = self._scheduler.now()
         for writer_id in range(1, self.plan.writers + 1):
             for epoch in range(self.plan.epochs):
-                self._writing += 1
                 delay = float(self._rng.exponential(0.5)) + epoch * float(self._rng.choice([0.05, 1.0, 20.0]))
                 self._scheduler.start(lambda w=writer_id, e=epoch: self._write(w, e), delay)
         for number in range(self.plan.readers):
@@ -143,14 +141,12 @@ class Simulation:
                 self._in_time(writer.flush, timeout_s)
         except StaleEpoch:
             return
-        finally:
-            self._writing -= 1
 
     def _read(self, number: int) -> None:
         prefetch = int(self._rng.choice([0, 2, 6]))
         ports = [self._port(index) for index in range(len(self._shards))]
         replay = ReplayClient(ports, prefetch=prefetch, seed=number, clock=self._scheduler)
-        while self._writing:
+        for _ in range(2 * self.plan.turns):
             timeout_s = float(self._rng.choice([0.1, 1.0, 5.0]))
             try:
                 batch = self._in_time(lambda: replay.sample(int(self._rng.integers(1, 17)), timeout_s=timeout_s), timeout_s)
@@ -165,7 +161,7 @@ class Simulation:
                     self._in_time(lambda: replay.flush(timeout_s=timeout_s), timeout_s)
             except HeadraceError:
                 self._scheduler.sleep(0.05)
-            self._scheduler.sleep(float(self._rng.exponential(0.02)))
+            self._scheduler.sleep(float(self._rng.exponential(0.3)))
         self._in_time(replay.close, 2.0 + len(ports))
 
     def _trouble(self) -> None:

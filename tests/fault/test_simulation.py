@@ -1,0 +1,29 @@
+"""Thousands of schedules of writers, readers, shards and faults: see `simulation`."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from fault.simulation import Simulation, plan_of, run_seeds
+
+_PARTS = 4
+
+
+@pytest.mark.parametrize("part", range(_PARTS))
+def test_no_promise_is_broken_in_any_schedule(part, soak, figures):
+    """`HEADRACE_FIRST_SEED` moves on to other schedules than the usual ones."""
+    count = soak.count(500, 20_000) // _PARTS
+    first = int(os.environ.get("HEADRACE_FIRST_SEED", "0")) + part * count
+    print(f"seeds {first} .. {first + count - 1}")
+    outcome = run_seeds(first, count)
+    troubles = outcome.troubles
+    figures.note(first_seed=first, **{name: value for name, value in vars(outcome).items() if name != "troubles"})
+    figures.note(troubles=troubles)
+    assert outcome.acknowledged and outcome.uncertain > outcome.surfaced > 0 and outcome.sampled and outcome.fenced
+
+
+def test_a_seed_is_a_schedule():
+    """The same to the last number, or a failing seed could not be replayed."""
+    for seed in (1, 2, 3):
+        assert vars(Simulation(plan_of(seed)).run()) == vars(Simulation(plan_of(seed)).run())
