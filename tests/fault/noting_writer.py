@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fault.history import History
 from fault.records import rows
-
 from replay_server.errors import HeadraceError, StaleEpoch
 from replay_server.writer import StreamWriter
 

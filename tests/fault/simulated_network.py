@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -13,7 +12,6 @@ from fault.simulated_time import Scheduler
 from replay_server import wire
 from replay_server.documents import hello_from, stats_from
 from replay_server.errors import HeadraceError, ReplayTimeout, Unavailable
-from replay_server.frames import Layout
 from replay_server.frames import Layout
 from replay_server.messages import (
     Call,

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
+
 from fault.records import SPEC, check_bodies
 from fault.simulated_disk import Crashed, SimulatedDisk
 from fault.simulated_network import Network, Respond
 from fault.simulated_time import Scheduler
-from numpy.typing import NDArray
-
 from replay_server import RateLimiter, wire
 from replay_server.documents import hello_document
 from replay_server.errors import HeadraceError
@@ -147,7 +147,9 @@ class SimulatedShard:
                 assert blocks is None, f"an insert went past the rate limiter, which said {blocks}"
             return reply
 
-        self._until_free(attempt, request.wait_s, lambda reply: respond(wire.encode_insert_reply(reply, _LAYOUT)), respond)
+        self._until_free(
+            attempt, request.wait_s, lambda reply: respond(wire.encode_insert_reply(reply, _LAYOUT)), respond
+        )
 
     def _sample(self, request: SampleRequest, respond: Respond) -> None:
         updates, applied, stale = request.updates, 0, 0
@@ -163,7 +165,9 @@ class SimulatedShard:
             check_bodies(SPEC.columns(reply.records))
             return replace(reply, applied=applied, stale=stale)
 
-        self._until_free(attempt, request.wait_s, lambda reply: respond(wire.encode_sample_reply(reply, _LAYOUT)), respond)
+        self._until_free(
+            attempt, request.wait_s, lambda reply: respond(wire.encode_sample_reply(reply, _LAYOUT)), respond
+        )
 
     def _until_free(self, attempt, wait_s, answer, refuse) -> None:  # type: ignore[no-untyped-def]
         """Try now and whenever something changed; answer with the reason when the time is up."""

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
 from fault.history import HistoryInMemory, Verdict, check_history
 from fault.noting_writer import NotingWriter
 from fault.records import check_bodies
 from fault.simulated_network import Network, SimulatedPort
 from fault.simulated_shard import ShardSettings, SimulatedShard
 from fault.simulated_time import Scheduler
-
 from replay_server import RateLimiter
 from replay_server.client import ReplayClient
 from replay_server.errors import HeadraceError, StaleEpoch
@@ -133,12 +133,12 @@ class Simulation:
             writer = NotingWriter(stream, self._histories[index], first, timeout_s, timeout_s)
             for _ in range(self.plan.turns):
                 for _ in range(int(self._rng.integers(1, 5))):
-                    self._in_time(lambda: writer.append(int(self._rng.integers(1, 9))), timeout_s)
+                    self._in_time(timeout_s, writer.append, int(self._rng.integers(1, 9)))
                     if self._rng.random() < 0.3:
                         self._scheduler.sleep(float(self._rng.exponential(0.05)))
                 if self._rng.random() < 0.1:
                     return  # killed: what it has under way stays under way
-                self._in_time(writer.flush, timeout_s)
+                self._in_time(timeout_s, writer.flush)
         except StaleEpoch:
             return
 
@@ -149,7 +149,8 @@ class Simulation:
         for _ in range(2 * self.plan.turns):
             timeout_s = float(self._rng.choice([0.1, 1.0, 5.0]))
             try:
-                batch = self._in_time(lambda: replay.sample(int(self._rng.integers(1, 17)), timeout_s=timeout_s), timeout_s)
+                rows = int(self._rng.integers(1, 17))
+                batch = self._in_time(timeout_s, replay.sample, rows, timeout_s=timeout_s)
                 check_bodies(batch.columns)
                 assert ((batch.probabilities > 0.0) & (batch.probabilities <= 1.0)).all()
                 for key, record in zip(batch.keys, batch.columns["id"].tolist(), strict=True):
@@ -158,11 +159,11 @@ class Simulation:
                 self.outcome.sampled += len(batch)
                 replay.update_priorities(batch.keys, self._rng.uniform(0.0, 2.0, len(batch)))
                 if self._rng.random() < 0.2:
-                    self._in_time(lambda: replay.flush(timeout_s=timeout_s), timeout_s)
+                    self._in_time(timeout_s, replay.flush, timeout_s=timeout_s)
             except HeadraceError:
                 self._scheduler.sleep(0.05)
             self._scheduler.sleep(float(self._rng.exponential(0.3)))
-        self._in_time(replay.close, 2.0 + len(ports))
+        self._in_time(2.0 + len(ports), replay.close)
 
     def _trouble(self) -> None:
         """One thing after another goes wrong, sometimes two at once, and heals."""
@@ -205,11 +206,11 @@ class Simulation:
     def _port(self, index: int) -> SimulatedPort:
         return SimulatedPort(self._shards[index].hello, self._networks[index])
 
-    def _in_time(self, call: Callable[[], Any], timeout_s: float) -> Any:
+    def _in_time(self, timeout_s: float, call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """Run a call of the client and see that it does not outstay its deadline."""
         begin = self._scheduler.now()
         try:
-            return call()
+            return call(*arguments, **named)
         finally:
             took = self._scheduler.now() - begin
             assert took <= timeout_s + _SLACK_S, f"a call with a deadline of {timeout_s} s took {took:.3f} s"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+
 from fault.simulation import Simulation, plan_of, run_seeds
 
 _PARTS = 4
