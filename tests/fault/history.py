@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+_NOTHING = np.zeros(0, np.int64)
 OUTCOMES = ("ok", "refused", "unknown")
 
 
@@ -134,7 +135,12 @@ class Verdict:
         return "; ".join([*found, counts])
 
 
-def check_history(calls: Iterable[Call], stored: NDArray[np.int64], capacity: int | None = None) -> Verdict:
+def check_history(
+    calls: Iterable[Call],
+    stored: NDArray[np.int64],
+    capacity: int | None = None,
+    removed: NDArray[np.int64] = _NOTHING,
+) -> Verdict:
     """Every acknowledged record is stored once, every uncertain one at most once, and nothing else is.
 
     Args:
@@ -142,6 +148,7 @@ def check_history(calls: Iterable[Call], stored: NDArray[np.int64], capacity: in
         stored: int64[N], ids of everything that is stored at the end.
         capacity: of the one shard all of it went to, when more was inserted than it holds and the oldest is
             overwritten first: a record may then be missing once `capacity` others may have been stored after it.
+        removed: int64[M], ids of records that have left for a good reason, and may be missing.
     """
     calls = list(calls)
     ids = {kind: _ids(c for c in calls if c.outcome == kind) for kind in OUTCOMES}
@@ -149,7 +156,7 @@ def check_history(calls: Iterable[Call], stored: NDArray[np.int64], capacity: in
     due = calls if capacity is None else _not_overwritten(calls, capacity)
     expected = _ids(c for c in due if c.outcome == "ok")
     return Verdict(
-        lost=np.setdiff1d(expected, unique),
+        lost=np.setdiff1d(np.setdiff1d(expected, unique), removed),
         repeated=unique[counts > 1],
         unasked=np.setdiff1d(unique, np.concatenate(list(ids.values()))),
         undead=np.intersect1d(ids["refused"], unique),

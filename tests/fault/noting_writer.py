@@ -44,19 +44,16 @@ class NotingWriter:
         self._rows += count
 
     def flush(self) -> None:
-        """Raises StaleEpoch; other refusals are noted."""
-        doubt, note = self._doubt, ""
+        """Raises StaleEpoch; after another refusal the calls stay open, for the next flush to account for."""
         try:
             ack = self._writer.flush(timeout_s=self._flush_s)
-            told = ack.accepted + ack.duplicates + ack.unknown
-            doubt = doubt or ack.unknown > 0
-            note = f"{ack}"
-            if not doubt and told != self._rows:
-                raise AssertionError(f"{told} records accounted for, {self._rows} handed over")
         except HeadraceError as error:
-            doubt, note = True, f"{type(error).__name__}: {error}"
+            self._doubt = True
             if isinstance(error, StaleEpoch):
                 raise
-        finally:
-            self._history.outcome("unknown" if doubt else "ok", self._open, note)
-            self._open, self._rows, self._doubt = [], 0, False
+            return
+        told = ack.accepted + ack.duplicates + ack.unknown
+        if not self._doubt and told != self._rows:
+            raise AssertionError(f"{told} records accounted for, {self._rows} handed over")
+        self._history.outcome("unknown" if self._doubt or ack.unknown else "ok", self._open, f"{ack}")
+        self._open, self._rows, self._doubt = [], 0, False

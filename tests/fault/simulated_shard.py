@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
@@ -31,6 +32,9 @@ class ShardSettings:
     capacity: int
     limiter: RateLimiter
     level: str
+    sampler: str
+    remover: str
+    max_times_sampled: int | None
 
 
 @dataclass(eq=False)
@@ -56,6 +60,7 @@ class SimulatedShard:
         self.stopped = False
         self.shard: Shard
         self._rng = rng
+        self._draws: Counter[int] = Counter()
         self._scheduler: Scheduler = network.scheduler
         self._waiting: list[_Waiting] = []
         self._held: list[tuple[str, bytes, Respond]] = []
@@ -73,6 +78,7 @@ class SimulatedShard:
             max_message_bytes=wire.MAX_REPLY_BYTES,
             spec=SPEC,
             durability=self.settings.level,
+            consuming=table.consuming,
             max_request_bytes=wire.max_request_bytes(SPEC),
         )
 
@@ -80,7 +86,16 @@ class SimulatedShard:
         """A new life, from what is on the disk."""
         settings = self.settings
         self.lives += 1
-        table = Table(SPEC, settings.capacity, seed=self.lives, shard=settings.index, incarnation=self.lives)
+        table = Table(
+            SPEC,
+            settings.capacity,
+            sampler=settings.sampler,
+            remover=settings.remover,
+            max_times_sampled=settings.max_times_sampled,
+            seed=self.lives,
+            shard=settings.index,
+            incarnation=self.lives,
+        )
         self.shard = Shard(table, settings.limiter, clock=self._scheduler)
         self.shard.check_valid()
         self.network.server, self.network.up = self, True
@@ -108,6 +123,11 @@ class SimulatedShard:
         check_bodies(columns)
         ids: NDArray[np.int64] = columns["id"].copy()
         return ids
+
+    def used_up(self) -> NDArray[np.int64]:
+        """Ids of records that were drawn as often as they may be, and so left the table."""
+        most = self.settings.max_times_sampled
+        return np.array([i for i, draws in self._draws.items() if most and draws >= most], np.int64)
 
     def receive(self, method: str, frame: bytes, respond: Respond) -> None:
         if self.stopped:
@@ -143,7 +163,7 @@ class SimulatedShard:
             before = self.shard.stats()
             reply = self.shard.insert(replace(request, wait_s=0.0))
             if reply.accepted:
-                blocks = self.shard.limiter.blocks_insert(before.size, before.inserted, before.sampled)
+                blocks = self.shard.limiter.blocks_insert(before.size, before.inserted, before.sampled, reply.accepted)
                 assert blocks is None, f"an insert went past the rate limiter, which said {blocks}"
             return reply
 
@@ -160,9 +180,13 @@ class SimulatedShard:
             reply = self.shard.sample(replace(request, wait_s=0.0, updates=updates))
             applied, stale, updates = applied + reply.applied, stale + reply.stale, Updates()
             if len(reply.records) and request.credit > 0.0:
-                blocks = self.shard.limiter.blocks_sample(before.size, before.inserted, before.sampled)
+                blocks = self.shard.limiter.blocks_sample(
+                    before.size, before.inserted, before.sampled, len(reply.records)
+                )
                 assert blocks is None, f"a sample went past the rate limiter, which said {blocks}"
-            check_bodies(SPEC.columns(reply.records))
+            columns = SPEC.columns(reply.records)
+            check_bodies(columns)
+            self._draws.update(columns["id"].tolist())
             return replace(reply, applied=applied, stale=stale)
 
         self._until_free(

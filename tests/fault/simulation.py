@@ -73,12 +73,20 @@ def plan_of(seed: int) -> Plan:
     """Everything random about the setting; what happens in it is drawn as it goes."""
     rng = np.random.default_rng([seed, 1])
     level = str(rng.choice(["checkpoint"]))
-    capacity = int(rng.choice([20, 100, 5000]))
+    kind = str(rng.choice(["endless", "endless", "consuming", "queue", "lowest"]))
+    capacity = 5000 if kind == "lowest" else int(rng.choice([20, 100, 5000]))  # so that nothing is removed unseen
+    draws = {"consuming": int(rng.integers(1, 5)), "queue": 1}.get(kind)
     limiter = RateLimiter()
-    if rng.random() < 0.5:
-        ratio = float(rng.choice([0.5, 2.0, 8.0]))
+    if kind == "queue":
+        limiter = RateLimiter.queue(capacity)
+    elif rng.random() < 0.5:
+        ratio = float(rng.choice([0.5, 1.0] if draws else [0.5, 2.0, 8.0]))
         limiter = RateLimiter(int(rng.integers(1, 20)), ratio, float(rng.choice([20.0, 100.0])) * max(ratio, 1.0))
-    shards = tuple(ShardSettings(i, capacity, limiter, level) for i in range(int(rng.integers(1, 4))))
+    sampler = str(rng.choice(["fifo", "lifo"] if kind == "queue" else ["stratified", "multinomial", "uniform", "fifo"]))
+    remover = "lowest_priority" if kind == "lowest" else "fifo"
+    shards = tuple(
+        ShardSettings(index, capacity, limiter, level, sampler, remover, draws) for index in range(rng.integers(1, 4))
+    )
     return Plan(
         seed=seed,
         level=level,
@@ -206,19 +214,19 @@ class Simulation:
     def _port(self, index: int) -> SimulatedPort:
         return SimulatedPort(self._shards[index].hello, self._networks[index])
 
-    def _in_time(self, timeout_s: float, call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    def _in_time(self, limit_s: float, call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """Run a call of the client and see that it does not outstay its deadline."""
         begin = self._scheduler.now()
         try:
             return call(*arguments, **named)
         finally:
             took = self._scheduler.now() - begin
-            assert took <= timeout_s + _SLACK_S, f"a call with a deadline of {timeout_s} s took {took:.3f} s"
+            assert took <= limit_s + _SLACK_S, f"a call with a deadline of {limit_s} s took {took:.3f} s"
 
     def _check(self) -> None:
         for shard, history in zip(self._shards, self._histories, strict=True):
             shard.shard.check_valid()
-            verdict: Verdict = check_history(history.calls, shard.stored(), shard.settings.capacity)
+            verdict: Verdict = check_history(history.calls, shard.stored(), shard.settings.capacity, shard.used_up())
             assert verdict.valid, f"shard {shard.settings.index}: {verdict}"
             self.outcome.acknowledged += verdict.acknowledged
             self.outcome.uncertain += verdict.uncertain

@@ -51,6 +51,11 @@ def test_only_what_was_certainly_not_overwritten_is_due():
     assert check_history(calls, np.arange(4, 8), capacity=6).lost.tolist() == [12, 13, 14, 15]
 
 
+def test_what_left_for_a_good_reason_may_be_missing():
+    assert check_history(GOOD, np.array([0, 30]), removed=np.array([1, 2])).valid
+    assert check_history(GOOD, np.array([0, 30]), removed=np.array([1])).lost.tolist() == [2]
+
+
 def test_a_history_survives_its_writer_and_a_line_cut_off(tmp_path):
     path = tmp_path / "history"
     history = HistoryFile(path)
