@@ -24,8 +24,9 @@ class RateLimiter:
 
     **Queue**, made by `RateLimiter.queue`. Every record is sampled once, so the records inserted and not yet sampled
     are those in the table: an insert of n rows is admitted while size + n <= queue_size, a sample of n rows while
-    size >= n. Exact: the bounds hold *after* the operation. The records leave in the order of the table's sampler:
-    `fifo` makes a queue, `lifo` a stack.
+    size >= n. Exact: the bounds hold *after* the operation. A chunk and a batch that have more than queue_size + 1 rows
+    together could therefore wait for each other; a shard on which that happens answers `Deadlocked`. The records leave
+    in the order of the table's sampler: `fifo` makes a queue, `lifo` a stack.
 
     Args:
         min_size: records a table must hold before it is sampled, >= 1.

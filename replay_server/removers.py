@@ -14,6 +14,7 @@ from replay_server.sum_tree import SumTree
 
 _FANOUT = 8
 
+Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
@@ -64,8 +65,9 @@ class Fifo:
 @njit(cache=True, nogil=True)
 def _play(
     winners: NDArray[np.uint32],
+    lowest: Floats,
     levels: Ints,
-    priorities: NDArray[np.float64],
+    priorities: Floats,
     births: NDArray[np.uint64],
     slots: Ints,
 ) -> None:
@@ -76,6 +78,7 @@ def _play(
     for level in range(levels.shape[0] - 1):
         here = levels[level]
         below = levels[level - 1] if level > 0 else 0
+        width = here - below if level > 0 else priorities.shape[0]
         kept, last = 0, -1
         for i in range(count):
             node = nodes[i] // _FANOUT
@@ -84,29 +87,28 @@ def _play(
             last = node
             nodes[kept] = node
             kept += 1
-            best = nobody
-            for child in range(node * _FANOUT, node * _FANOUT + _FANOUT):
+            best, best_priority = nobody, np.inf
+            for child in range(node * _FANOUT, min(node * _FANOUT + _FANOUT, width)):
                 if level == 0:
-                    player = np.uint32(child) if child < nobody else nobody
+                    player = np.uint32(child) if births[child] > 0 else nobody
+                    priority = priorities[child]
                 else:
-                    player = winners[below + child] if below + child < here else nobody
-                if player == nobody or births[player] == 0:
-                    continue
-                if (
-                    best == nobody
-                    or priorities[player] < priorities[best]
-                    or (priorities[player] == priorities[best] and births[player] < births[best])
+                    player, priority = winners[below + child], lowest[below + child]
+                if player != nobody and (
+                    priority < best_priority or (priority == best_priority and births[player] < births[best])
                 ):
-                    best = player
+                    best, best_priority = player, priority
             winners[here + node] = best
+            lowest[here + node] = best_priority
         count = kept
 
 
 @njit(cache=True, nogil=True)
-def _lowest(
+def _leave(
     winners: NDArray[np.uint32],
+    lowest: Floats,
     levels: Ints,
-    priorities: NDArray[np.float64],
+    priorities: Floats,
     births: NDArray[np.uint64],
     out: Ints,
 ) -> None:
@@ -116,17 +118,17 @@ def _lowest(
         out[i] = winners[-1]
         kept[i] = births[out[i]]
         births[out[i]] = 0
-        _play(winners, levels, priorities, births, out[i : i + 1])
+        _play(winners, lowest, levels, priorities, births, out[i : i + 1])
     for i in range(out.shape[0]):
         births[out[i]] = kept[i]
-    _play(winners, levels, priorities, births, np.sort(out))
+    _play(winners, lowest, levels, priorities, births, np.sort(out))
 
 
 class LowestPriority:
     """The record of lowest raw priority goes first, of equal ones the oldest.
 
-    A tournament over the slots, eight players a match: the winner of every match is kept, about 0.6 bytes a slot, and
-    the order of births, 8 bytes a slot, decides between equals.
+    A tournament over the slots, eight players a match: every match keeps its winner and the winner's priority, 1.7
+    bytes a slot together, and the order of births, 8 bytes a slot, decides between equals.
     """
 
     def __init__(self, tree: SumTree, slots: Slots) -> None:
@@ -138,16 +140,17 @@ class LowestPriority:
             levels.append(levels[-1] + width)
         self._levels: Ints = np.array(levels, np.int64)
         self._winners: NDArray[np.uint32] = np.full(levels[-1], slots.capacity, np.uint32)
+        self._lowest: Floats = np.full(levels[-1], np.inf)
         self._births: NDArray[np.uint64] = np.zeros(slots.capacity, np.uint64)
         self._born = 0
 
     @property
     def nbytes(self) -> int:
-        return self._winners.nbytes + self._births.nbytes
+        return self._winners.nbytes + self._lowest.nbytes + self._births.nbytes
 
     def choose(self, count: int) -> Ints:
         out = np.empty(count, np.int64)
-        _lowest(self._winners, self._levels, self._priorities, self._births, out)
+        _leave(self._winners, self._lowest, self._levels, self._priorities, self._births, out)
         return out
 
     def stored(self, slots: Ints) -> None:
@@ -163,6 +166,7 @@ class LowestPriority:
     def reset(self) -> None:
         self._births[:] = 0
         self._winners[:] = self._slots.capacity
+        self._lowest[:] = np.inf
         self._born = 0
         self.stored(self._slots.order().astype(np.int64))
 
@@ -170,13 +174,13 @@ class LowestPriority:
         live = self._slots.order().astype(np.int64)
         if (np.diff(self._births[live].astype(np.int64)) <= 0).any() or np.count_nonzero(self._births) != len(live):
             raise AssertionError("births do not follow the age of the records")
-        winners = self._winners.copy()
+        winners, lowest = self._winners.copy(), self._lowest.copy()
         self._replay(np.arange(self._slots.capacity))
-        if not np.array_equal(winners, self._winners):
+        if not (np.array_equal(winners, self._winners) and np.array_equal(lowest, self._lowest)):
             raise AssertionError("a match of the tournament has another winner when it is played again")
 
     def _replay(self, slots: Ints) -> None:
-        _play(self._winners, self._levels, self._priorities, self._births, slots)
+        _play(self._winners, self._lowest, self._levels, self._priorities, self._births, slots)
 
 
 REMOVERS = ("fifo", "lowest_priority")

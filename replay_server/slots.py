@@ -90,6 +90,18 @@ def _fresh(keys: Links, shard: int, incarnation: int, generations: Links, slots:
     return found
 
 
+@njit(cache=True, nogil=True)
+def starts_of_runs(slots: Ints) -> Ints:
+    """int64[R], where in `slots`, which are not empty, a run of neighbouring slots begins; the first is 0."""
+    starts = np.zeros(slots.shape[0], np.int64)
+    found = 1
+    for i in range(1, slots.shape[0]):
+        if slots[i] != slots[i - 1] + 1:
+            starts[found] = i
+            found += 1
+    return starts[:found]
+
+
 def order_of(links: Links, sentinel: int, count: int) -> NDArray[np.uint32]:
     """uint32[count], the first `count` slots of the list that starts at `sentinel`; `links` is a copy of `next`."""
     order = np.empty(count, np.uint32)
@@ -174,8 +186,8 @@ class Slots:
 
     def restore(self, order: NDArray[np.uint32], free: NDArray[np.uint32], generations: NDArray[np.uint32]) -> None:
         """Become the slots whose `order()`, `free_order()` and generations of used slots these were."""
-        self.generations[:] = 0
         self.generations[: len(generations)] = generations
+        self.generations[len(generations) :] = 0
         self.used = len(generations)
         self.size = len(order)
         self._link(self.live, order)

@@ -14,7 +14,7 @@ from replay_server.batches import KEY_DTYPE, checked_priorities
 from replay_server.errors import ConfigError, InvalidRecord
 from replay_server.removers import make_remover
 from replay_server.samplers import Choice, make_sampler, mass_exponent
-from replay_server.slots import Slots
+from replay_server.slots import Slots, starts_of_runs
 from replay_server.specs import Field, RecordSpec
 from replay_server.sum_tree import SumTree
 
@@ -196,7 +196,7 @@ class Table:
             if (columns[name].view(np.uint8) > 1).any():
                 raise InvalidRecord(f"column {name!r} holds a byte that is neither 0 nor 1")
         if priorities is not None:
-            priorities = checked_priorities(priorities, len(records))
+            priorities = _own(checked_priorities(priorities, len(records)), np.float64)
         return Checked(records, priorities)
 
     def room_for(self, count: int) -> NDArray[np.int64]:
@@ -217,6 +217,7 @@ class Table:
             InvalidRecord: not one slot of this table a row; nothing was changed.
         """
         count = len(rows.records)
+        slots = _own(slots, np.int64)
         if slots.shape != (count,) or (count and not 0 <= slots.min() <= slots.max() < self.capacity):
             raise InvalidRecord(f"{len(slots)} slots for {count} records, or a slot beyond capacity {self.capacity}")
         if count == 0:
@@ -250,7 +251,7 @@ class Table:
         Raises:
             InvalidRecord: nothing can be drawn, fewer draws are left than asked for, or a negative count.
         """
-        groups = np.asarray(counts, np.int64)
+        groups = _own(counts, np.int64)
         if (groups < 0).any():
             raise InvalidRecord("a group of a sample has a negative count")
         rows = int(groups.sum())
@@ -356,10 +357,9 @@ class Table:
         """
         self._check_state(state)
         rows = self.check(state.records, state.priorities)
-        assert rows.priorities is not None
-        slots = state.slots.astype(np.int64)
+        slots, priorities = state.slots.astype(np.int64), np.array(rows.priorities)
         self._tree.clear()
-        self._tree.assign(slots, rows.priorities)
+        self._tree.assign(slots, priorities)
         if len(slots):
             self._write(rows.records, slots)
         if self.times_sampled is not None and state.times_sampled is not None:
@@ -395,11 +395,11 @@ class Table:
 
     def _write(self, records: NDArray[np.uint8], slots: NDArray[np.int64]) -> None:
         """Copy rows, run by run where neighbours are many or rows are long."""
-        starts = np.flatnonzero(np.diff(slots) != 1) + 1
-        if (len(starts) + 1) * _WORTH_A_SLICE > records.nbytes and len(starts):
+        starts = starts_of_runs(slots)
+        if len(starts) > 1 and len(starts) * _WORTH_A_SLICE > records.nbytes:
             self.records[slots] = records
             return
-        for start, stop in zip([0, *starts], [*starts, len(slots)], strict=True):
+        for start, stop in zip(starts, [*starts[1:], len(slots)], strict=True):
             self.records[slots[start] : slots[start] + stop - start] = records[start:stop]
 
     def _check_state(self, state: TableState) -> None:
@@ -421,6 +421,11 @@ class Table:
             raise InvalidRecord(f"the state of a table does not fit max_times_sampled {self.max_times_sampled}")
 
 
+def _own(values: Any, dtype: Any) -> NDArray[Any]:
+    """The array as compiled kernels know it: contiguous, aligned and writable; a copy if it is not, as off the wire."""
+    return np.require(values, dtype, ["C", "A", "W"])
+
+
 def warm_up() -> None:
     """Compile (or load from the cache) every kernel, so that no timed path ever does."""
     spec = RecordSpec((Field("number", "int64"),))
@@ -431,3 +436,4 @@ def warm_up() -> None:
             table.insert(rows)
         drawn = table.sample([2, 2])
         table.update_priorities(drawn.keys, np.ones(4))
+        table.import_state(table.export_state())

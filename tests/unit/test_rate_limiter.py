@@ -5,9 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replay_server import ConfigError, RateLimiter
+from replay_server import ConfigError, Field, InvalidRecord, RateLimiter, RecordSpec
 from replay_server.messages import View
+from replay_server.shard import Shard
 from replay_server.sharding import ShardViews
+from replay_server.table import Table
+
+SPEC = RecordSpec((Field("number", "int64"),))
 
 
 def test_min_size_alone():
@@ -39,6 +43,9 @@ def test_samples_per_insert_bounds():
         {"samples_per_insert": 2.0, "error_buffer": -3.0},
         {"samples_per_insert": 2.0, "error_buffer": float("inf")},
         {"error_buffer": 3.0},
+        {"queue_size": 0},
+        {"queue_size": 5, "min_size": 2},
+        {"queue_size": 5, "samples_per_insert": 1.0},
     ],
 )
 def test_impossible_settings_are_refused(settings_):
@@ -76,6 +83,76 @@ def test_one_side_may_always_go_on_and_the_ratio_is_kept(min_size, ratio, buffer
             assert -limiter.error_buffer - batch <= error <= limiter.error_buffer + ratio * (chunk + min_size)
         if step == 150:
             size = 0
+
+
+def test_the_law_of_the_queue_is_exact():
+    limiter = RateLimiter.queue(10)
+    assert limiter.blocks_insert(7, 100, 0.0, 3) is None
+    assert limiter.blocks_insert(7, 100, 0.0, 4) == "samples"
+    assert limiter.blocks_sample(3, 0, 1e9, 3) is None
+    assert limiter.blocks_sample(3, 0, 1e9, 4) == "inserts"
+    assert limiter.blocks_sample(0, 0, 0.0, 0) is None
+    for ask in (limiter.blocks_insert, limiter.blocks_sample):
+        with pytest.raises(InvalidRecord, match="11 records at once, the queue holds 10"):
+            ask(0, 0, 0.0, 11)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    queue_size=st.integers(1, 60),
+    lengths=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    sampler=st.sampled_from(["fifo", "lifo"]),
+    seed=st.integers(0, 9),
+)
+def test_a_queue_holds_its_bound_and_stands_still_for_no_chunk_and_batch_that_fit_together(
+    queue_size, lengths, sampler, seed
+):
+    limiter = RateLimiter.queue(queue_size)
+    chunk = 1 + int(lengths[0] * (queue_size - 1))
+    batch = 1 + int(lengths[1] * (queue_size - chunk))
+    table = Table(SPEC, queue_size, sampler=sampler, max_times_sampled=1)
+    limiter.check_table(table.capacity, 1)
+    rng = np.random.default_rng(seed)
+    inserted = sampled = 0
+    for step in range(60):
+        count, wanted = int(rng.integers(1, chunk + 1)), int(rng.integers(1, batch + 1))
+        may_insert = limiter.blocks_insert(table.size, inserted, sampled, count) is None
+        may_sample = limiter.blocks_sample(table.size, inserted, sampled, wanted) is None
+        assert may_insert or may_sample
+        assert may_insert is (inserted + count - sampled <= queue_size)
+        assert may_sample is (inserted - sampled >= wanted)
+        if may_insert and (not may_sample or rng.random() < 0.5):
+            table.insert(np.zeros((count, SPEC.record_size), np.uint8))
+            inserted += count
+        else:
+            table.sample([wanted])
+            sampled += wanted
+        if step == 30:  # what is cleared has left the queue
+            table.clear()
+            inserted = sampled
+
+
+@pytest.mark.parametrize(
+    ("limiter", "capacity", "limit", "words"),
+    [
+        (RateLimiter(11), 10, None, "min_size is 11, capacity is 10"),
+        (RateLimiter.queue(10), 10, None, "queue_size needs max_times_sampled 1"),
+        (RateLimiter.queue(10), 10, 2, "queue_size needs max_times_sampled 1"),
+        (RateLimiter.queue(11), 10, 1, "queue_size is 11, capacity is 10"),
+        (RateLimiter(1, 2.5), 10, 2, "samples_per_insert is 2.5, max_times_sampled is 2"),
+    ],
+)
+def test_a_table_with_which_both_sides_could_wait_for_ever_is_refused(limiter, capacity, limit, words):
+    with pytest.raises(ConfigError, match=words):
+        limiter.check_table(capacity, limit)
+    with pytest.raises(ConfigError, match=words):
+        Shard(Table(SPEC, capacity, max_times_sampled=limit), limiter)
+
+
+def test_tables_that_go_with_their_limiter():
+    RateLimiter(10).check_table(10, None)
+    RateLimiter.queue(10).check_table(10, 1)
+    RateLimiter(1, 2.0).check_table(10, 2)
 
 
 def _simulate(inserters, masses, steps, batch=32, ratio=4.0, min_size=50, chunk=8, seed=0):
