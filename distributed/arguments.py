@@ -16,7 +16,8 @@ class Grammar:
     """What one command takes.
 
     Args:
-        positionals: names of the arguments it takes at most, in order, for messages.
+        positionals: names of the arguments it takes at most, in order, for messages; a last one that ends in `...` may
+            be repeated.
         valued: options with a value, without dashes.
         switches: options without one.
         settings: whether `--section.key VALUE` is taken.
@@ -88,7 +89,8 @@ def parse(tokens: Sequence[str], grammar: Grammar) -> Arguments:
 
 
 def _positional(token: str, grammar: Grammar, found: Arguments) -> None:
-    if len(found.positionals) == len(grammar.positionals):
+    repeats = bool(grammar.positionals) and grammar.positionals[-1].endswith("...")
+    if len(found.positionals) >= len(grammar.positionals) and not repeats:
         wanted = f"takes {' '.join(grammar.positionals)} only" if grammar.positionals else "takes no arguments"
         raise ConfigError(f"unexpected argument {token!r}: the command {wanted}; settings are --section.key VALUE")
     found.positionals.append(token)

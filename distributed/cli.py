@@ -22,6 +22,7 @@ headrace trains reinforcement learning policies with many actors, sharded replay
   headrace train [CONFIG] [--section.key VALUE ...]     train; without CONFIG a recommender on simulated users
   headrace evaluate RUN_DIR                             how good the policy of a run is
   headrace serve-replay CONFIG.yaml                     a stand-alone replay shard
+  headrace status HOST:PORT...                          what shards hold, how fast they go, who waits for what
   headrace config show [CONFIG]                         the complete config, with the source of each value
 
 headrace COMMAND --help says more; --version prints the version; --debug adds tracebacks to errors.
@@ -50,6 +51,15 @@ headrace serve-replay CONFIG.yaml [--address HOST:PORT] [--insecure] [--debug]
   CONFIG.yaml          the shard: address, spec, capacity, ...
   --address HOST:PORT  serve there instead; port 0 takes any free one
   --insecure           serve other machines without TLS or token: anybody may read and write
+"""
+_STATUS_HELP = """\
+headrace status HOST:PORT... [--json] [--token-file FILE] [--tls-ca FILE] [--debug]
+
+  HOST:PORT...            replay shards
+  --json                  print one JSON object
+  --token-file FILE       the shards' token; default: HEADRACE_TOKEN
+  --tls-ca FILE           the shards speak TLS, with a certificate signed by this authority
+  --tls-certificate FILE  our own certificate, for shards that ask for one, and with --tls-key its key
 """
 _CONFIG_HELP = """\
 headrace config show [CONFIG] [--section.key VALUE ...]
@@ -159,6 +169,21 @@ def _serve_replay(arguments: Arguments) -> int:
     return 0
 
 
+def _status(arguments: Arguments) -> int:
+    if not arguments.positionals:
+        raise ConfigError("status: needs the address of a replay shard, as in headrace status 127.0.0.1:7400")
+    from distributed.status import show_status
+    from replay_server.security import TLS
+
+    files = [arguments.options.get(name) for name in ("tls-ca", "tls-certificate", "tls-key")]
+    return show_status(
+        arguments.positionals,
+        as_json="json" in arguments.switches,
+        token_file=arguments.options.get("token-file"),
+        tls=TLS(*files) if any(files) else None,
+    )
+
+
 def _config(arguments: Arguments) -> int:
     if arguments.positionals[:1] != ["show"]:
         raise ConfigError("config: needs `show`, as in headrace config show [CONFIG]")
@@ -173,5 +198,10 @@ _COMMANDS: dict[str, tuple[Callable[[Arguments], int], Grammar, str]] = {
     "train": (_train, Grammar(("[CONFIG]",), ("run-dir", "resume", "seeds"), (), settings=True), _TRAIN_HELP),
     "evaluate": (_evaluate, Grammar(("RUN_DIR",), ("episodes", "video"), ("baselines", "json")), _EVALUATE_HELP),
     "serve-replay": (_serve_replay, Grammar(("CONFIG.yaml",), ("address",), ("insecure",)), _SERVE_HELP),
+    "status": (
+        _status,
+        Grammar(("HOST:PORT...",), ("token-file", "tls-ca", "tls-certificate", "tls-key"), ("json",)),
+        _STATUS_HELP,
+    ),
     "config": (_config, Grammar(("show", "[CONFIG]"), settings=True), _CONFIG_HELP),
 }

@@ -9,10 +9,11 @@ from replay_server.errors import ConfigError, Unauthenticated
 from replay_server.security import ClientSecurity, split_address
 
 
-def check_handshake(address: str, security: ClientSecurity, timeout_s: float) -> None:
+def check_handshake(address: str, security: ClientSecurity, timeout_s: float) -> str:
     """Try what a connection begins with; for after gRPC has failed.
 
-    Returns when nothing is wrong with who trusts whom: nobody listens, or the two sides understand each other.
+    Returns:
+        What there is when nothing is wrong with who trusts whom, to end a sentence.
 
     Raises:
         Unauthenticated: one side speaks TLS and the other does not, or one does not trust the other's certificate.
@@ -24,8 +25,11 @@ def check_handshake(address: str, security: ClientSecurity, timeout_s: float) ->
                 _check_plaintext(connection, address)
             else:
                 _check_tls(connection, address, security)
-    except (OSError, ConfigError):
-        return
+    except ConnectionRefusedError:
+        return "nothing listens there"
+    except (OSError, ConfigError) as error:
+        return f"nothing can be reached there ({error})"
+    return "something listens there, but it does not answer"
 
 
 def _check_plaintext(connection: socket.socket, address: str) -> None:

@@ -98,9 +98,6 @@ class RemoteShard:
         }
         try:
             self.adopt(hello_from(self._greet(timeout_s)))
-        except Unavailable as error:
-            self.close()
-            raise Unavailable(f"no replay shard answered at {address} within {timeout_s:g} s: {error}") from None
         except HeadraceError:
             self.close()
             raise
@@ -149,8 +146,11 @@ class RemoteShard:
         try:
             return self._ask("Hello", {}, min(timeout_s, _FIRST_TRY_S), wait_for_ready=True)
         except Unavailable:
-            check_handshake(self._address, self._security, _FIRST_TRY_S)
-        return self._ask("Hello", {}, max(deadline - time.monotonic(), 0.05), wait_for_ready=True)
+            what = check_handshake(self._address, self._security, _FIRST_TRY_S)
+        try:
+            return self._ask("Hello", {}, max(deadline - time.monotonic(), 0.05), wait_for_ready=True)
+        except Unavailable:
+            raise Unavailable(f"no replay shard answered at {self._address} within {timeout_s:g} s: {what}") from None
 
     def _ask(
         self, method: str, document: dict[str, Any], timeout_s: float, wait_for_ready: bool = False
