@@ -100,40 +100,6 @@ def raw_call(address, method, frame):
         return channel.unary_unary(f"/headrace.Replay/{method}")(frame, timeout=20)
 
 
-def test_garbage_frames_are_refused_and_nothing_changes(server):
-    rng = np.random.default_rng(0)
-    records = SPEC.pack(rows(3))
-    good = {
-        "Insert": wire.encode_insert(InsertRequest(records, None, None, 0.0), LAYOUT),
-        "Sample": wire.encode_sample(SampleRequest(np.array([2]), 2.0, Updates(), 0.0), LAYOUT),
-    }
-    nan = records.copy()
-    SPEC.columns(nan)["x"][1, 1] = np.nan
-    frames = [(m, f[:cut]) for m, f in good.items() for cut in rng.integers(0, len(f), 12)]
-    frames += [(m, bytes(rng.integers(0, 256, 100, dtype=np.uint8))) for m in ("Insert", "Sample", "Update", "Hello")]
-    frames += [("Insert", wire.encode_insert(InsertRequest(nan, None, None, 0.0), LAYOUT))]
-    frames += [("Save", wire.encode_json({"directory": 5}, reply=False))]
-    for method, frame in frames:
-        with pytest.raises(grpc.RpcError) as caught:
-            raw_call(server.address, method, frame)
-        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT, (method, caught.value.details())
-    assert server.shard.stats().inserted == 0
-    assert server.shard.stats().sampled == 0
-    raw_call(server.address, "Insert", good["Insert"])
-    assert server.shard.stats().inserted == 3
-
-
-def test_oversize_messages_are_refused_both_ways(server):
-    with pytest.raises(grpc.RpcError) as caught:
-        raw_call(server.address, "Insert", bytes(wire.max_request_bytes(SPEC) + 10_000))
-    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    with connect([server.address]) as replay:
-        replay.insert(rows(10))
-        with pytest.raises(InvalidRecord, match="a message holds"):
-            replay.sample(2_000_000)
-        assert len(replay.sample(10)) == 10
-
-
 def test_another_layout_or_other_semantics_are_named(server):
     other = RecordSpec((Field("x", "float32", (5,)), Field("b", "int64")), {"gamma": "0.9"})
     with pytest.raises(SchemaMismatch) as caught:
