@@ -11,8 +11,8 @@ import time
 import grpc
 import numpy as np
 import pytest
-from fault.records import SPEC, body, check_bodies, rows
 
+from fault.records import SPEC, body, check_bodies, rows
 from replay_server import Field, HeadraceError, InvalidRecord, RecordSpec, ReplayTimeout, connect, start_server, wire
 from replay_server.batches import KEY_DTYPE
 from replay_server.errors import SchemaMismatch

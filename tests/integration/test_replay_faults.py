@@ -20,7 +20,6 @@ from replay_server import (
     CheckpointError,
     ConfigError,
     Field,
-    InvalidRecord,
     RateLimiter,
     RecordSpec,
     ReplayTimeout,
