@@ -20,12 +20,14 @@ class Grammar:
             be repeated.
         valued: options with a value, without dashes.
         switches: options without one.
+        repeated: options with a value that may be given several times.
         settings: whether `--section.key VALUE` is taken.
     """
 
     positionals: tuple[str, ...] = ()
     valued: tuple[str, ...] = ()
     switches: tuple[str, ...] = ()
+    repeated: tuple[str, ...] = ()
     settings: bool = False
 
 
@@ -36,6 +38,7 @@ class Arguments:
     positionals: list[str] = field(default_factory=list)
     options: dict[str, str] = field(default_factory=dict)
     switches: set[str] = field(default_factory=set)
+    lists: dict[str, list[str]] = field(default_factory=dict)
     overrides: list[Override] = field(default_factory=list)
 
     def path(self, option: str) -> Path | None:
@@ -79,7 +82,9 @@ def parse(tokens: Sequence[str], grammar: Grammar) -> Arguments:
             if not rest or rest[0].startswith("--"):
                 raise ConfigError(f"{flag}: needs a value, as in {flag} VALUE")
             value = rest.pop(0)
-        if name not in grammar.valued:
+        if name in grammar.repeated:
+            found.lists.setdefault(name, []).append(value)
+        elif name not in grammar.valued:
             found.overrides.append(Override.parse(flag, value))
         elif name in found.options:
             raise ConfigError(f"{flag}: given twice; give it once")
@@ -99,9 +104,9 @@ def _positional(token: str, grammar: Grammar, found: Arguments) -> None:
 def _refuse_unknown(flag: str, name: str, grammar: Grammar) -> None:
     if not flag.startswith("--"):
         raise ConfigError(f"{flag}: unknown option; options begin with two dashes")
-    if name in grammar.valued or (grammar.settings and "." in name):
+    if name in (*grammar.valued, *grammar.repeated) or (grammar.settings and "." in name):
         return
-    close = get_close_matches(name, [*grammar.valued, *grammar.switches], n=1, cutoff=0.75)
+    close = get_close_matches(name, [*grammar.valued, *grammar.repeated, *grammar.switches], n=1, cutoff=0.75)
     if grammar.settings and not close:
         return  # a setting without a section, such as --runtime; the config knows its own names
     hint = f"; did you mean --{close[0]}?" if close else "; see --help"

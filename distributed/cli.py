@@ -23,6 +23,7 @@ headrace trains reinforcement learning policies with many actors, sharded replay
   headrace evaluate RUN_DIR                             how good the policy of a run is
   headrace serve-replay CONFIG.yaml                     a stand-alone replay shard
   headrace status HOST:PORT...                          what shards hold, how fast they go, who waits for what
+  headrace bench replay                                 how fast replay is here, beside its targets and its peers
   headrace config show [CONFIG]                         the complete config, with the source of each value
 
 headrace COMMAND --help says more; --version prints the version; --debug adds tracebacks to errors.
@@ -60,6 +61,19 @@ headrace status HOST:PORT... [--json] [--token-file FILE] [--tls-ca FILE] [--deb
   --token-file FILE       the shards' token; default: HEADRACE_TOKEN
   --tls-ca FILE           the shards speak TLS, with a certificate signed by this authority
   --tls-certificate FILE  our own certificate, for shards that ask for one, and with --tls-key its key
+"""
+_BENCH_HELP = """\
+headrace bench replay [--json FILE] [--quick] [--rows NAME,...] [--peer NAME=PYTHON ...] [--directory DIR]
+headrace bench table FILE
+
+  replay               measure every row of the replay server's table: about ten minutes, on a machine with nothing
+                       else to do; a row that cannot be measured says why
+  table FILE           print the table of a file that --json wrote, as Markdown
+  --json FILE          write the raw figures, with the machine's facts
+  --quick              small sizes and short times, to see that everything runs; the figures mean little
+  --rows NAME,...      these rows only; * stands for anything, as in grpc-*,shm-sample-8
+  --peer NAME=PYTHON   compare with another replay: the interpreter of its environment (see benchmarks/README.md)
+  --directory DIR      where shards write journals and snapshots; default: the system's place for temporary files
 """
 _CONFIG_HELP = """\
 headrace config show [CONFIG] [--section.key VALUE ...]
@@ -194,6 +208,29 @@ def _config(arguments: Arguments) -> int:
     return 0
 
 
+def _bench(arguments: Arguments) -> int:
+    name = arguments.positionals[0] if arguments.positionals else ""
+    if name not in ("replay", "table") or (len(arguments.positionals) == 2) != (name == "table"):
+        raise ConfigError("bench: needs `replay` or `table FILE`, as in headrace bench replay --json FILE")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its log lines say again what our own errors say
+    if name == "table":
+        from distributed.bench.report import Report, markdown
+
+        print(markdown(Report.read(Path(arguments.positionals[1]))), end="")
+        return 0
+    from distributed.bench.peers import peers_from
+    from distributed.bench.replay import ReplayBench
+    from distributed.bench.rows import chosen
+
+    return ReplayBench(
+        rows=chosen([pattern for pattern in arguments.options.get("rows", "").split(",") if pattern]),
+        quick="quick" in arguments.switches,
+        json=arguments.path("json"),
+        directory=arguments.path("directory"),
+        peers=peers_from(arguments.lists.get("peer", [])),
+    ).run()
+
+
 _COMMANDS: dict[str, tuple[Callable[[Arguments], int], Grammar, str]] = {
     "train": (_train, Grammar(("[CONFIG]",), ("run-dir", "resume", "seeds"), (), settings=True), _TRAIN_HELP),
     "evaluate": (_evaluate, Grammar(("RUN_DIR",), ("episodes", "video"), ("baselines", "json")), _EVALUATE_HELP),
@@ -202,6 +239,11 @@ _COMMANDS: dict[str, tuple[Callable[[Arguments], int], Grammar, str]] = {
         _status,
         Grammar(("HOST:PORT...",), ("token-file", "tls-ca", "tls-certificate", "tls-key"), ("json",)),
         _STATUS_HELP,
+    ),
+    "bench": (
+        _bench,
+        Grammar(("replay | table", "[FILE]"), ("json", "rows", "directory"), ("quick",), repeated=("peer",)),
+        _BENCH_HELP,
     ),
     "config": (_config, Grammar(("show", "[CONFIG]"), settings=True), _CONFIG_HELP),
 }

@@ -41,6 +41,11 @@ class ShardHost:
         reason = (log_file.read_text(errors="replace").strip().splitlines() or ["no message"])[-1]
         raise WorkerDied(f"a replay shard did not start: {reason} (log: {log_file})")
 
+    @property
+    def pid(self) -> int:
+        """Process id of the shard."""
+        return self._process.pid
+
     def stop(self, timeout_s: float) -> None:
         """Drain and end the shard, by force after `timeout_s` seconds."""
         self._process.terminate()
