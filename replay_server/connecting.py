@@ -6,10 +6,10 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from replay_server.client import ReplayClient, check_same_spec
+from replay_server.client import ReplayClient
 from replay_server.errors import ConfigError, HeadraceError
 from replay_server.security import TLS, client_credentials
-from replay_server.specs import RecordSpec
+from replay_server.specs import RecordSpec, check_same_spec
 
 if TYPE_CHECKING:
     from replay_server.shard import Shard
@@ -47,22 +47,31 @@ def connect(
     if isinstance(addresses, str) or not addresses:
         raise ConfigError("connect takes a list of one or more HOST:PORT addresses")
     security = client_credentials(token_file, tls)
+
+    def open_shard(address: str, timeout_s: float) -> RemoteShard:
+        port = RemoteShard(address, timeout_s, security)
+        try:
+            if spec is not None:
+                check_same_spec(spec, port.hello.spec, address)
+        except HeadraceError:
+            port.close()
+            raise
+        return port
+
     deadline = time.monotonic() + timeout_s
     ports: list[RemoteShard] = []
     try:
         for address in addresses:
-            ports.append(RemoteShard(address, max(deadline - time.monotonic(), 0.1), security))
-            if spec is not None:
-                check_same_spec(spec, ports[-1].hello.spec, address)
-        return ReplayClient(ports, prefetch=prefetch, seed=seed)
+            ports.append(open_shard(address, max(deadline - time.monotonic(), 0.1)))
+        return ReplayClient(ports, prefetch=prefetch, seed=seed, open_shard=open_shard)
     except HeadraceError:
         for port in ports:
             port.close()
         raise
 
 
-def in_process(shards: Sequence[Shard], *, seed: int | None = None, prefetch: int = 0) -> ReplayClient:
+def in_process(shards: Sequence[Shard], *, seed: int | None = None) -> ReplayClient:
     """A replay over shards of this process, deterministic in one thread for a fixed seed."""
     from replay_server.local import LocalShard
 
-    return ReplayClient([LocalShard(shard) for shard in shards], prefetch=prefetch, seed=seed)
+    return ReplayClient([LocalShard(shard) for shard in shards], seed=seed)

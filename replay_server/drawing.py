@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from replay_server.batches import KEY_DTYPE, SampleBatch
 from replay_server.clock import Clock
-from replay_server.errors import ReplayTimeout
-from replay_server.messages import (
-    LONGEST_WAIT_S,
-    Call,
-    SampleReply,
-    SampleRequest,
-    ShardPort,
-    UpdateReply,
-    UpdateRequest,
-    Updates,
-)
-from replay_server.replay import UpdateReport
-from replay_server.sharding import ShardViews
-from replay_server.specs import RecordSpec
+from replay_server.errors import ReplayTimeout, Unavailable
+from replay_server.members import Asked, Members
+from replay_server.messages import LONGEST_WAIT_S, SampleReply, SampleRequest, Updates
+from replay_server.reasons import timed_out
+from replay_server.strays import Strays
 
 _SHARE_OF_WAIT = 0.8
 
@@ -34,162 +26,194 @@ def patience(deadline: float, clock: Clock) -> float:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked of N shards: int64[K, N] rows of each of K batches, shares float64[N] they were drawn with,
-    credits float64[N], and the updates by shard; those of shards that are asked are taken out."""
+    """What is asked of N shards: int64[K, N] rows of each of K batches, shares float64[N] they were drawn with, credits
+    float64[N], and bool[N] which shards are asked at all (for rows, credits or only what they hold)."""
 
     counts: NDArray[np.int64]
     shares: NDArray[np.float64]
     credits: NDArray[np.float64]
-    updates: dict[int, Updates]
+    asked: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """A request under way and the number of updates it carries."""
+
+    asked: Asked[SampleReply]
+    updates: int
 
 
 class Round:
-    """K batches on their way from N shards.
+    """K batches on their way from N shards; queued updates of the shards that are asked travel along.
 
     Args:
-        ports: the shards.
-        views: told what every reply says.
+        members: the shards; told what every reply says.
+        strays: takes over calls whose answers are no longer wanted.
         plan: what to ask.
-        wait_s: how long a synchronous shard may wait inside the first call.
+        deadline: until when a shard may let the first request wait.
         clock: of waits.
     """
 
-    def __init__(self, ports: list[ShardPort], views: ShardViews, plan: Plan, wait_s: float, clock: Clock) -> None:
-        self._ports = ports
-        self._views = views
+    def __init__(self, members: Members, strays: Strays, plan: Plan, deadline: float, clock: Clock) -> None:
+        self._members = members
+        self._strays = strays
         self._plan = plan
         self._clock = clock
-        self._calls: dict[int, Call[SampleReply]] = {}
+        self._drawings: dict[int, _Drawing] = {}
         self._replies: dict[int, SampleReply] = {}
         self._blocked: list[int] = []
         self._reasons: dict[int, str] = {}
-        self._closed = False
-        self._applied = 0
-        self._stale = 0
         self._next = 0
-        asked = plan.counts.any(axis=0) | (plan.credits > 0.0) | ~views.open  # a closed one only for a fresh view
-        for shard in np.flatnonzero(asked).tolist():
-            self._ask(shard, plan.updates.pop(shard, Updates()), wait_s)
+        self._cut: _Cut | None = None
+        self.lost = False
+        """A shard was lost while it was asked."""
+        wait_s = patience(deadline, clock)
+        for position in np.flatnonzero(plan.asked).tolist():
+            self._ask(position, members.updates.take(position), wait_s)
 
     @property
     def left(self) -> int:
         """Batches not yet handed out."""
         return len(self._plan.counts) - self._next
 
-    def take_report(self) -> UpdateReport:
-        """Updates applied and stale since the last call."""
-        report = UpdateReport(self._applied, self._stale)
-        self._applied = self._stale = 0
-        return report
-
     def finish(self, deadline: float, jitter: np.random.Generator) -> bool:
-        """Wait for every shard; False when a shard closed meanwhile and the round has to be planned anew.
+        """Wait for every shard; False when one can no longer serve its part, so that the round has to be planned anew.
 
         Raises:
             ReplayTimeout: the deadline passed; the round goes on and `finish` may be called again.
-            HeadraceError: what a shard refused, or Unavailable; the round is lost.
+            HeadraceError: what a shard refused; the round is lost.
         """
-        for shard in self._blocked:
-            self._ask(shard, Updates(), patience(deadline, self._clock))
+        for position in self._blocked:
+            self._ask(position, Updates(), patience(deadline, self._clock))
         self._blocked.clear()
-        while self._calls:
-            shard, call = next(iter(self._calls.items()))
+        whole = True
+        while self._drawings:
+            position, drawing = next(iter(self._drawings.items()))
             try:
-                reply = call.result(deadline - self._clock.now())
+                reply = self._members.answer(drawing.asked, deadline)
             except ReplayTimeout:
-                if shard in self._reasons:
-                    raise self._timeout(shard) from None
+                if position in self._reasons:
+                    raise self._timeout(position) from None
                 raise
-            del self._calls[shard]
-            self._arrived(shard, reply)
+            except Unavailable:
+                self.lost = True
+                self._stray(position)
+                return False
+            self._arrived(position, reply)
             if reply.blocked_on is None:
-                self._replies[shard] = reply
-            elif self._closed or reply.blocked_on == "min_size" or reply.view.mass <= 0.0:
-                self._closed = True
+                self._replies[position] = reply
+            elif not whole or reply.blocked_on == "min_size" or reply.view.mass <= 0.0:
+                whole = False
             else:
-                self._reasons[shard] = reply.blocked_on
-                self._ask_again(shard, deadline, jitter)
-        return not self._closed
+                self._reasons[position] = reply.blocked_on
+                self._ask_again(position, deadline, jitter)
+        return whole
 
-    def _timeout(self, shard: int) -> ReplayTimeout:
-        index, reason = self._ports[shard].hello.shard, self._reasons[shard]
-        return ReplayTimeout(f"the rate limiter of shard {index} waits for more {reason}", reason)
-
-    def _ask_again(self, shard: int, deadline: float, jitter: np.random.Generator) -> None:
-        port = self._ports[shard]
-        remaining = deadline - self._clock.now()
-        if not port.synchronous and remaining > 0.0:  # it may have been sent back at once, with too many waiting
-            self._clock.sleep(min(remaining, jitter.uniform(0.002, 0.02)))
-            remaining = deadline - self._clock.now()
-        if remaining <= 0.0:
-            self._blocked.append(shard)
-            raise self._timeout(shard)
-        self._ask(shard, Updates(), patience(deadline, self._clock))
-
-    def batch(self, spec: RecordSpec) -> SampleBatch:
+    def batch(self) -> SampleBatch:
         """The next batch of a finished round; a zero-copy slice when all its rows come from one shard."""
-        plan = self._plan
-        starts = plan.counts[: self._next].sum(axis=0)
-        stops = starts + plan.counts[self._next]
+        if self._cut is None:
+            self._cut = _Cut(self._members, self._plan, self._replies)
         self._next += 1
-        parts = []
-        for shard, reply in sorted(self._replies.items()):
-            if stops[shard] > starts[shard]:
-                rows = slice(int(starts[shard]), int(stops[shard]))
-                parts.append((reply.records[rows], reply.keys[rows], plan.shares[shard] * reply.probabilities[rows]))
-        if not parts:
-            parts.append((np.zeros((0, spec.record_size), np.uint8), np.zeros(0, KEY_DTYPE), np.zeros(0)))
-        records, keys, probabilities = (
-            columns[0] if len(columns) == 1 else np.concatenate(columns) for columns in zip(*parts, strict=True)
-        )
-        drawn_from = plan.shares > 0.0
-        return SampleBatch(
-            spec=spec,
-            records=records,
-            keys=keys,
-            probabilities=probabilities,
-            table_size=int(self._views.sizes[drawn_from].sum()),
-            inserted=self._views.inserted,
-        )
+        return self._cut.batch(self._next - 1)
 
     def share_deviation(self) -> float:
         """Total variation distance between the shares used and the masses the shards had when they served."""
-        masses = self._views.masses
-        for shard, reply in self._replies.items():
-            masses[shard] = reply.view.mass
-        return float(0.5 * np.abs(self._plan.shares - masses / masses.sum()).sum()) if masses.sum() > 0.0 else 0.0
+        masses = self._members.views.masses[: len(self._plan.shares)]
+        for position, reply in self._replies.items():
+            masses[position] = reply.view.mass
+        total = masses.sum()
+        return float(0.5 * np.abs(self._plan.shares - masses / total).sum()) if total > 0.0 else 0.0
 
-    def give_back(self) -> list[Call[UpdateReply]]:
-        """Return the credits of batches not handed out to the shards that served them."""
-        share = self.left / len(self._plan.counts)
+    @property
+    def waits_for(self) -> str:
+        """What the shard that was blocked last waited for; `reply` when none was."""
+        return next(reversed(self._reasons.values()), "reply")
+
+    def abandon(self) -> None:
+        """Nobody wants what is left: its credits go back to the shards that took them, now or when they answer."""
+        share = self.left / max(len(self._plan.counts), 1)
         self._next = len(self._plan.counts)
-        return [
-            self._ports[shard].update(UpdateRequest(Updates(), float(self._plan.credits[shard]) * share))
-            for shard in self._replies
-            if self._plan.credits[shard] * share > 0.0
-        ]
-
-    def abandon(self, deadline: float, jitter: np.random.Generator) -> list[Call[UpdateReply]]:
-        """Collect what is under way without asking again, and give its credits back; raises as `finish`."""
-        self._closed = True
+        for position in self._replies:
+            self._strays.give_back(position, float(self._plan.credits[position]) * share)
+        for position in list(self._drawings):
+            self._stray(position)
         self._blocked.clear()
-        self.finish(deadline, jitter)
-        return self.give_back()
 
-    def forget(self) -> None:
-        """The round is lost: nothing of it counts as under way any longer."""
-        for shard in self._calls:
-            self._views.arrive(shard, float(self._plan.credits[shard]))
-        self._calls.clear()
+    def _stray(self, position: int) -> None:
+        drawing = self._drawings.pop(position)
+        self._strays.take(drawing.asked, float(self._plan.credits[position]), drawing.updates)
 
-    def _ask(self, shard: int, updates: Updates, wait_s: float) -> None:
-        credit = float(self._plan.credits[shard])
-        self._views.send(shard, credit)
-        request = SampleRequest(self._plan.counts[:, shard], credit, updates, wait_s)
-        self._calls[shard] = self._ports[shard].sample(request)
+    def _timeout(self, position: int) -> ReplayTimeout:
+        return timed_out(self._reasons[position], self._members.ports[position].hello.shard)
 
-    def _arrived(self, shard: int, reply: SampleReply) -> None:
-        self._views.arrive(shard, float(self._plan.credits[shard]))
-        self._views.see(shard, reply.view)
-        self._applied += reply.applied
-        self._stale += reply.stale
+    def _ask_again(self, position: int, deadline: float, jitter: np.random.Generator) -> None:
+        remaining = deadline - self._clock.now()
+        if not self._members.ports[position].synchronous and remaining > 0.0:
+            # it may have been sent back at once, with too many waiting
+            self._clock.sleep(min(remaining, jitter.uniform(0.002, 0.02)))
+            remaining = deadline - self._clock.now()
+        if remaining <= 0.0:
+            self._blocked.append(position)
+            raise self._timeout(position)
+        self._ask(position, Updates(), patience(deadline, self._clock))
+
+    def _ask(self, position: int, updates: Updates, wait_s: float) -> None:
+        credit = float(self._plan.credits[position])
+        request = SampleRequest(self._plan.counts[:, position], credit, updates, wait_s)
+        self._members.views.send(position, credit)
+        asked = self._members.ask(position, lambda port: port.sample(request), wait_s)
+        self._drawings[position] = _Drawing(asked, len(updates))
+
+    def _arrived(self, position: int, reply: SampleReply) -> None:
+        asked = self._drawings.pop(position).asked
+        if self._members.current(asked):
+            self._members.views.arrive(position, float(self._plan.credits[position]))
+        self._members.saw(asked, reply.view)
+        self._members.updates.count(reply.applied, reply.stale)
+
+
+class _Part(NamedTuple):
+    """What one shard drew for all K batches: those of batch k are rows bounds[k] to bounds[k + 1]."""
+
+    bounds: list[int]
+    records: NDArray[np.uint8]
+    keys: NDArray[Any]
+    probabilities: NDArray[np.float64]
+
+
+class _Cut:
+    """Replies of a finished round as K batches; what is the same for all of them is worked out once."""
+
+    def __init__(self, members: Members, plan: Plan, replies: dict[int, SampleReply]) -> None:
+        self._spec = members.spec
+        self._parts: list[_Part] = []
+        sizes = members.views.sizes[: len(plan.shares)].copy()
+        for position, reply in sorted(replies.items()):
+            sizes[position] = reply.view.size
+            if len(reply.keys):
+                share = float(plan.shares[position])
+                probabilities = reply.probabilities if share == 1.0 else reply.probabilities * share
+                bounds = [0, *np.cumsum(plan.counts[:, position]).tolist()]
+                self._parts.append(_Part(bounds, reply.records, reply.keys, probabilities))
+        self._table_size = int(sizes[plan.shares > 0.0].sum())
+        self._inserted = members.views.inserted
+
+    def batch(self, index: int) -> SampleBatch:
+        spans = [(part, part.bounds[index], part.bounds[index + 1]) for part in self._parts]
+        spans = [span for span in spans if span[2] > span[1]]
+        if len(spans) == 1:
+            part, start, stop = spans[0]
+            records, keys = part.records[start:stop], part.keys[start:stop]
+            probabilities = part.probabilities[start:stop]
+        else:
+            count = sum(stop - start for _, start, stop in spans)
+            records = np.empty((count, self._spec.record_size), np.uint8)
+            keys, probabilities = np.empty(count, KEY_DTYPE), np.empty(count)
+            done = 0
+            for part, start, stop in spans:
+                here = slice(done, done + stop - start)
+                records[here] = part.records[start:stop]
+                keys[here] = part.keys[start:stop]
+                probabilities[here] = part.probabilities[start:stop]
+                done = here.stop
+        return SampleBatch(self._spec, records, keys, probabilities, self._table_size, self._inserted)

@@ -13,7 +13,9 @@ form, with E_j the inserts beyond the shard's min_size and S_j the credits it go
 scaled to B in total. A shard whose writers stopped is owed less and less and never blocks for ever; one that joins
 late starts level, since its first min_size inserts ask for no samples.
 
-A shard below its min_size is not drawn from and gets no credits until it has filled up, so it holds nobody up.
+A shard below its min_size is not drawn from and gets no credits until it has filled up, so it holds nobody up. Nor is
+one that does not answer: shares and credits are then spread over the others as if it had never been, and when it comes
+back it is owed what it missed, within what its own limiter allows.
 """
 
 from __future__ import annotations
@@ -49,6 +51,19 @@ class ShardViews:
         self._inserted = np.zeros(count, np.int64)
         self._sampled = np.zeros(count)
         self._under_way = np.zeros(count)
+        self._earlier = np.zeros(count, np.int64)  # inserted in earlier lives and forgotten since
+        self._forgotten = np.zeros(count, np.bool_)
+
+    def add_shard(self, min_size: int) -> None:
+        """One more shard, at the end."""
+        self._min_size = np.append(self._min_size, np.int64(min_size))
+        self._mass, self._sampled, self._under_way = (
+            np.append(array, 0.0) for array in (self._mass, self._sampled, self._under_way)
+        )
+        self._size, self._inserted, self._earlier = (
+            np.append(array, np.int64(0)) for array in (self._size, self._inserted, self._earlier)
+        )
+        self._forgotten = np.append(self._forgotten, np.False_)
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -56,8 +71,8 @@ class ShardViews:
 
     @property
     def inserted(self) -> int:
-        """Records ever inserted over all shards."""
-        return int(self._inserted.sum())
+        """Records ever inserted over all shards, those included that do not answer or have lost records."""
+        return int(self._inserted.sum() + self._earlier.sum())
 
     @property
     def open(self) -> NDArray[np.bool_]:
@@ -71,8 +86,16 @@ class ShardViews:
 
     def see(self, shard: int, view: View) -> None:
         """Take over what a shard replied."""
+        if self._forgotten[shard]:
+            self._forgotten[shard] = False
+            self._earlier[shard] += max(self._inserted[shard] - view.inserted, 0)
         self._mass[shard], self._size[shard] = view.mass, view.size
         self._inserted[shard], self._sampled[shard] = view.inserted, view.sampled
+
+    def forget(self, shard: int) -> None:
+        """It does not answer: it is not drawn from before it has said what it holds."""
+        self._mass[shard], self._size[shard], self._under_way[shard] = 0.0, 0, 0.0
+        self._forgotten[shard] = True
 
     def send(self, shard: int, credit: float) -> None:
         """Credits are on their way to a shard."""
@@ -84,6 +107,8 @@ class ShardViews:
 
     def credits(self, amount: float) -> Floats:
         """float64[N] credits, `amount` in total, for the next draws."""
+        if len(self._mass) == 1:
+            return np.array([amount])
         asked = np.where(self.open, self._inserted - self._min_size, 0).astype(np.float64)
         if asked.sum() <= 0.0:
             asked = self.open.astype(np.float64)

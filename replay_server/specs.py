@@ -182,3 +182,20 @@ class RecordSpec:
             raise InvalidRecord(f"missing column(s) {missing}; the record spec has {sorted(expected)}")
         if unknown := sorted(columns.keys() - expected):
             raise InvalidRecord(f"unknown column(s) {unknown}; the record spec has {sorted(expected)}")
+
+
+def check_same_spec(ours: RecordSpec, theirs: RecordSpec, address: str) -> None:
+    """Raises SchemaMismatch naming the fields and semantics that differ."""
+    if ours == theirs:
+        return
+    differences = []
+    a, b = ({f.name: f for f in spec.fields} for spec in (ours, theirs))
+    for name in sorted(a.keys() | b.keys()):
+        if a.get(name) != b.get(name):
+            texts = [f"{f.dtype}{list(f.shape)}" if f else "missing" for f in (a.get(name), b.get(name))]
+            differences.append(f"field {name!r} is {texts[0]} here, {texts[1]} there")
+    for name in sorted(ours.semantics.keys() | theirs.semantics.keys()):
+        mine, other = ours.semantics.get(name), theirs.semantics.get(name)
+        if mine != other:
+            differences.append(f"semantics {name!r} is {mine!r} here, {other!r} there")
+    raise SchemaMismatch(f"shard at {address} holds other records: {'; '.join(differences) or 'fields in other order'}")

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from replay_server.batches import checked_priorities
 from replay_server.clock import Clock, SystemClock
-from replay_server.errors import HeadraceError, ReplayTimeout, StaleEpoch, Unavailable
+from replay_server.errors import HeadraceError, ReplayTimeout, StaleEpoch, StorageFull, Unavailable, WriterEvicted
 from replay_server.messages import LONGEST_WAIT_S, Call, InsertReply, InsertRequest, ShardPort, Stamp
+from replay_server.reasons import WaitTimes, timed_out
 from replay_server.replay import Ack, Rows
 from replay_server.specs import RecordSpec
+from replay_server.writer_marks import MOST_IN_FLIGHT
 
 _CHUNK_ROWS = 4096
 _CHUNK_BYTES = 4 << 20
@@ -38,6 +40,7 @@ def packed(spec: RecordSpec, rows: Rows) -> NDArray[np.uint8]:
 @dataclass(eq=False)
 class _Chunk:
     request: InsertRequest
+    stamp: Stamp
     call: Call[InsertReply] | None = None
     lost: bool = False
     """A call ended without a reply: the chunk may be stored."""
@@ -51,15 +54,16 @@ class StreamWriter:
     """Packs rows into stamped chunks and keeps a bounded window of them under way.
 
     Rows of several small appends travel in one chunk while an earlier chunk is under way, so a fast writer of few rows
-    does not pay for a call each time. A chunk that was blocked or lost is sent again with the same stamp; the shard
-    stores it once. Not thread-safe.
+    does not pay for a call each time. A chunk that was blocked or lost is sent again, to this shard only and with the
+    same stamp; the shard stores it once, also when it ended meanwhile and came back under its address. Not thread-safe.
 
     Args:
         port: the shard.
         stamp: writer id, epoch and the sequence number of the first chunk.
-        max_in_flight: chunks under way at most (one append may exceed it by its own length).
+        max_in_flight: chunks under way at most, 1 to 1024 (one append may exceed it by its own length).
         gather_rows: rows of small appends gathered for one chunk; with the window it bounds how far the shard lags.
         clock: of waits.
+        waits: where the time spent waiting is noted.
     """
 
     def __init__(
@@ -70,13 +74,15 @@ class StreamWriter:
         max_in_flight: int = 8,
         gather_rows: int = SMALL_ROWS,
         clock: Clock | None = None,
+        waits: WaitTimes | None = None,
     ) -> None:
         self._port = port
         self._spec = port.hello.spec
         self._stamp = stamp
-        self._window = max(max_in_flight, 1)
+        self._window = min(max(max_in_flight, 1), MOST_IN_FLIGHT)
         self._small_rows = gather_rows
         self._clock: Clock = clock or SystemClock()
+        self._waits = waits or WaitTimes()
         size = self._spec.record_size
         most = port.hello.capacity if port.synchronous else min(_CHUNK_ROWS, max(_CHUNK_BYTES // size, 1))
         self._chunk_rows = min(most, port.hello.capacity)
@@ -85,14 +91,15 @@ class StreamWriter:
         self._gathered: list[tuple[NDArray[np.uint8], NDArray[np.float64] | None]] = []
         self._gathered_rows = 0
         self._accepted = self._duplicates = 0
+        self._opened = False
         self._failure: HeadraceError | None = None
         self._trouble: HeadraceError | None = None
-        self.seconds_blocked = 0.0
-        """Time spent waiting so far."""
         self.blocked_on: str | None = None
-        """What a chunk last waited for: `samples`, or `reply` when the shard could not be reached."""
+        """What a chunk last waited for: a shard's reason, `disk`, or `reply` when the shard could not be reached."""
         self.refused = 0
-        """Of the records the last flush gave up, those known not to be stored."""
+        """Of the records that were given up last, those known not to be stored."""
+        self.gave_up_for: HeadraceError | None = None
+        """Why records were given up last; None when the shard had only not answered yet."""
 
     @property
     def sequence(self) -> int:
@@ -119,8 +126,10 @@ class StreamWriter:
 
         Raises:
             ReplayTimeout: no room in time; nothing was taken, call again with the same rows.
+            StorageFull: no room because the shard's disk is full; nothing was taken.
             Unavailable: no room because the shard cannot be reached; nothing was taken.
             StaleEpoch: a newer epoch of this writer exists.
+            WriterEvicted: the shard has forgotten this writer: what it has not acknowledged stays unknown.
             InvalidRecord: rows of wrong layout; or the shard refused the chunk of an earlier append, which is lost.
         """
         records = packed(self._spec, rows)
@@ -148,20 +157,27 @@ class StreamWriter:
             Counts of records since the last flush.
 
         Raises:
-            StaleEpoch, InvalidRecord: as `append`.
+            StorageFull: the shard's disk took none of what was left; it is given up and not stored.
+            StaleEpoch, WriterEvicted, InvalidRecord: as `append`.
         """
         deadline = self._clock.now() + timeout_s
-        unknown = 0
         try:
             self._collect()
             self._cut()
             self._send(deadline)
             self._wait(deadline, lambda: not self._pending)
+        except StorageFull:
+            if all(chunk.call is None and not chunk.lost for chunk in self._pending):
+                self._give_up()
+                raise
         except (ReplayTimeout, Unavailable):
-            unknown = sum(chunk.rows for chunk in self._pending)
-            self.refused = sum(chunk.rows for chunk in self._pending if chunk.call is None and not chunk.lost)
-            self._pending.clear()
-        ack = Ack(self._accepted, self._duplicates, unknown)
+            pass
+        return self.abandon()
+
+    def abandon(self) -> Ack:
+        """Give up what is still under way, without waiting; counts of records since the last flush."""
+        unknown = self._give_up()
+        ack = Ack(self._accepted, self._duplicates, unknown, self._port.hello.durability)
         self._accepted = self._duplicates = 0
         return ack
 
@@ -170,7 +186,7 @@ class StreamWriter:
         try:
             self.flush(timeout_s=_CLOSE_S)
         except HeadraceError:
-            self._pending.clear()
+            self._give_up()
 
     def __enter__(self) -> StreamWriter:
         return self
@@ -208,7 +224,8 @@ class StreamWriter:
         """Turn what was gathered into chunks."""
         if not self._gathered:
             return
-        records = np.concatenate([r for r, _ in self._gathered])
+        parts = [r for r, _ in self._gathered]
+        records = parts[0] if len(parts) == 1 else np.concatenate(parts)
         given = [p for _, p in self._gathered if p is not None]
         priorities = np.concatenate(given) if given else None
         self._gathered.clear()
@@ -216,18 +233,25 @@ class StreamWriter:
         for start in range(0, len(records), self._chunk_rows):
             part = slice(start, start + self._chunk_rows)
             values = priorities[part] if priorities is not None else None
-            self._pending.append(_Chunk(InsertRequest(records[part], values, self._stamp, 0.0)))
+            self._pending.append(_Chunk(InsertRequest(records[part], values, self._stamp, 0.0), self._stamp))
             self._stamp = self._stamp._replace(sequence=self._stamp.sequence + 1)
 
     def _send(self, deadline: float) -> None:
         """Send what has not been sent; while something is in trouble only the oldest, so that it does not pile up.
 
-        The shard lets a chunk wait no longer than the caller would, and answers before the caller gives up.
+        The shard lets a chunk wait no longer than the caller would, and answers before the caller gives up. It tells
+        apart no more than a few thousand chunks beyond the oldest without an answer, so none is sent further ahead.
         """
+        if not self._pending:
+            return
+        oldest = self._pending[0].stamp.sequence
         wait_s = min(max(deadline - self._clock.now(), 0.0) * _SHARE_OF_WAIT, LONGEST_WAIT_S)
         for chunk in self._pending:
+            if chunk.stamp.sequence - oldest >= MOST_IN_FLIGHT:
+                break
             if chunk.call is None:
-                chunk.call = self._port.insert(replace(chunk.request, wait_s=wait_s))
+                stamp = chunk.stamp._replace(opens=not self._opened)
+                chunk.call = self._port.insert(replace(chunk.request, stamp=stamp, wait_s=wait_s))
             if self._trouble is not None:
                 break
 
@@ -241,45 +265,57 @@ class StreamWriter:
             try:
                 reply = chunk.call.result(0.0)
             except Unavailable as error:
-                chunk.call, chunk.lost, self._trouble, self.blocked_on = None, True, error, "reply"
+                chunk.lost = True
+                self._put_off(chunk, error, "reply")
                 continue
-            except StaleEpoch as error:
-                self._failure = error
-                self._pending.clear()
+            except StorageFull as error:
+                self._put_off(chunk, error, "disk")
+                continue
+            except (StaleEpoch, WriterEvicted) as error:
+                chunk.call, self._failure = None, error
                 raise
             except HeadraceError:
                 self._pending.remove(chunk)
                 raise
             if reply.blocked_on is not None:
-                chunk.call, self.blocked_on = None, reply.blocked_on
-                self._trouble = ReplayTimeout(
-                    f"the rate limiter of shard {self.shard} waits for more {reply.blocked_on}", reply.blocked_on
-                )
+                self._put_off(chunk, timed_out(reply.blocked_on, self.shard), reply.blocked_on)
                 continue
-            self._trouble = None
+            self._trouble, self._opened = None, True
             self._pending.remove(chunk)
             self._accepted += reply.accepted
             self._duplicates += reply.duplicates
 
+    def _put_off(self, chunk: _Chunk, trouble: HeadraceError, reason: str) -> None:
+        chunk.call, self._trouble, self.blocked_on = None, trouble, reason
+
+    def _give_up(self) -> int:
+        """Forget what is not acknowledged; the number of records."""
+        gathered, self._gathered_rows = self._gathered_rows, 0
+        self._gathered.clear()
+        self.refused = gathered + sum(c.rows for c in self._pending if c.call is None and not c.lost)
+        unknown = gathered + sum(c.rows for c in self._pending)
+        self.gave_up_for, self._trouble = self._trouble, None
+        self._pending.clear()
+        return unknown
+
     def _wait(self, deadline: float, ready: Callable[[], bool]) -> None:
-        """Until ready; raises ReplayTimeout or Unavailable at the deadline."""
-        started = self._clock.now()
-        try:
-            while True:
-                self._collect()
-                if ready():
-                    return
-                remaining = deadline - self._clock.now()
-                if remaining <= (_LAST_S if self._trouble is not None else 0.0):
-                    raise self._trouble or ReplayTimeout(
-                        f"shard {self.shard} has not acknowledged {len(self._pending)} chunks yet", "reply"
-                    )
-                if self._trouble is not None and not self._port.synchronous:
-                    self._clock.sleep(min(remaining, self._backoff.uniform(0.2, 1.0) * _BACKOFF_S))
-                self._send(deadline)
-                self._await_head(deadline)
-        finally:
-            self.seconds_blocked += self._clock.now() - started
+        """Until ready; raises ReplayTimeout, StorageFull or Unavailable at the deadline."""
+        while True:
+            begin = self._clock.now()
+            self._collect()
+            if ready():
+                return
+            remaining = deadline - begin
+            if remaining <= (_LAST_S if self._trouble is not None else 0.0):
+                raise self._trouble or ReplayTimeout(
+                    f"shard {self.shard} has not acknowledged {len(self._pending)} chunks yet", "reply"
+                )
+            reason = self.blocked_on if self._trouble is not None else None
+            if self._trouble is not None and not self._port.synchronous:
+                self._clock.sleep(min(remaining, self._backoff.uniform(0.2, 1.0) * _BACKOFF_S))
+            self._send(deadline)
+            self._await_head(deadline)
+            self._waits.add(reason or "reply", self._clock.now() - begin)
 
     def _await_head(self, deadline: float) -> None:
         call: Call[Any] | None = self._pending[0].call if self._pending else None

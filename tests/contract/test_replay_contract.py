@@ -18,6 +18,8 @@ from replay_server import (
     in_process,
     start_server,
 )
+from replay_server.client import ReplayClient
+from replay_server.local import LocalShard
 from replay_server.shard import Shard
 from replay_server.table import Table
 
@@ -45,7 +47,7 @@ class Setup:
                 Shard(Table(SPEC, capacity, seed=i, shard=i, incarnation=50 + i), limiter) for i in range(self.shards)
             ]
             self.tables = [shard.table for shard in shards]
-            self.replay = in_process(shards, seed=seed, prefetch=prefetch)
+            self.replay = ReplayClient([LocalShard(shard) for shard in shards], prefetch=prefetch, seed=seed)
         else:
             servers = [
                 start_server(SPEC, capacity, seed=i, shard_index=i, rate_limiter=limiter, directory=str(self.directory))

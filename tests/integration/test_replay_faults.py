@@ -216,36 +216,34 @@ def _runs(pid):
         return False
 
 
-def test_a_killed_shard_is_reported_at_once_and_used_again_when_it_is_back(shard_process):
+def test_a_killed_shard_is_left_out_at_once_and_used_again_when_it_is_back(shard_process):
     first = shard_process()
     other = shard_process(shard_index=1, seed=1)
     with connect([first.address, other.address], spec=SPEC, prefetch=4) as replay:
-        replay.insert(rows(10))
-        replay.insert(rows(10))
+        for count in (10, 20):
+            replay.insert(rows(count))
+        assert replay.sample(16).table_size == 30
         with replay.writer(shard=0) as writer:
-            replay.sample(16)
             first.process.kill()
             first.process.wait(10)
             begin = time.monotonic()
-            with pytest.raises(Unavailable):
-                while True:
-                    replay.sample(16, timeout_s=20.0)
-            assert time.monotonic() - begin < 5.0
+            while (batch := replay.sample(16, timeout_s=5.0)).table_size != 20:
+                assert time.monotonic() - begin < 5.0
+            assert set(batch.keys["shard"].tolist()) == {1}
+            np.testing.assert_allclose(batch.probabilities, 1 / 20)
+            dead, alive = replay.stats().shards
+            assert (dead.state, dead.size, alive.state, alive.size) == ("unreachable", 0, "serving", 20)
+            assert first.address in dead.reason
+            assert replay.insert(rows(3)).accepted == replay.insert(rows(3)).accepted == 3
             writer.append(rows(5), timeout_s=0.1)
             assert writer.flush(timeout_s=0.3).unknown == 5
             shard_process(address=first.address, seed=2)
             writer.append(rows(6), timeout_s=5.0)
             assert writer.flush(timeout_s=10.0).accepted == 6
         deadline = time.monotonic() + 10
-        while True:
-            try:
-                numbers = {tuple(k) for k in replay.sample(64).keys[["shard"]].tolist()}
-            except Unavailable:
-                assert time.monotonic() < deadline
-                continue
-            if len(numbers) == 2:
-                break
+        while len(set(replay.sample(64).keys["shard"].tolist())) < 2:
             assert time.monotonic() < deadline
+        assert [s.state for s in replay.stats().shards] == ["serving"] * 2
 
 
 def test_a_stopped_shard_runs_into_the_callers_deadline(shard_process):

@@ -1,0 +1,151 @@
+"""Batches from shards whose records leave when they are sampled (`max_times_sampled`): queues, for most uses."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from replay_server.batches import SampleBatch
+from replay_server.clock import Clock
+from replay_server.drawing import patience
+from replay_server.errors import HeadraceError, ReplayTimeout, Unavailable
+from replay_server.members import Asked, Members
+from replay_server.messages import Call, SampleReply, SampleRequest, ShardPort
+from replay_server.reasons import timed_out
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Rows taken and not handed out yet; probabilities over all shards."""
+
+    records: NDArray[np.uint8]
+    keys: NDArray[Any]
+    probabilities: NDArray[np.float64]
+
+
+class Consumption:
+    """Nothing is drawn ahead of need, and nothing that was drawn is dropped: it waits here for the next batch.
+
+    Rows are spread over shards by what each can serve, as if drawn without replacement from all their records together
+    (multivariate hypergeometric), and the credits of a request are its rows. A shard that ends takes along what it was
+    asked for; its part is asked of the others. What has been drawn but not handed out at `close` is lost.
+
+    Args:
+        members: the shards.
+        rng: of the choice of shards.
+        clock: of waits.
+    """
+
+    def __init__(self, members: Members, rng: np.random.Generator, clock: Clock) -> None:
+        self._members = members
+        self._rng = rng
+        self._clock = clock
+        self._pool: deque[_Drawn] = deque()
+        self._pooled = 0
+        self._under_way: dict[int, tuple[Asked[SampleReply], int, float]] = {}  # call, rows, share
+        self._reason = ("reply", 0)
+
+    def next(self, batch_size: int, deadline: float) -> SampleBatch:
+        """The next batch.
+
+        Raises:
+            ReplayTimeout: with the reason; what has been drawn is kept for the next call.
+            Unavailable: no shard answers.
+            InvalidRecord: a batch size below 1 or too large for a message.
+        """
+        self._members.check_batch(batch_size)
+        while self._pooled < batch_size:
+            self._members.await_live(deadline)
+            missing = batch_size - self._pooled - sum(rows for _, rows, _ in self._under_way.values())
+            if missing > 0:
+                self._spread(missing, deadline)
+            self._collect(deadline)
+        return self._cut(batch_size)
+
+    def clear(self) -> None:
+        """Forget rows that were drawn: their records have been removed on purpose."""
+        self._pool.clear()
+        self._pooled = 0
+
+    def _spread(self, missing: int, deadline: float) -> None:
+        """Ask for rows of shards that have no request under way; where none is known to hold any, for one row each."""
+        free = self._members.live.copy()
+        free[list(self._under_way)] = False
+        views = self._members.views
+        sizes = np.where(free & views.open, views.sizes, 0)
+        total = int(sizes.sum())
+        if total == 0:
+            sizes = np.where(free, 1, 0)
+            total = int(sizes.sum())
+        if total == 0:
+            return
+        counts = sizes
+        if missing < total:
+            counts = self._rng.multivariate_hypergeometric(sizes, missing, method="marginals")
+        wait_s = patience(deadline, self._clock)
+        for position in np.flatnonzero(counts).tolist():
+            rows = int(counts[position])
+            updates = self._members.updates.take(position)
+            request = SampleRequest(np.array([rows], np.int64), float(rows), updates, wait_s)
+            asked = self._members.ask(position, partial(_sample, request), wait_s)
+            self._under_way[position] = (asked, rows, float(sizes[position] / total))
+
+    def _collect(self, deadline: float) -> None:
+        """Wait for the requests under way; raises ReplayTimeout at the deadline."""
+        blocked = True
+        for position, (asked, _, share) in list(self._under_way.items()):
+            try:
+                reply = self._members.answer(asked, deadline)
+            except ReplayTimeout:
+                raise
+            except Unavailable:
+                del self._under_way[position]
+                continue
+            except HeadraceError:
+                del self._under_way[position]
+                raise
+            del self._under_way[position]
+            self._members.saw(asked, reply.view)
+            self._members.updates.count(reply.applied, reply.stale)
+            if reply.blocked_on is not None:
+                self._reason = (reply.blocked_on, self._members.ports[position].hello.shard)
+                continue
+            blocked = False
+            self._pool.append(_Drawn(reply.records, reply.keys, reply.probabilities * share))
+            self._pooled += len(reply.keys)
+        if blocked:
+            remaining = deadline - self._clock.now()
+            if remaining <= 0.0:
+                raise timed_out(*self._reason)
+            self._clock.sleep(min(remaining, 0.002))
+
+    def _cut(self, batch_size: int) -> SampleBatch:
+        taken: list[_Drawn] = []
+        missing = batch_size
+        while missing:
+            head = self._pool.popleft()
+            if len(head.keys) > missing:
+                rest = slice(missing, None)
+                self._pool.appendleft(_Drawn(head.records[rest], head.keys[rest], head.probabilities[rest]))
+                head = _Drawn(head.records[:missing], head.keys[:missing], head.probabilities[:missing])
+            taken.append(head)
+            missing -= len(head.keys)
+        self._pooled -= batch_size
+        views = self._members.views
+        return SampleBatch(
+            self._members.spec,
+            taken[0].records if len(taken) == 1 else np.concatenate([d.records for d in taken]),
+            taken[0].keys if len(taken) == 1 else np.concatenate([d.keys for d in taken]),
+            taken[0].probabilities if len(taken) == 1 else np.concatenate([d.probabilities for d in taken]),
+            int(views.sizes.sum()),
+            views.inserted,
+        )
+
+
+def _sample(request: SampleRequest, port: ShardPort) -> Call[SampleReply]:
+    return port.sample(request)
