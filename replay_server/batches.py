@@ -32,6 +32,9 @@ class SampleBatch:
             the shard) x p^alpha / (the shard's mass at the moment of serving).
         table_size: records stored over all shards when the batch was served.
         inserted: records ever inserted over all shards when the batch was served; schedules run on it.
+
+    The arrays may lie in memory shared with a shard, or in a received message, which other batches of the same reply
+    keep alive too. They stay good for as long as anything refers to them; `release` only lets go of them early.
     """
 
     spec: RecordSpec
@@ -48,6 +51,12 @@ class SampleBatch:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def release(self) -> None:
+        """Let the memory go: the batch is empty from now on, and columns taken before keep what they view."""
+        self.__dict__.pop("columns", None)
+        for name in ("records", "keys", "probabilities"):
+            object.__setattr__(self, name, getattr(self, name)[:0].copy())
 
 
 def importance_weights(batch: SampleBatch, beta: float) -> NDArray[np.float32]:

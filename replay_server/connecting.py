@@ -19,6 +19,7 @@ def connect(
     addresses: Sequence[str],
     spec: RecordSpec | None = None,
     *,
+    transport: str = "auto",
     prefetch: int = 8,
     timeout_s: float = 10.0,
     seed: int | None = None,
@@ -30,6 +31,7 @@ def connect(
     Args:
         addresses: HOST:PORT of every shard, in any order.
         spec: what the records must be; None takes what the shards hold.
+        transport: `auto` shares memory with shards on this host and speaks gRPC alone to others; `grpc`; `shm`.
         prefetch: batches asked for ahead of `sample`; 0 for a client that only writes, or wants no stale priorities.
         timeout_s: how long to try, for all shards together.
         seed: of the choice of shards; None takes entropy from the system.
@@ -39,6 +41,7 @@ def connect(
     Raises:
         Unavailable: a shard did not answer in time.
         Unauthenticated: a wrong token, or one side does not trust the other.
+        NotShared: transport `shm`, and why a shard cannot share memory with this process.
         SchemaMismatch: a shard holds other records; the message names the differences.
         ConfigError: no address, or two shards of one index.
     """
@@ -49,7 +52,7 @@ def connect(
     security = client_credentials(token_file, tls)
 
     def open_shard(address: str, timeout_s: float) -> RemoteShard:
-        port = RemoteShard(address, timeout_s, security)
+        port = RemoteShard(address, timeout_s, security, transport=transport)
         try:
             if spec is not None:
                 check_same_spec(spec, port.hello.spec, address)

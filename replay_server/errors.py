@@ -16,6 +16,7 @@ HeadraceError                   base: one clear sentence, what, where, what to d
     |-- Deadlocked              inserting and sampling wait for each other and neither can ever go on
     |-- JournalError            a journal is damaged or belongs to something else (exit code 2 at start)
     |-- Unauthenticated         no token, a wrong one, or no trust in the other side's certificate
+    |-- NotShared               client and shard have no memory in common: another host or user, or a lost session
     `-- Unavailable             a shard cannot be reached
 """
 
@@ -99,6 +100,10 @@ class JournalError(ReplayError):
 
 class Unauthenticated(ReplayError):
     """The shard refuses this client, or this client does not trust the shard."""
+
+
+class NotShared(ReplayError):
+    """Client and shard cannot share memory, or the shard no longer knows the session; gRPC works all the same."""
 
 
 class Unavailable(ReplayError):

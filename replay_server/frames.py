@@ -113,6 +113,11 @@ class Reader(NamedTuple):
         ]
 
 
+def kind_of(frame: Memory) -> int:
+    """The kind a frame says it is of; 0 for what is too short to say."""
+    return int(PREFIX.unpack_from(frame)[2]) if len(frame) >= PREFIX.size else 0
+
+
 def places(start: int, parts: Sequence[tuple[Any, int]]) -> tuple[list[int], int]:
     """Where arrays of (dtype, count) behind byte `start` of a frame begin, and where the last one ends."""
     offsets, end = [], start

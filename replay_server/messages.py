@@ -192,7 +192,9 @@ class ShardPort(Protocol):
 
     hello: Hello
     synchronous: bool
-    transport: str
+
+    @property
+    def transport(self) -> str: ...
 
     def insert(self, request: InsertRequest) -> Call[InsertReply]: ...
 

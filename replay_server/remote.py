@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Generic
+from typing import Any
 
 import grpc
 
 from replay_server import wire
+from replay_server.arena import Arena
 from replay_server.channels import CLIENT_OPTIONS
 from replay_server.documents import hello_from, stats_from
-from replay_server.errors import (
-    HeadraceError,
-    InvalidRecord,
-    ReplayError,
-    ReplayTimeout,
-    Unauthenticated,
-    Unavailable,
-)
+from replay_server.errors import ConfigError, HeadraceError, InvalidRecord, NotShared, Unavailable
 from replay_server.frames import Layout
 from replay_server.handshake import check_handshake
 from replay_server.messages import (
@@ -34,41 +29,19 @@ from replay_server.messages import (
     UpdateRequest,
     View,
 )
+from replay_server.placing import WORTH_PLACING, Placement, decode_placed_reply, encode_placed, is_placed
+from replay_server.remote_call import CALL_S, RemoteCall, Sent, shares_no_longer
 from replay_server.replay import ShardStats
 from replay_server.security import ClientSecurity
-
-_CALL_S = 60.0
-"""No call outlives this; a peer that vanished is noticed earlier, by keepalive."""
+from replay_server.sharing import Shared, Sharing
 
 _FIRST_TRY_S = 1.0
 
 _GREETING_S = 2.0
 
-_GONE = (
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.CANCELLED,
-)
+_SHARING_S = 2.0
 
-
-class _RemoteCall(Generic[Reply]):
-    def __init__(self, future: Any, decode: Callable[[bytes], Reply], address: str) -> None:
-        self._future = future
-        self._decode = decode
-        self._address = address
-
-    def done(self) -> bool:
-        return bool(self._future.done())
-
-    def result(self, timeout_s: float) -> Reply:
-        try:
-            return self._decode(self._future.result(timeout=max(timeout_s, 0.0)))
-        except grpc.FutureTimeoutError:
-            raise ReplayTimeout(f"the shard at {self._address} has not answered yet", "reply") from None
-        except grpc.FutureCancelledError:
-            raise Unavailable(f"the connection to the shard at {self._address} was closed") from None
-        except grpc.RpcError as error:
-            raise _translated(error, self._address) from None
+_DETACH_S = 0.2
 
 
 class RemoteShard:
@@ -78,67 +51,86 @@ class RemoteShard:
         address: HOST:PORT.
         timeout_s: how long to try.
         security: token and TLS; None for neither.
+        transport: `auto` shares memory with a shard on the same host and speaks gRPC alone otherwise, `grpc` never
+            shares, `shm` insists on it at the start (after a shard's restart, gRPC serves until memory is shared anew).
 
     Raises:
         Unavailable: nothing answered in time.
+        NotShared: with `shm`, why memory cannot be shared.
         Unauthenticated: a wrong token, or one side does not trust the other.
     """
 
     synchronous = False
 
-    transport = "grpc"
-
-    def __init__(self, address: str, timeout_s: float, security: ClientSecurity | None = None) -> None:
+    def __init__(
+        self, address: str, timeout_s: float, security: ClientSecurity | None = None, *, transport: str = "auto"
+    ) -> None:
+        if transport not in ("auto", "grpc", "shm"):
+            raise ConfigError(f"transport {transport!r} is unknown: use auto, grpc or shm")
         self._address = address
         self._security = security or ClientSecurity()
         self._channel: Any = self._security.channel(address, CLIENT_OPTIONS)
-        self._methods = {
-            name: self._channel.unary_unary(f"/{wire.SERVICE}/{name}")
-            for name in ("Hello", "Insert", "Sample", "Update", "Stats", "Clear", "Save")
-        }
+        self._methods = {name: self._channel.unary_unary(f"/{wire.SERVICE}/{name}") for name in wire.METHODS}
+        self._sharing = Sharing(self._offer) if transport != "grpc" else None
+        deadline = time.monotonic() + timeout_s
         try:
             self.adopt(hello_from(self._greet(timeout_s)))
+            if self._sharing is not None:
+                self._await_sharing(deadline, required=transport == "shm")
         except HeadraceError:
             self.close()
             raise
 
+    @property
+    def transport(self) -> str:
+        """How records travel now: `shm` or `grpc`."""
+        return "grpc" if self._sharing is None or self._sharing.session is None else "shm"
+
     def insert(self, request: InsertRequest) -> Call[InsertReply]:
-        frame = wire.encode_insert(request, self._layout)
-        future = self._start("Insert", frame, _CALL_S)
-        return _RemoteCall(future, partial(wire.decode_insert_reply, layout=self._layout), self._address)
+        return RemoteCall(partial(self._send_insert, request), self._address)
 
     def sample(self, request: SampleRequest) -> Call[SampleReply]:
-        frame = wire.encode_sample(request, self._layout)
-        future = self._start("Sample", frame, _CALL_S)
-        return _RemoteCall(future, partial(wire.decode_sample_reply, layout=self._layout), self._address)
+        return RemoteCall(partial(self._send_sample, request), self._address)
 
     def update(self, request: UpdateRequest) -> Call[UpdateReply]:
         frame = wire.encode_update(request, self._layout)
-        future = self._start("Update", frame, _CALL_S)
-        return _RemoteCall(future, partial(wire.decode_update_reply, layout=self._layout), self._address)
+        return self._call("Update", frame, partial(wire.decode_update_reply, layout=self._layout))
 
     def greet(self) -> Call[Hello]:
         """Ask who serves at the address now; ends within two seconds."""
-        future = self._start("Hello", wire.encode_json({}, reply=False), _GREETING_S)
-        return _RemoteCall(future, lambda reply: hello_from(wire.decode_json(reply, reply=True)), self._address)
+        return self._call("Hello", wire.encode_json({}, reply=False), _hello, _GREETING_S)
 
     def adopt(self, hello: Hello) -> None:
         """Go on with the shard that greeted: the one known, or another life of it."""
         self.hello: Hello = hello
         self._layout = Layout(hello.spec, hello.table)
+        if self._sharing is not None and hello.shared_memory:
+            self._sharing.begin()
 
     def stats(self) -> Call[ShardStats]:
-        future = self._start("Stats", wire.encode_json({}, reply=False), _CALL_S)
-        return _RemoteCall(future, lambda reply: stats_from(wire.decode_json(reply, reply=True)), self._address)
+        return self._call("Stats", wire.encode_json({}, reply=False), _stats)
 
     def clear(self) -> View:
-        return View(**self._ask("Clear", {}, _CALL_S))
+        return View(**self._ask("Clear", {}, CALL_S))
 
     def save(self, directory: str) -> str:
         return str(self._ask("Save", {"directory": directory}, 600.0)["name"])
 
     def close(self) -> None:
+        session = self._sharing.close() if self._sharing is not None else None
+        if session is not None:
+            with contextlib.suppress(HeadraceError):  # else the shard lets go when this process ends
+                self._ask("Detach", {"session": session}, _DETACH_S)
         self._channel.close()
+
+    def _await_sharing(self, deadline: float, *, required: bool) -> None:
+        sharing = self._sharing
+        assert sharing is not None
+        if self.hello.shared_memory:
+            sharing.wait(min(max(deadline - time.monotonic(), 0.0), _SHARING_S))
+        if required and sharing.session is None:
+            why = sharing.refusal or "it does not share memory, or did not answer in time"
+            raise NotShared(f"transport shm with the shard at {self._address}: {why}; transport=auto goes on over gRPC")
 
     def _greet(self, timeout_s: float) -> dict[str, Any]:
         """Wait for the shard to come up, but not for one that will never be trusted."""
@@ -157,11 +149,84 @@ class RemoteShard:
     ) -> dict[str, Any]:
         frame = wire.encode_json(document, reply=False)
         deadline = time.monotonic() + timeout_s
-        future = self._start(method, frame, timeout_s, wait_for_ready)
-        call: _RemoteCall[dict[str, Any]] = _RemoteCall(
-            future, lambda reply: wire.decode_json(reply, reply=True), self._address
+        call: RemoteCall[dict[str, Any]] = RemoteCall(
+            lambda remaining_s: Sent(self._start(method, frame, remaining_s, wait_for_ready), _document),
+            self._address,
+            timeout_s,
         )
         return call.result(deadline - time.monotonic() + 1.0)
+
+    def _call(
+        self, method: str, frame: bytes, decode: Callable[[bytes], Reply], timeout_s: float = CALL_S
+    ) -> RemoteCall[Reply]:
+        return RemoteCall(
+            lambda remaining_s: Sent(self._start(method, frame, remaining_s), decode), self._address, timeout_s
+        )
+
+    def _send_insert(self, request: InsertRequest, timeout_s: float) -> Sent:
+        frame = wire.insert_frame(request, self._layout)
+        decode = partial(wire.decode_insert_reply, layout=self._layout)
+        shared = self._lease(frame.length)
+        if shared is None:
+            return Sent(self._start("Insert", frame.to_bytes(), timeout_s), decode)
+        frame.write(shared.region.memory)
+        placement = Placement(shared.session, shared.region.offset, frame.length, 0, 0)
+        return self._send_placed("Insert", encode_placed(placement, self._layout.table), timeout_s, shared, decode)
+
+    def _send_sample(self, request: SampleRequest, timeout_s: float) -> Sent:
+        frame = wire.encode_sample(request, self._layout)
+        shared = self._lease(size := wire.reply_bytes(int(request.counts.sum()), self._layout.spec))
+        if shared is None:
+            decode = partial(wire.decode_sample_reply, layout=self._layout)
+            return Sent(self._start("Sample", frame, timeout_s), decode)
+        placement = Placement(shared.session, 0, 0, shared.region.offset, size)
+        placed = encode_placed(placement, self._layout.table, frame)
+        return self._send_placed("Sample", placed, timeout_s, shared, partial(self._placed_sample, shared))
+
+    def _placed_sample(self, shared: Shared, frame: bytes) -> SampleReply:
+        """The arrays are read-only views of shared memory, or of the message where the shard did not use that."""
+        if not is_placed(frame):
+            return wire.decode_sample_reply(frame, self._layout)
+        length = decode_placed_reply(frame, self._layout.table)
+        if length > len(shared.region.memory):
+            raise InvalidRecord(f"a reply of {length} bytes in {len(shared.region.memory)} bytes of shared memory")
+        reply = shared.region.memory[:length]
+        reply.flags.writeable = False
+        return wire.decode_sample_reply(reply.data, self._layout)
+
+    def _lease(self, size: int) -> Shared | None:
+        return self._sharing.lease(size) if self._sharing is not None and size >= WORTH_PLACING else None
+
+    def _send_placed(
+        self, method: str, frame: bytes, timeout_s: float, shared: Shared, decode: Callable[[bytes], Any]
+    ) -> Sent:
+        future = self._start(method, frame, timeout_s)
+        future.add_done_callback(partial(self._ended, shared))  # holds the region until the call has ended
+        return Sent(future, decode)
+
+    def _ended(self, shared: Shared, future: Any) -> None:
+        if self._sharing is not None and shares_no_longer(future):
+            self._sharing.lost(shared.session)
+
+    def _offer(self, arena: Arena, ticket: Mapping[str, Any]) -> None:
+        sharing = self._sharing
+        assert sharing is not None
+        try:
+            frame = wire.encode_json(dict(ticket), reply=False)
+            future = self._start("Attach", frame, CALL_S, wait_for_ready=True)
+        except HeadraceError as error:
+            sharing.answered(arena, error)
+            return
+
+        def answer(future: Any) -> None:
+            try:
+                sharing.answered(arena, int(_document(future.result(timeout=0.0))["session"]))
+            except (grpc.RpcError, grpc.FutureCancelledError):
+                sharing.answered(arena, NotShared(f"the shard at {self._address} refuses: {future.details()}"))
+            except (HeadraceError, KeyError, TypeError, ValueError) as error:
+                sharing.answered(arena, NotShared(f"the shard's answer is not understood: {error}"))
+
+        future.add_done_callback(answer)
 
     def _start(self, method: str, frame: bytes, timeout_s: float, wait_for_ready: bool = False) -> Any:
         try:
@@ -172,17 +237,13 @@ class RemoteShard:
             raise Unavailable(f"the connection to the shard at {self._address} was closed") from None
 
 
-def _translated(error: Any, address: str) -> HeadraceError:
-    """The typed error the shard raised, or what the transport's status means."""
-    details = str(error.details())
-    known = wire.decode_error(details)
-    if known is not None:
-        return known
-    text = f"shard at {address}: {details}"
-    if error.code() is grpc.StatusCode.UNAUTHENTICATED or "andshake" in details or "CERTIFICATE" in details:
-        return Unauthenticated(text)
-    if error.code() in _GONE:
-        return Unavailable(text)
-    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return InvalidRecord(f"{text}; a message holds {wire.MAX_REPLY_BYTES} bytes")
-    return ReplayError(text)
+def _document(frame: bytes) -> dict[str, Any]:
+    return wire.decode_json(frame, reply=True)
+
+
+def _hello(frame: bytes) -> Hello:
+    return hello_from(_document(frame))
+
+
+def _stats(frame: bytes) -> ShardStats:
+    return stats_from(_document(frame))

@@ -8,22 +8,40 @@ from types import TracebackType
 from typing import Any
 
 import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from replay_server.attachments import Attachments
 from replay_server.channels import server_options
 from replay_server.errors import ConfigError
 from replay_server.frames import DEFAULT_TABLE
 from replay_server.messages import Hello
 from replay_server.metrics import MetricsEndpoint
+from replay_server.reply_budget import ReplyBudget
 from replay_server.security import ServerSecurity
 from replay_server.service import ReplayService
 from replay_server.shard import Shard
+from replay_server.specs import RecordSpec
 from replay_server.table import warm_up
 from replay_server.token_guard import TokenGuard
-from replay_server.wire import MAX_REPLY_BYTES, max_request_bytes
+from replay_server.wire import MAX_REPLY_BYTES, SERVICE, max_request_bytes
 
 _THREADS = 32
+_CALLS = 512
+_CALL_BYTES = 64 << 10
+_REPLY_BYTES = 128 << 20
 WAITERS = 12
-"""Waiting inserts, and as many waiting samples: a quarter of the threads always answers."""
+"""Waiting inserts, and as many waiting samples."""
+_REPLY_WAITERS = 4
+"""Samples that wait for room for their replies; so some threads always answer."""
+
+
+def message_bytes(spec: RecordSpec) -> int:
+    """Most memory that requests and replies under way take, whatever clients do.
+
+    A thread holds one request, which is there three times while it is put together, one at a time; calls that wait for
+    a thread hold what HTTP/2 lets them send unasked; gRPC copies every reply once.
+    """
+    return (_THREADS + 2) * max_request_bytes(spec) + _CALLS * _CALL_BYTES + 2 * _REPLY_BYTES
 
 
 class ReplayServer:
@@ -44,7 +62,9 @@ class ReplayServer:
         warm_up()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="replay")
         guards = (TokenGuard(security.token),) if security.token is not None else ()
-        self._server: Any = grpc.server(self._threads, options=server_options(shard.table.spec), interceptors=guards)
+        self._server: Any = grpc.server(
+            self._threads, options=server_options(shard.table.spec), interceptors=guards, maximum_concurrent_rpcs=_CALLS
+        )
         try:
             port = security.listen(self._server, address)
         except RuntimeError:
@@ -69,9 +89,17 @@ class ReplayServer:
             max_request_bytes=max_request_bytes(table.spec),
             spec=table.spec,
             table=name,
+            shared_memory=True,
         )
         self.metrics: MetricsEndpoint | None = None
-        self._service = ReplayService(shard, hello, Path(directory) if directory is not None else None)
+        self._attachments = Attachments()
+        replies = ReplyBudget(_REPLY_BYTES, _REPLY_WAITERS)
+        place = Path(directory) if directory is not None else None
+        self._service = ReplayService(shard, hello, place, self._attachments, replies)
+        self._health = health.HealthServicer(experimental_non_blocking=True)  # watchers take no thread
+        for served in ("", SERVICE):
+            self._health.set(served, health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._server.add_generic_rpc_handlers((self._service.handlers(),))
         self._server.start()
 
@@ -80,12 +108,17 @@ class ReplayServer:
         self.metrics = MetricsEndpoint(self._service.stats, port)
 
     def stop(self, grace_s: float = 1.0) -> None:
-        """Refuse new calls, give those under way `grace_s`, end."""
+        """Say so to who watches, refuse new calls, give those under way `grace_s`, end.
+
+        Calls that wait are answered within half a second, `blocked`.
+        """
         if self.metrics is not None:
             self.metrics.close()
             self.metrics = None
+        self._health.enter_graceful_shutdown()
         self._server.stop(grace_s).wait()
         self._threads.shutdown(wait=True)
+        self._attachments.close()
 
     def __enter__(self) -> ReplayServer:
         return self

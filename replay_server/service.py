@@ -11,8 +11,10 @@ from typing import Any
 
 import grpc
 import numpy as np
+from numpy.typing import NDArray
 
 from replay_server import wire
+from replay_server.attachments import Attachments
 from replay_server.call_meter import CallMeter
 from replay_server.documents import hello_document
 from replay_server.errors import (
@@ -20,14 +22,17 @@ from replay_server.errors import (
     ConfigError,
     HeadraceError,
     InvalidRecord,
+    NotShared,
     SchemaMismatch,
     StaleEpoch,
     Unavailable,
 )
 from replay_server.frames import Layout
 from replay_server.local import snapshot_name
-from replay_server.messages import Hello
+from replay_server.messages import Hello, SampleReply, SampleRequest
+from replay_server.placing import decode_placed, encode_placed_reply, is_placed
 from replay_server.replay import ShardStats
+from replay_server.reply_budget import ReplyBudget
 from replay_server.shard import Shard
 from replay_server.table import Drawn
 
@@ -36,9 +41,31 @@ _CODES: list[tuple[type[HeadraceError], Any]] = [
     (ConfigError, grpc.StatusCode.INVALID_ARGUMENT),
     (SchemaMismatch, grpc.StatusCode.FAILED_PRECONDITION),
     (CheckpointError, grpc.StatusCode.FAILED_PRECONDITION),
+    (NotShared, grpc.StatusCode.FAILED_PRECONDITION),
     (StaleEpoch, grpc.StatusCode.ABORTED),
     (Unavailable, grpc.StatusCode.UNAVAILABLE),
 ]
+
+
+_NOWHERE = np.zeros(0, np.uint8)
+
+
+class _ReplyInPlace:
+    """A sample reply made where it is to be: first its rows, then the header before them."""
+
+    def __init__(self, memory: NDArray[np.uint8], layout: Layout) -> None:
+        self._memory = memory
+        self._layout = layout
+
+    def rows(self, count: int) -> Drawn:
+        return Drawn(*wire.sample_reply_rows(self._memory, count, self._layout))
+
+    def finish(self, reply: SampleReply) -> bool:
+        """False for a reply of no rows, which is made elsewhere."""
+        if len(reply.keys) == 0:
+            return False
+        wire.finish_sample_reply(self._memory, reply, self._layout)
+        return True
 
 
 class ReplayService:
@@ -48,14 +75,20 @@ class ReplayService:
         shard: what is served.
         hello: what a client is told first.
         directory: where `Save` may write; None refuses it.
+        attachments: the memory of clients on this host.
+        replies: room for replies that go over gRPC.
     """
 
-    def __init__(self, shard: Shard, hello: Hello, directory: Path | None) -> None:
+    def __init__(
+        self, shard: Shard, hello: Hello, directory: Path | None, attachments: Attachments, replies: ReplyBudget
+    ) -> None:
         self._shard = shard
         self._layout = Layout(shard.table.spec, hello.table)
         self._hello = hello
         self._directory = directory
-        self._methods: dict[str, Callable[[bytes], bytes]] = {
+        self._attachments = attachments
+        self._replies = replies
+        self._methods: dict[str, Callable[[bytes, Any], bytes]] = {
             "Hello": self._greet,
             "Insert": self._insert,
             "Sample": self._sample,
@@ -63,6 +96,8 @@ class ReplayService:
             "Stats": self._stats,
             "Clear": self._clear,
             "Save": self._save,
+            "Attach": self._attach,
+            "Detach": self._detach,
         }
         self._started = time.monotonic()
         self._meter = CallMeter(tuple(self._methods))
@@ -83,40 +118,77 @@ class ReplayService:
             refusals=self._meter.refusals(),
         )
 
-    def _greet(self, frame: bytes) -> bytes:
+    def _greet(self, frame: bytes, _: Any) -> bytes:
         self._asked(frame)
         return self._told(hello_document(self._hello))
 
-    def _insert(self, frame: bytes) -> bytes:
+    def _insert(self, frame: bytes, _: Any) -> bytes:
+        frame, _place = self._unwrapped(frame)
         request = wire.decode_insert(frame, self._layout)
         return wire.encode_insert_reply(self._shard.insert(request), self._layout)
 
-    def _sample(self, frame: bytes) -> bytes:
+    def _sample(self, frame: bytes, context: Any) -> bytes:
+        frame, place = self._unwrapped(frame)
         request = wire.decode_sample(frame, self._layout)
         rows = int(request.counts.sum())
-        message = BytesIO(bytes(wire.reply_bytes(rows, self._layout.spec)))
-        memory = np.frombuffer(message.getbuffer(), np.uint8)
+        if rows == 0:
+            return self._plain(self._shard.sample(request))
+        size = wire.reply_bytes(rows, self._layout.spec)
+        if len(place) >= size:
+            placed = _ReplyInPlace(place[:size], self._layout)
+            reply = self._shard.sample(request, placed.rows)
+            return encode_placed_reply(size, self._layout.table) if placed.finish(reply) else self._plain(reply)
+        if not self._replies.take(size, request.wait_s):
+            updated = self._shard.sample(SampleRequest(np.zeros(0, np.int64), 0.0, request.updates, 0.0))
+            return self._plain(dataclasses.replace(updated, blocked_on="bytes"))
+        if not context.add_callback(lambda: self._replies.give_back(size)):
+            self._replies.give_back(size)
+            raise Unavailable("the caller has gone")
+        message = BytesIO(bytes(size))
+        sent = _ReplyInPlace(np.frombuffer(message.getbuffer(), np.uint8), self._layout)
+        reply = self._shard.sample(request, sent.rows)
+        # not a copy: a BytesIO hands out what it was made of
+        return message.getvalue() if sent.finish(reply) else self._plain(reply)
 
-        def into(rows: int) -> Drawn:
-            return Drawn(*wire.sample_reply_rows(memory, rows, self._layout))
+    def _plain(self, reply: SampleReply) -> bytes:
+        return wire.encode_sample_reply(reply, self._layout)
 
-        reply = self._shard.sample(request, into)
-        if reply.blocked_on is not None:
-            return wire.encode_sample_reply(reply, self._layout)
-        wire.finish_sample_reply(memory, reply, self._layout)
-        return message.getvalue()  # not a copy: a BytesIO hands out what it was made of
+    def _unwrapped(self, frame: bytes) -> tuple[bytes, NDArray[np.uint8]]:
+        """A request, copied out of shared memory if it lies there, and where its reply may go: nowhere with 0 bytes."""
+        if not is_placed(frame):
+            return frame, _NOWHERE
+        placement, request = decode_placed(frame, self._layout.table)
+        part = self._attachments.part
+        if placement.request_length > self._hello.max_request_bytes:
+            raise InvalidRecord(f"a request of {placement.request_length} bytes, see max_request_bytes")
+        if placement.request_length:  # a copy: what is checked must be what is stored, whatever the client writes
+            request = part(placement.session, placement.request_offset, placement.request_length).tobytes()
+        return request, part(placement.session, placement.reply_offset, placement.reply_capacity)
 
-    def _update(self, frame: bytes) -> bytes:
+    def _update(self, frame: bytes, _: Any) -> bytes:
         request = wire.decode_update(frame, self._layout)
         return wire.encode_update_reply(self._shard.update(request), self._layout)
 
-    def _stats(self, frame: bytes) -> bytes:
+    def _stats(self, frame: bytes, _: Any) -> bytes:
         self._asked(frame)
         return self._told(dataclasses.asdict(self.stats()))
 
-    def _clear(self, frame: bytes) -> bytes:
+    def _clear(self, frame: bytes, _: Any) -> bytes:
         self._asked(frame)
         return self._told(self._shard.clear()._asdict())
+
+    def _attach(self, frame: bytes, _: Any) -> bytes:
+        ticket = self._asked(frame)
+        if isinstance(replaced := ticket.get("replaces"), int):
+            self._attachments.detach(replaced)
+        return self._told({"session": self._attachments.attach(ticket)})
+
+    def _detach(self, frame: bytes, _: Any) -> bytes:
+        session = self._asked(frame).get("session")
+        if not isinstance(session, int):
+            raise InvalidRecord("a session is a whole number")
+        self._attachments.detach(session)
+        return self._told({})
 
     def _asked(self, frame: bytes) -> dict[str, Any]:
         return wire.decode_json(frame, reply=False, table=self._layout.table)
@@ -124,7 +196,7 @@ class ReplayService:
     def _told(self, document: dict[str, Any]) -> bytes:
         return wire.encode_json(document, reply=True, table=self._layout.table)
 
-    def _save(self, frame: bytes) -> bytes:
+    def _save(self, frame: bytes, _: Any) -> bytes:
         requested = self._asked(frame).get("directory")
         if not isinstance(requested, str):
             raise InvalidRecord("a save names its directory as text")
@@ -145,7 +217,7 @@ class ReplayService:
         def handle(frame: bytes, context: Any) -> bytes:
             begin = time.perf_counter()
             try:
-                reply = method(frame)
+                reply = method(frame, context)
             except HeadraceError as error:
                 meter.refused(type(error).__name__)
                 code = next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)

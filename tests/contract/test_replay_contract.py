@@ -56,7 +56,7 @@ class Setup:
             self.tables = [server.shard.table for server in servers]
             self.addresses = [server.address for server in servers]
             self._open += servers
-            self.replay = connect(self.addresses, spec=SPEC, prefetch=prefetch, seed=seed)
+            self.replay = connect(self.addresses, spec=SPEC, transport=self.place, prefetch=prefetch, seed=seed)
         self._open.insert(0, self.replay)
         return self.replay
 
@@ -67,7 +67,7 @@ class Setup:
             table.check_valid()
 
 
-@pytest.fixture(params=["local-1", "local-3", "remote-1", "remote-2"])
+@pytest.fixture(params=["local-1", "local-3", "grpc-1", "grpc-2", "shm-1"])
 def setup(request, tmp_path):
     made = Setup(request.param, tmp_path)
     yield made
@@ -334,7 +334,7 @@ class TestReplayContract:
         stats = replay.stats()
         assert (stats.size, stats.capacity, stats.inserted) == (10, 100 * setup.shards, 10)
         assert stats.sampled == pytest.approx(7)
-        assert stats.transport == ("in-process" if setup.place == "local" else "grpc")
+        assert stats.transport == ("in-process" if setup.place == "local" else setup.place)
         assert len(stats.shards) == setup.shards
 
     def test_the_same_seed_draws_the_same_and_state_continues_it(self, setup):

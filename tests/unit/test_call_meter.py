@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from replay_server import Field, InvalidRecord, RecordSpec, wire
+from replay_server.attachments import Attachments
 from replay_server.call_meter import LATENCY_BOUNDS, CallMeter
 from replay_server.documents import stats_from
 from replay_server.frames import Layout
 from replay_server.messages import Hello, InsertRequest, SampleRequest, Stamp, Updates
+from replay_server.reply_budget import ReplyBudget
 from replay_server.service import ReplayService
 from replay_server.shard import Shard
 from replay_server.table import Table
@@ -36,7 +38,7 @@ def test_calls_are_sorted_into_classes_of_latency():
 def test_a_shard_counts_what_it_did_and_its_service_how_it_was_asked():
     shard = Shard(Table(SPEC, 100, shard=3))
     hello = Hello("here", 3, 0, 100, 1, 1 << 20, SPEC)
-    service = ReplayService(shard, hello, None)
+    service = ReplayService(shard, hello, None, Attachments(), ReplyBudget(1 << 20, 1))
     call = {name: service._typed(name) for name in ("Insert", "Sample", "Stats")}  # as gRPC would
     rows = SPEC.pack({"x": np.arange(5, dtype=np.float32)})
     layout = Layout(SPEC, hello.table)
