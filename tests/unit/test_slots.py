@@ -104,6 +104,13 @@ def test_only_the_key_of_a_record_that_is_there_is_fresh():
         assert len(slots.fresh(key(slot, 0), 1, 2)[0]) == 0
 
 
+def test_a_key_beyond_the_last_slot_reads_nothing():
+    slots = Slots(4)
+    slots.generations = np.ones(8, np.uint32)[:4]  # what lies behind would fit the key
+    assert len(slots.fresh(key(3, 1), 1, 2)[0]) == 1
+    assert len(slots.fresh(key(4, 1), 1, 2)[0]) == 0
+
+
 def test_a_generation_starts_over_after_its_largest():
     slots = Slots(2)
     slots.store(np.array([0]))
