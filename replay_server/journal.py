@@ -81,6 +81,8 @@ class Journal:
         self._segments: list[Segment] = []  # oldest first; the last one is `_file` when there is one
         self._file: SegmentFile | None = None
         self._marks: RecoveredMarks | None = None
+        self._counters = Counters()  # of the last entry
+        self._held_back = Counters()  # after the last removal that waits to be written
         self._number = 0  # of the newest segment, there or deleted
         self._base = 0  # the snapshot that what is here continues
         self._pinned: int | None = None
@@ -144,10 +146,12 @@ class Journal:
         """Removed records whose removal waits for the disk: after a crash they would be there again."""
         return self._occupancy.pending
 
-    def recover(self, table: RecoveredTable, marks: RecoveredMarks, after: int = 0) -> Recovered:
+    def recover(
+        self, table: RecoveredTable, marks: RecoveredMarks, after: int = 0, counters: Counters | None = None
+    ) -> Recovered:
         """Apply every entry later than lsn `after`: 0, or the position of the snapshot that was read into both.
 
-        The journal asks `marks` for its contents whenever it begins a segment.
+        The journal asks `marks` for its contents whenever it begins a segment; `counters` are the snapshot's.
 
         Raises:
             JournalError: damaged (the message names segment, offset and remedy), incomplete, or of another spec,
@@ -173,6 +177,7 @@ class Journal:
         recovery.check_complete(self._directory)
         self.position = max(recovery.lsn, after)
         self._marks, self._base, self._last_removal = marks, after, recovery.last_removal
+        self._counters = recovery.counters or counters or Counters()
         self._number = max(self._number, numbers[-1] - 1 if numbers else 0)
         if self.level == "fsync":
             self._sync_recovered()
@@ -197,7 +202,7 @@ class Journal:
             StorageFull: nothing was changed; try again later.
             JournalError: the journal takes nothing more until its disk is repaired, or for good after a failed fsync.
         """
-        self._write_removals(counters)
+        self._write_removals()
         payload = pack_insert(slots, rows, stamp, priority, self._identity.capacity)
         self._append(Kind.INSERT, self._occupancy.size_with(slots), counters, payload)
         self._occupancy.store(slots, self._number)
@@ -207,10 +212,11 @@ class Journal:
     def remove(self, slots: NDArray[np.int64], counters: Counters) -> None:
         """Records left the table. Never fails: what cannot be written now is written before the next entry."""
         try:
-            self._write_removals(counters)
+            self._write_removals()
             self._append(Kind.REMOVE, self._occupancy.size - len(slots), counters, pack_slots(slots))
         except (StorageFull, JournalError):
             self._occupancy.hold_back(slots)
+            self._held_back = counters
             return
         self._occupancy.remove(slots)
         self._last_removal = self.position
@@ -226,7 +232,7 @@ class Journal:
 
     def open_epoch(self, writer_id: int, epoch: int, counters: Counters) -> int:
         """A writer opens an epoch and older ones are refused; returns and raises as `insert`."""
-        self._write_removals(counters)
+        self._write_removals()
         self._append(Kind.EPOCH, self._occupancy.size, counters, pack_epoch(writer_id, epoch))
         return self.position
 
@@ -244,7 +250,11 @@ class Journal:
         """The position a snapshot captured now stands for: in one step with the capture.
 
         Segments with later entries are kept until `forget_before` of it, or `abandon_snapshot`.
+
+        Raises:
+            StorageFull, JournalError: removals wait to be written and still cannot be.
         """
+        self._write_removals()
         self._pinned = self.position
         return self.position
 
@@ -304,10 +314,10 @@ class Journal:
         except OSError as error:
             raise JournalError(f"{self._directory}: the disk failed to write back: {error.strerror}") from None
 
-    def _write_removals(self, counters: Counters) -> None:
+    def _write_removals(self) -> None:
         if self._occupancy.pending:
             slots = self._occupancy.held_back()
-            self._append(Kind.REMOVE, self._occupancy.size, counters, pack_slots(slots))
+            self._append(Kind.REMOVE, self._occupancy.size, self._held_back, pack_slots(slots))
             self._occupancy.written(slots)
             self._last_removal = self.position
 
@@ -317,7 +327,7 @@ class Journal:
         if self._commit is not None:
             self._commit.check()
         if self._file is None or self._file.size >= self._segment_bytes:
-            self._roll(counters)
+            self._roll()
         assert self._file is not None
         segment, lsn = self._segments[-1], self.position + 1
         header = pack_entry(kind, lsn, self._durable, live, counters, payload)
@@ -326,6 +336,7 @@ class Journal:
         except OSError as error:
             raise self._full(error) from None
         segment.size, segment.last, self.position = self._file.size, lsn, lsn
+        self._counters = counters
         if self._commit is not None:
             self._commit.written(lsn)
 
@@ -341,7 +352,7 @@ class Journal:
             "when there is room on this disk"
         )
 
-    def _roll(self, counters: Counters) -> None:
+    def _roll(self) -> None:
         """Begin a segment with the shard's state, so that those before it may go.
 
         At level `fsync` what came before is written back first: only the newest segment can be torn by a power loss.
@@ -353,9 +364,10 @@ class Journal:
             self._commit.sync()
         number, lsn = self._number + 1, self.position + 1
         payload = pack_state(State(self._marks.to_json(), self._base))
+        live = self._occupancy.size + self._occupancy.pending  # as the entries say so far
         previous = self._segments[-1].last if self._segments else 0
         head = pack_head(self._identity, Head(number, previous, self._identity.capacity, self.level))
-        parts = [head, pack_entry(Kind.STATE, lsn, self._durable, self._occupancy.size, counters, payload), *payload]
+        parts = [head, pack_entry(Kind.STATE, lsn, self._durable, live, self._counters, payload), *payload]
         path = self._path(number)
         try:
             file = SegmentFile.create(self._disk, path, parts, fsync=self._commit is not None)
@@ -369,6 +381,7 @@ class Journal:
         self._segments.append(Segment(number, path, file.size, lsn))
         if self._commit is not None:
             self._sync_names()
+            self._commit.check()
             self._commit.written(lsn)
 
     def _sync_names(self) -> None:
@@ -377,7 +390,6 @@ class Journal:
             self._disk.fsync_dir(self._directory)
         except OSError as error:
             self._commit.fail(f"{self._directory}: the disk failed to write back: {error.strerror}")
-            self._commit.check()
 
     def _collect(self) -> None:
         """Delete the oldest segment when nobody needs it: at most one a call, since a large file takes milliseconds."""
@@ -403,9 +415,10 @@ class Journal:
             return True
         if self._pinned is not None and segment.last > self._pinned:
             return False  # the snapshot under way may hold records whose removal only this segment tells of
-        removed = self._occupancy.pending > 0 or self._last_removal > self._base
-        if self._occupancy.live_in(segment.number) or (self._base and removed):
+        if self._occupancy.live_in(segment.number) or self._occupancy.pending:
             return False
+        if 0 < self._base < self._last_removal:
+            return False  # nor may what tells of removals of records that are in the last snapshot
         if segment.dead_at is None:
             segment.dead_at = self.position
         return self._durable >= segment.dead_at
