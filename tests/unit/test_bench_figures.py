@@ -57,6 +57,12 @@ def test_contenders_take_turns_and_a_failing_one_only_loses_its_own_figure():
     assert "b" not in book.figures and book.missing == {"b": "gone for good"}
 
 
+def test_a_contender_that_fails_later_has_no_figure_of_fewer_samples():
+    book, turns = a_notebook(), iter([1.0, 2.0])
+    book.alternate({"short": lambda seconds: next(turns)})
+    assert not book.figures and "StopIteration" in book.missing["short"]
+
+
 def test_an_error_of_a_part_is_the_reason_of_all_its_missing_rows_and_of_no_other():
     book = a_notebook()
     book.write("there", Figure.of([1.0]))
