@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from fault.processes import ROOT, ShardProcess, WriterProcess
+from fault.processes import ROOT, ClientProcess, ShardProcess
 
 _SOAK = os.environ.get("HEADRACE_SOAK")
 
@@ -111,10 +111,12 @@ def start_shard(tmp_path: Path) -> Iterator[Callable[..., ShardProcess]]:
     """`start_shard(**settings)` starts a shard in a directory of its own; all are ended with the test."""
     started: list[ShardProcess] = []
 
-    def start(directory: Path | None = None, prefix: tuple[str, ...] = (), **settings: Any) -> ShardProcess:
+    def start(
+        directory: Path | None = None, prefix: tuple[str, ...] = (), flags: tuple[str, ...] = (), **settings: Any
+    ) -> ShardProcess:
         place = directory or tmp_path / f"shard-{len(started)}"
         settings.setdefault("shard_index", len(started))
-        started.append(ShardProcess(place, settings, prefix))
+        started.append(ShardProcess(place, settings, prefix, flags))
         return started[-1].start()
 
     yield start
@@ -123,16 +125,25 @@ def start_shard(tmp_path: Path) -> Iterator[Callable[..., ShardProcess]]:
 
 
 @pytest.fixture
-def start_writer(tmp_path: Path) -> Iterator[Callable[..., WriterProcess]]:
-    """`start_writer(addresses, writer_id, **settings)` starts a writer with a history of its own."""
-    started: list[WriterProcess] = []
+def start_client(tmp_path: Path) -> Iterator[Callable[..., ClientProcess]]:
+    """`start_client(program, addresses, **settings)` starts a client with a history of its own."""
+    started: list[ClientProcess] = []
 
-    def start(addresses: list[str], writer_id: int, prefix: tuple[str, ...] = (), **settings: Any) -> WriterProcess:
+    def start(program: str, addresses: list[str], prefix: tuple[str, ...] = (), **settings: Any) -> ClientProcess:
         history = tmp_path / f"history-{len(started)}.jsonl"
-        settings = {"addresses": addresses, "writer_id": writer_id, **settings}
-        started.append(WriterProcess(history, settings, prefix))
+        started.append(ClientProcess(program, history, {"addresses": addresses, **settings}, prefix))
         return started[-1]
 
     yield start
-    for writer in started:
-        writer.kill()
+    for client in started:
+        client.kill()
+
+
+@pytest.fixture
+def start_writer(start_client: Callable[..., ClientProcess]) -> Callable[..., ClientProcess]:
+    """`start_writer(addresses, writer_id, **settings)`."""
+
+    def start(addresses: list[str], writer_id: int, **settings: Any) -> ClientProcess:
+        return start_client("writer_process", addresses, writer_id=writer_id, **settings)
+
+    return start

@@ -19,7 +19,7 @@ import yaml
 from fault.records import SPEC_DOCUMENT
 
 ROOT = Path(__file__).resolve().parents[2]
-_ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
 _START_S = 60.0
 _END_S = 30.0
 
@@ -76,7 +76,7 @@ class ShardProcess:
             self.process = subprocess.Popen(
                 [*self._prefix, *command],
                 cwd=self.directory,
-                env=_ENVIRONMENT,
+                env=ENVIRONMENT,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
@@ -123,45 +123,52 @@ class ShardProcess:
             self.kill()
 
 
-class WriterProcess:
-    """`fault.writer_process` over a history file.
+class ClientProcess:
+    """A program of this package over a history file: `writer_process` or `reader_process`.
 
     Args:
+        program: its name.
         history: the file it appends to.
-        settings: of `writer_process.Settings`, beside the history.
+        settings: of the program, beside the history.
         prefix: as of `ShardProcess`.
     """
 
-    def __init__(self, history: Path, settings: dict[str, Any], prefix: Sequence[str] = ()) -> None:
+    def __init__(self, program: str, history: Path, settings: dict[str, Any], prefix: Sequence[str] = ()) -> None:
         self.history = history
         self.errors = history.with_suffix(".stderr.txt")
+        arguments = json.dumps({"history": str(history), **settings})
         with open(self.errors, "wb") as errors:
             self.process = subprocess.Popen(
-                [
-                    *prefix,
-                    sys.executable,
-                    "-m",
-                    "fault.writer_process",
-                    json.dumps({"history": str(history), **settings}),
-                ],
+                [*prefix, sys.executable, "-m", f"fault.{program}", arguments],
                 cwd=history.parent,
-                env=_ENVIRONMENT,
+                env=ENVIRONMENT,
                 stderr=errors,
             )
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """Its whole lines so far."""
+        if not self.history.exists():
+            return []
+        return [json.loads(line) for line in self.history.read_bytes().split(b"\n")[:-1]]
+
+    def more_lines(self, lines: int) -> None:
+        """Until the history has so many lines more than now."""
+        self.wait_for_lines(len(self.lines) + lines)
 
     def wait_for_lines(self, lines: int) -> None:
         """Until the history has so many lines."""
         deadline = time.monotonic() + _START_S
         while not (self.history.exists() and self.history.read_bytes().count(b"\n") >= lines):
-            assert self.process.poll() is None, f"the writer ended: {self.errors.read_text()[-2000:]}"
-            assert time.monotonic() < deadline, "the writer does not get on"
+            assert self.process.poll() is None, f"the client ended: {self.errors.read_text()[-2000:]}"
+            assert time.monotonic() < deadline, "the client does not get on"
             time.sleep(0.002)
 
     def finish(self) -> None:
         """Ask it to flush and end, and see that it did."""
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(_START_S)
-        assert code == 0, f"the writer ended with {code}: {self.errors.read_text()[-2000:]}"
+        assert code == 0, f"the client ended with {code}: {self.errors.read_text()[-2000:]}"
 
     def kill(self) -> None:
         if self.process.poll() is None:

@@ -36,14 +36,10 @@ def check_bodies(columns: dict[str, NDArray[Any]]) -> None:
     assert not wrong.any(), f"record {columns['id'][wrong][0]} carries {columns['x'][wrong][0]}"
 
 
-def stored_ids(replay: ReplayClient, directory: Path) -> NDArray[np.int64]:
-    """Ids of everything the shards hold, by a snapshot of each into the directory all were started with."""
-    replay.save(".")
-    found = []
-    for shard in replay.stats().shards:
-        number = [s.address for s in replay.stats().shards].index(shard.address)
-        found.append(ids_in(directory / f"replay-{number}.h5"))
-    return np.concatenate(found)
+def stored_ids(replay: ReplayClient, *directories: Path) -> NDArray[np.int64]:
+    """Ids of everything the shards hold, by a snapshot of shard i into `directories[i]`, where it was started."""
+    names = replay.save(".")
+    return np.concatenate([ids_in(place / name) for place, name in zip(directories, names, strict=True)])
 
 
 def ids_in(snapshot: Path) -> NDArray[np.int64]:
