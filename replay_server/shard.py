@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from replay_server.checkpoint import ShardState, read_checkpoint, write_checkpoint
+from replay_server.capture import Capture, before_image_rows
 from replay_server.clock import Clock, SystemClock
 from replay_server.errors import CheckpointError, Deadlocked, InvalidRecord, StaleEpoch
 from replay_server.messages import (
@@ -22,9 +22,12 @@ from replay_server.messages import (
 )
 from replay_server.rate_limiter import RateLimiter
 from replay_server.replay import ShardStats
+from replay_server.snapshot import ShardMeta, read_snapshot, write_snapshot
 from replay_server.stand_still import StandStill
 from replay_server.table import Drawn, Table
 from replay_server.writer_marks import Standing, WriterMarks
+
+_OTHER_SAVE_S = 60.0
 
 
 @dataclass(eq=False)
@@ -73,6 +76,7 @@ class Shard:
         self._waiting_samples: list[_Waiter] = []
         self._writers = WriterMarks()
         self._stand_still = StandStill()
+        self._saving = threading.Lock()
         self._inserted = 0
         self._sampled = 0.0
         self._fenced = 0
@@ -191,36 +195,48 @@ class Shard:
         with self._lock:
             self.table.check_valid()
 
-    def save(self, path: str) -> None:
-        """Write everything into one HDF5 file; inserts and samples wait meanwhile."""
-        with self._lock:
-            state = ShardState(
-                self.table.export_state(), self._inserted, self._sampled, self._fenced, self._writers.to_json()
-            )
-            write_checkpoint(path, self.table, state)
+    def save(self, path: str, *, pace: float = 0.0) -> None:
+        """Write the shard as it is now into one HDF5 file, while inserts and samples go on.
+
+        Args:
+            path: of the file, see `snapshot`.
+            pace: seconds of rest for every second of work; 0 where nobody else wants the processor.
+
+        Raises:
+            CheckpointError: the file cannot be written, or another one is being written.
+        """
+        if not self._saving.acquire(timeout=_OTHER_SAVE_S):
+            raise CheckpointError(f"{path}: this shard has been saving itself elsewhere for {_OTHER_SAVE_S:g} s")
+        try:
+            table = self.table
+            capture = Capture(table, before_image_rows(table.capacity, table.spec.record_size))
+            with self._lock:
+                capture.begin()
+                meta = ShardMeta(self._inserted, self._sampled, self._fenced, self._writers.to_json())
+            try:
+                write_snapshot(path, capture, self._may_insert, meta, pace, self._clock)
+            finally:
+                with self._lock:
+                    capture.end()
+                    self._may_insert.notify_all()
+        finally:
+            self._saving.release()
 
     def restore(self, path: str, *, keep_incarnation: bool = False) -> None:
         """Become what was saved.
 
         Args:
-            path: a file made by `save`, of the same spec, capacity, exponent and shard.
+            path: a file made by `save`, of the same spec, settings and shard.
             keep_incarnation: keys handed out before the save stay good; only when nothing happened to that shard
                 after it (resume of a serial run).
 
         Raises:
             CheckpointError: missing, damaged, or of another kind; nothing was changed.
         """
-        state = read_checkpoint(path, self.table)
         with self._lock:
-            if keep_incarnation:
-                self.table.incarnation = state.table.incarnation
-            elif state.table.incarnation == self.table.incarnation:
-                raise CheckpointError(
-                    f"{path}: made by incarnation {self.table.incarnation}, give this shard a new one"
-                )
-            self.table.import_state(state.table)
-            self._writers.load(state.writers)
-            self._inserted, self._sampled, self._fenced = state.inserted, state.sampled, state.fenced
+            meta = read_snapshot(path, self.table, keep_incarnation=keep_incarnation)
+            self._writers.load(meta.writers)
+            self._inserted, self._sampled, self._fenced = meta.inserted, meta.sampled, meta.fenced
             self._moved(self._may_insert, self._may_sample)
 
     def _draw(self, counts: np.ndarray, into: Callable[[int], Drawn] | None) -> Drawn:
@@ -250,6 +266,9 @@ class Shard:
         return applied, stale
 
     def _blocks_insert(self, rows: int) -> str | None:
+        capture = self.table.capture
+        if capture is not None and not capture.room_for(self.table.room_for(rows)):
+            return "snapshot"
         return self.limiter.blocks_insert(self.table.size, self._inserted, self._sampled, rows)
 
     def _blocks_sample(self, rows: int, credit: float) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any, NamedTuple, Protocol
@@ -51,32 +51,31 @@ class Drawn(NamedTuple):
 class RowKeeper(Protocol):
     """A snapshot under way."""
 
+    def room_for(self, slots: NDArray[np.int64]) -> bool:
+        """Whether the rows of these slots may be overwritten now."""
+
     def keep(self, slots: NDArray[np.int64]) -> None:
-        """Rows of these slots are about to be overwritten."""
+        """Rows of these slots are about to be overwritten, and may be."""
 
 
 @dataclass(frozen=True)
 class TableState:
-    """All of a table that is not configuration.
+    """All of a table that is neither configuration nor a record; what is "by slot" covers all up to the last ever used.
 
     Attributes:
-        slots: uint32[size], those that hold a record, ascending.
-        records: uint8[size, record_size], row i belongs to slots[i].
-        priorities: float64[size], raw.
-        times_sampled: uint32[size], None unless records are removed by being sampled.
-        order: uint32[size], slots, oldest record first.
+        order: uint32[size], slots that hold a record, the oldest first.
         free: uint32[used - size], the free ones among the slots ever used, in the order of their next use.
-        generations: uint32[used], of all slots up to the last one ever used.
+        priorities: float64[used], raw, by slot; 0 for free ones.
+        times_sampled: uint32[used], by slot, anything for free ones; None unless records are removed by being sampled.
+        generations: uint32[used], by slot.
         incarnation: the life of the table its keys belong to.
         rng: state of the bit generator.
     """
 
-    slots: NDArray[np.uint32]
-    records: NDArray[np.uint8]
-    priorities: NDArray[np.float64]
-    times_sampled: NDArray[np.uint32] | None
     order: NDArray[np.uint32]
     free: NDArray[np.uint32]
+    priorities: NDArray[np.float64]
+    times_sampled: NDArray[np.uint32] | None
     generations: NDArray[np.uint32]
     incarnation: int
     rng: Mapping[str, Any]
@@ -130,6 +129,8 @@ class Table:
         self.spec = spec
         self.capacity = capacity
         self.priority_exponent = priority_exponent
+        self.sampler = sampler
+        self.remover = remover
         self.max_times_sampled = max_times_sampled
         self.shard = shard
         self.incarnation = incarnation
@@ -162,6 +163,11 @@ class Table:
     def priorities(self) -> NDArray[np.float64]:
         """float64[capacity], raw, 0 for free slots; a view, not to be written to."""
         return self._tree.priorities
+
+    @property
+    def rng_state(self) -> Mapping[str, Any]:
+        """State of the bit generator."""
+        return self._rng.bit_generator.state
 
     @property
     def consuming(self) -> bool:
@@ -333,37 +339,38 @@ class Table:
             raise AssertionError(f"{self._draws_left} draws left, the records allow {self._draws_of(live)}")
 
     def export_state(self) -> TableState:
-        """The table as it is; some arrays are views, valid until the next change."""
-        slots = self.slots.holding()
-        dense = len(slots) == self.slots.used  # slots 0, 1, ...: no copy
-        rows: Any = slice(0, len(slots)) if dense else slots
+        """The table as it is, without its records; some arrays are views, valid until the next change."""
+        used = self.slots.used
         return TableState(
-            slots=slots.astype(np.uint32),
-            records=self.records[rows],
-            priorities=self.priorities[rows],
-            times_sampled=None if self.times_sampled is None else self.times_sampled[rows],
             order=self.slots.order(),
             free=self.slots.free_order(),
-            generations=self.slots.generations[: self.slots.used],
+            priorities=self.priorities[:used],
+            times_sampled=None if self.times_sampled is None else self.times_sampled[:used],
+            generations=self.slots.generations[:used],
             incarnation=self.incarnation,
-            rng=self._rng.bit_generator.state,
+            rng=self.rng_state,
         )
 
-    def import_state(self, state: TableState) -> None:
+    def import_state(self, state: TableState, records: Iterable[NDArray[np.uint8]]) -> None:
         """Become the table that was exported, except for the incarnation; needs the same settings.
+
+        Args:
+            state: of the table.
+            records: its records, the oldest first, in blocks uint8[n > 0, record_size]; checked when inserted.
 
         Raises:
             InvalidRecord: the state contradicts itself or this table's settings; nothing was changed.
         """
         self._check_state(state)
-        rows = self.check(state.records, state.priorities)
-        slots, priorities = state.slots.astype(np.int64), np.array(rows.priorities)
+        slots, priorities, written = state.order.astype(np.int64), state.priorities[state.order], 0
+        for block in records:
+            self._write(block, slots[written : written + len(block)])
+            written += len(block)
+        assert written == len(slots), f"{written} records for {len(slots)} slots"
         self._tree.clear()
         self._tree.assign(slots, priorities)
-        if len(slots):
-            self._write(rows.records, slots)
         if self.times_sampled is not None and state.times_sampled is not None:
-            self.times_sampled[slots] = state.times_sampled
+            self.times_sampled[slots] = state.times_sampled[slots]
         self.slots.restore(state.order, state.free, state.generations)
         self._remover.reset()
         self._draws_left = self._draws_of(slots)
@@ -403,20 +410,19 @@ class Table:
             self.records[slots[start] : slots[start] + stop - start] = records[start:stop]
 
     def _check_state(self, state: TableState) -> None:
-        size, used = len(state.records), len(state.generations)
-        parts = [len(state.slots), len(state.priorities), len(state.order)]
-        times = state.times_sampled
+        used, live = len(state.generations), np.flatnonzero(state.generations & np.uint32(1))
         fits = (
-            parts == [size] * 3
-            and used <= self.capacity
-            and np.array_equal(np.flatnonzero(state.generations & np.uint32(1)), state.slots)
-            and np.array_equal(np.sort(state.order), state.slots)
+            used <= self.capacity
+            and len(state.priorities) == used
+            and np.array_equal(np.sort(state.order), live)
             and np.array_equal(np.sort(np.concatenate([state.order, state.free])), np.arange(used))
         )
         if not fits:
             raise InvalidRecord("the state of a table contradicts itself or this table's capacity")
+        checked_priorities(state.priorities, used)
+        times = state.times_sampled
         if (times is None) == self.consuming or (
-            times is not None and (len(times) != size or (times >= np.uint32(self.max_times_sampled or 0)).any())
+            times is not None and (len(times) != used or (times[live] >= np.uint32(self.max_times_sampled or 0)).any())
         ):
             raise InvalidRecord(f"the state of a table does not fit max_times_sampled {self.max_times_sampled}")
 
@@ -436,4 +442,4 @@ def warm_up() -> None:
             table.insert(rows)
         drawn = table.sample([2, 2])
         table.update_priorities(drawn.keys, np.ones(4))
-        table.import_state(table.export_state())
+        table.import_state(table.export_state(), [table.records[table.slots.order()]])
