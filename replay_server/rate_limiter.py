@@ -20,7 +20,9 @@ class RateLimiter:
     (the bounds of Reverb's rate limiter), an insert is admitted while size < min_size or error < max_diff, a sample
     while size >= min_size and error > min_diff. The error is the one *before* the operation: an operation of any
     length may start inside the bounds, so they are overshot by at most one operation and no chunk or batch size can
-    dead-lock. Since min_diff < max_diff, at least one side may always go on.
+    dead-lock. Since min_diff < max_diff, at least one side may always go on. Where records leave by being sampled
+    (`max_times_sampled`), that holds for batches of at most min_size rows: larger ones could wait for records that
+    the law does not let in.
 
     **Queue**, made by `RateLimiter.queue`. Every record is sampled once, so the records inserted and not yet sampled
     are those in the table: an insert of n rows is admitted while size + n <= queue_size, a sample of n rows while

@@ -85,6 +85,34 @@ def test_one_side_may_always_go_on_and_the_ratio_is_kept(min_size, ratio, buffer
             size = 0
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    limit=st.integers(1, 4),
+    share=st.floats(0.05, 1.0),
+    min_size=st.integers(1, 30),
+    buffer=st.one_of(st.none(), st.floats(0.01, 50.0)),
+    chunk=st.integers(1, 40),
+    seed=st.integers(0, 9),
+)
+def test_records_that_leave_do_not_stop_batches_of_min_size(limit, share, min_size, buffer, chunk, seed):
+    limiter = RateLimiter(min_size, share * limit, buffer)
+    table = Table(SPEC, 40, max_times_sampled=limit)
+    limiter.check_table(table.capacity, limit)
+    rng = np.random.default_rng(seed)
+    inserted, sampled = 0, 0.0
+    for _ in range(60):
+        batch = int(rng.integers(1, min_size + 1))
+        may_insert = limiter.blocks_insert(table.size, inserted, sampled, chunk) is None
+        may_sample = limiter.blocks_sample(table.size, inserted, sampled, batch) is None and table.draws_left >= batch
+        assert may_insert or may_sample
+        if may_insert and (not may_sample or rng.random() < 0.5):
+            table.insert(np.zeros((chunk, SPEC.record_size), np.uint8))
+            inserted += chunk
+        else:
+            table.sample([batch])
+            sampled += batch
+
+
 def test_the_law_of_the_queue_is_exact():
     limiter = RateLimiter.queue(10)
     assert limiter.blocks_insert(7, 100, 0.0, 3) is None
