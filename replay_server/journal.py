@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,6 +126,11 @@ class Journal:
         )
 
     @property
+    def base(self) -> Path:
+        """Where its shard keeps the snapshot that the segments build on."""
+        return Path(self._directory).parent / "base.h5"
+
+    @property
     def bytes(self) -> int:
         """Of all segment files."""
         return sum(segment.size for segment in self._segments)
@@ -206,7 +212,7 @@ class Journal:
         payload = pack_insert(slots, rows, stamp, priority, self._identity.capacity)
         self._append(Kind.INSERT, self._occupancy.size_with(slots), counters, payload)
         self._occupancy.store(slots, self._number)
-        self._collect()
+        self.collect()
         return self.position
 
     def remove(self, slots: NDArray[np.int64], counters: Counters) -> None:
@@ -220,14 +226,14 @@ class Journal:
             return
         self._occupancy.remove(slots)
         self._last_removal = self.position
-        self._collect()
+        self.collect()
 
     def clear(self, counters: Counters) -> int:
         """Every record leaves the table; returns and raises as `insert`."""
         self._append(Kind.CLEAR, 0, counters, [])
         self._occupancy.clear()
         self._last_removal = self.position
-        self._collect()
+        self.collect()
         return self.position
 
     def open_epoch(self, writer_id: int, epoch: int, counters: Counters) -> int:
@@ -263,10 +269,9 @@ class Journal:
         self._pinned = None
 
     def forget_before(self, lsn: int) -> None:
-        """The snapshot of position `lsn` is on disk for good: what it covers is deleted, a segment with each entry."""
+        """The snapshot of position `lsn` is on disk for good: `collect` deletes what it covers."""
         self._base = max(self._base, lsn)
         self._pinned = None
-        self._collect()
 
     def close(self) -> None:
         """Write back what was written and let go of the directory; the files stay."""
@@ -346,7 +351,7 @@ class Journal:
         return self.position if self._commit is None else self._commit.durable
 
     def _full(self, error: OSError) -> StorageFull:
-        self._collect()  # what nobody needs may be what fills the disk
+        self.collect()  # what nobody needs may be what fills the disk
         return StorageFull(
             f"{self._directory}: the journal cannot be written: {error.strerror}; nothing was stored, inserts go on "
             "when there is room on this disk"
@@ -391,10 +396,13 @@ class Journal:
         except OSError as error:
             self._commit.fail(f"{self._directory}: the disk failed to write back: {error.strerror}")
 
-    def _collect(self) -> None:
-        """Delete the oldest segment when nobody needs it: at most one a call, since a large file takes milliseconds."""
+    def collect(self) -> bool:
+        """Delete the oldest segment when nobody needs it: one a call, since a large file takes milliseconds.
+
+        Every entry does so too; True when there was one.
+        """
         if len(self._segments) < 2 or not self._dispensable(self._segments[0]):
-            return
+            return False
         oldest = self._segments[0]
         try:
             if oldest.damaged:
@@ -404,11 +412,12 @@ class Journal:
         except FileNotFoundError:
             pass
         except OSError:
-            return  # stays counted in `bytes`; tried again with the next entry
+            return False  # stays counted in `bytes`; tried again with the next entry
         del self._segments[0]
         self._occupancy.forget(oldest.number)
         if self._commit is not None:
             self._sync_names()
+        return True
 
     def _dispensable(self, segment: Segment) -> bool:
         if segment.last <= self._base:

@@ -47,7 +47,8 @@ class RecoveredSlots(Protocol):
 class RecoveredTable(Protocol):
     """What recovery does to a table."""
 
-    slots: RecoveredSlots
+    @property
+    def slots(self) -> RecoveredSlots: ...
 
     def store(self, rows: Checked, slots: NDArray[np.int64]) -> None: ...
 

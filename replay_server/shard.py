@@ -1,40 +1,38 @@
-"""One shard: a table that many threads share, its rate limiter and its memory of writers."""
+"""One shard: a table that many threads share, its rate limiter, its memory of writers and its journal."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from replay_server.capture import Capture, before_image_rows
 from replay_server.clock import Clock, SystemClock
-from replay_server.errors import CheckpointError, Deadlocked, InvalidRecord, StaleEpoch
+from replay_server.errors import CheckpointError, ConfigError, Deadlocked, InvalidRecord, StaleEpoch
+from replay_server.journal import Journal, Recovered
 from replay_server.messages import (
     InsertReply,
     InsertRequest,
     SampleReply,
     SampleRequest,
+    Stamp,
     UpdateReply,
     UpdateRequest,
     View,
 )
 from replay_server.rate_limiter import RateLimiter
 from replay_server.replay import ShardStats
-from replay_server.snapshot import ShardMeta, read_snapshot, write_snapshot
+from replay_server.segments import Counters
+from replay_server.snapshot import PACE, ShardMeta, read_snapshot, write_snapshot
 from replay_server.stand_still import StandStill
-from replay_server.table import Drawn, Table
+from replay_server.table import Checked, Drawn, Table
+from replay_server.waiting import WaitingRoom
 from replay_server.writer_marks import Standing, WriterMarks
 
 _OTHER_SAVE_S = 60.0
-
-
-@dataclass(eq=False)
-class _Waiter:
-    """A call that waits, and the reason it last found."""
-
-    reason: str
+_DURABLE_S = 20.0
+"""How long an acknowledgement waits for the disk at level `fsync`; the writer then asks again."""
 
 
 class Shard:
@@ -43,9 +41,12 @@ class Shard:
     At most `max_waiters` inserts and as many samples wait at a time, so that blocked callers never take every thread
     of a server; one more is answered `blocked` at once and has to come back.
 
+    With a journal every insert, opened epoch and removal is written to it before it is acknowledged; `recover` first.
+
     Args:
         table: owned by the shard from now on.
         limiter: who may go on; by default one record is enough to sample and inserts never wait.
+        journal: opened for this table's spec, capacity and shard; None keeps everything in memory only.
         address: what `stats` shows.
         max_waiters: waiting calls of each kind.
         clock: of waits.
@@ -59,6 +60,7 @@ class Shard:
         table: Table,
         limiter: RateLimiter | None = None,
         *,
+        journal: Journal | None = None,
         address: str = "in-process",
         max_waiters: int = 12,
         clock: Clock | None = None,
@@ -67,20 +69,23 @@ class Shard:
         self.limiter.check_table(table.capacity, table.max_times_sampled)
         self.table = table
         self.address = address
-        self._max_waiters = max_waiters
+        self._journal = journal
         self._clock: Clock = clock or SystemClock()
         self._lock = threading.Lock()
-        self._may_insert = threading.Condition(self._lock)
-        self._may_sample = threading.Condition(self._lock)
-        self._waiting_inserts: list[_Waiter] = []
-        self._waiting_samples: list[_Waiter] = []
+        self._inserts = WaitingRoom(self._lock, max_waiters, self._clock)
+        self._samples = WaitingRoom(self._lock, max_waiters, self._clock)
+        self._saving = threading.Lock()
         self._writers = WriterMarks()
         self._stand_still = StandStill()
-        self._saving = threading.Lock()
         self._inserted = 0
         self._sampled = 0.0
         self._fenced = 0
         self._duplicates = self._drawn = self._updated = self._stale = 0
+
+    @property
+    def durability(self) -> str:
+        """The level at which inserts are acknowledged."""
+        return "checkpoint" if self._journal is None else self._journal.level
 
     def insert(self, request: InsertRequest) -> InsertReply:
         """Store a chunk as soon as the limiter lets it, within `wait_s`.
@@ -89,6 +94,8 @@ class Shard:
             InvalidRecord: the chunk is wrong in some way; nothing was changed.
             StaleEpoch: its writer was replaced by a newer epoch; counted in `fenced`.
             WriterEvicted: its writer is no longer remembered.
+            StorageFull: the journal's disk is full; nothing was changed.
+            ReplayTimeout: it is stored, but not yet safe from power loss (level `fsync`); ask again.
             Deadlocked: inserts and samples wait for each other.
         """
         rows = self.table.check(request.records, request.priorities)
@@ -98,21 +105,21 @@ class Shard:
 
             def blocked() -> str | None:
                 nonlocal known
-                known = request.stamp is not None and not self._admit(request, count)
+                known = request.stamp is not None and not self._admit(request.stamp, count)
                 return None if known else self._blocks_insert(count)
 
-            reason = self._wait(self._may_insert, self._waiting_inserts, blocked, request.wait_s)
+            reason = self._wait(self._inserts, blocked, request.wait_s)
             if reason is not None:
                 return InsertReply(0, 0, reason, self._view())
             if known:
                 self._duplicates += count
-                return InsertReply(0, count, None, self._view())
-            self.table.store(rows, self.table.room_for(count))
-            if request.stamp is not None:
-                self._writers.add(request.stamp)
-            self._inserted += count
-            self._moved(self._may_sample)
-            return InsertReply(count, 0, None, self._view())
+            else:
+                self._store(rows, request.stamp)
+            written = 0 if self._journal is None else self._journal.position
+            reply = InsertReply(0 if known else count, count if known else 0, None, self._view())
+        if self._journal is not None:
+            self._journal.wait_durable(written, _DURABLE_S)
+        return reply
 
     def sample(self, request: SampleRequest, into: Callable[[int], Drawn] | None = None) -> SampleReply:
         """Apply the updates, then draw as soon as the limiter lets it, within `wait_s`.
@@ -141,17 +148,14 @@ class Shard:
 
             massless = self.table.size >= self.limiter.min_size and self.table.mass <= 0.0
             wait_s = 0.0 if massless else request.wait_s  # its client then turns to the other shards
-            reason = self._wait(self._may_sample, self._waiting_samples, blocked, wait_s)
+            reason = self._wait(self._samples, blocked, wait_s)
             counts = request.counts if reason is None else np.zeros(0, np.int64)
             view = self._view()
             drawn = self._draw(counts, into)
-            self._drawn += len(drawn.keys)
-            if len(drawn.removed):
-                self._moved(self._may_insert)
             if reason is None and request.credit > 0.0:
                 self._sampled += request.credit
                 view = view._replace(sampled=self._sampled)
-                self._moved(self._may_insert)
+                self._moved(self._inserts)
             return SampleReply(drawn.records, drawn.keys, drawn.probabilities, applied, stale, reason, view)
 
     def update(self, request: UpdateRequest) -> UpdateReply:
@@ -162,12 +166,11 @@ class Shard:
             applied, stale = self._update(request.updates.keys, request.updates.priorities)
             if request.returned > 0.0:
                 self._sampled = max(self._sampled - request.returned, 0.0)
-                self._moved(self._may_sample)
+                self._moved(self._samples)
             return UpdateReply(applied, stale, self._view())
 
     def stats(self) -> ShardStats:
         with self._lock:
-            waiting = [*self._waiting_samples, *self._waiting_inserts]
             return ShardStats(
                 address=self.address,
                 size=self.table.size,
@@ -176,19 +179,27 @@ class Shard:
                 sampled=self._sampled,
                 priority_mass=self.table.mass,
                 fenced=self._fenced,
-                blocked_on=waiting[0].reason if waiting else None,
+                blocked_on=self._samples.reason or self._inserts.reason,
                 shard=self.table.shard,
+                level=self.durability,
                 duplicates=self._duplicates,
                 drawn=self._drawn,
                 updated=self._updated,
                 stale=self._stale,
+                waits={**self._inserts.waits(), **self._samples.waits()},
             )
 
     def clear(self) -> View:
-        """Remove every record; counters and writer marks stay."""
+        """Remove every record; counters and writer marks stay.
+
+        Raises:
+            StorageFull: the journal's disk is full; nothing was changed.
+        """
         with self._lock:
+            if self._journal is not None:
+                self._journal.clear(self._counters())
             self.table.clear()
-            self._moved(self._may_insert)
+            self._moved(self._inserts)
             return self._view()
 
     def check_valid(self) -> None:
@@ -196,34 +207,21 @@ class Shard:
             self.table.check_valid()
 
     def save(self, path: str, *, pace: float = 0.0) -> None:
-        """Write the shard as it is now into one HDF5 file, while inserts and samples go on.
+        """Write everything as of now into one HDF5 file, while inserts and samples go on.
+
+        Inserts wait, with the reason `snapshot`, only where they would overwrite more than can be kept aside.
 
         Args:
-            path: of the file, see `snapshot`.
+            path: of the file, made beside and renamed.
             pace: seconds of rest for every second of work; 0 where nobody else wants the processor.
 
         Raises:
-            CheckpointError: the file cannot be written, or another one is being written.
+            CheckpointError: it cannot be written, or another one is being written.
         """
-        if not self._saving.acquire(timeout=_OTHER_SAVE_S):
-            raise CheckpointError(f"{path}: this shard has been saving itself elsewhere for {_OTHER_SAVE_S:g} s")
-        try:
-            table = self.table
-            capture = Capture(table, before_image_rows(table.capacity, table.spec.record_size))
-            with self._lock:
-                capture.begin()
-                meta = ShardMeta(self._inserted, self._sampled, self._fenced, self._writers.to_json())
-            try:
-                write_snapshot(path, capture, self._may_insert, meta, pace, self._clock)
-            finally:
-                with self._lock:
-                    capture.end()
-                    self._may_insert.notify_all()
-        finally:
-            self._saving.release()
+        self._snapshot(path, pace)
 
     def restore(self, path: str, *, keep_incarnation: bool = False) -> None:
-        """Become what was saved.
+        """Become what was saved. A shard with a journal has to be empty, and starts its journal from there.
 
         Args:
             path: a file made by `save`, of the same spec, settings and shard.
@@ -232,27 +230,122 @@ class Shard:
 
         Raises:
             CheckpointError: missing, damaged, or of another kind; nothing was changed.
+            ConfigError: the journal holds something already.
         """
+        if self._journal is not None and self._journal.position > 0:
+            raise ConfigError(
+                f"restore_from: {path}: the journal of this shard holds data already; start without restore_from to go "
+                "on with it, or with another, empty directory"
+            )
         with self._lock:
-            meta = read_snapshot(path, self.table, keep_incarnation=keep_incarnation)
-            self._writers.load(meta.writers)
-            self._inserted, self._sampled, self._fenced = meta.inserted, meta.sampled, meta.fenced
-            self._moved(self._may_insert, self._may_sample)
+            self._become(read_snapshot(path, self.table, keep_incarnation=keep_incarnation))
+            self._moved(self._inserts, self._samples)
+        if self._journal is not None:
+            self.compact()
+
+    def recover(self) -> Recovered:
+        """Become what the journal, and the base snapshot it builds on, say. Before anything else, also when empty.
+
+        Raises:
+            JournalError, CheckpointError: damaged or of another kind.
+        """
+        assert self._journal is not None
+        base, after = self._journal.base, 0
+        with self._lock:
+            if base.exists():
+                meta = read_snapshot(str(base), self.table)
+                self._become(meta)
+                after = meta.position
+            recovered = self._journal.recover(self.table, self._writers, after)
+            if recovered.counters is not None:
+                self._inserted, self._sampled, self._fenced = recovered.counters
+        if recovered.damaged:  # the damage must not be met again
+            self.compact()
+        return recovered
+
+    def compact(self) -> None:
+        """Take a snapshot for the journal to build on, and delete the segments it makes needless.
+
+        Raises:
+            CheckpointError: it cannot be written; the journal stays as it is.
+        """
+        assert self._journal is not None
+        self._snapshot(str(self._journal.base), PACE, base_of=self._journal)
+        deleted = True
+        while deleted:
+            with self._lock:
+                deleted = self._journal.collect()
+
+    def journal_is_mostly_dead(self, least_bytes: int, dead_share: float) -> bool:
+        """Whether more than this share of a journal of at least so many bytes is not needed any more."""
+        journal = self._journal
+        return journal is not None and journal.bytes >= least_bytes and journal.garbage_ratio > dead_share
+
+    def close(self) -> None:
+        """Let go of the journal."""
+        if self._journal is not None:
+            self._journal.close()
+
+    def _snapshot(self, path: str, pace: float, base_of: Journal | None = None) -> None:
+        if not self._saving.acquire(timeout=_OTHER_SAVE_S):
+            raise CheckpointError(f"{path}: this shard has been saving itself elsewhere for {_OTHER_SAVE_S:g} s")
+        try:
+            capture = Capture(self.table, before_image_rows(self.table.capacity, self.table.spec.record_size))
+            with self._lock:
+                capture.begin()
+                position = 0 if base_of is None else base_of.begin_snapshot()
+                meta = ShardMeta(*self._counters(), self._writers.to_json(), position)
+            written = False
+            try:
+                write_snapshot(path, capture, self._inserts.changed, meta, pace, self._clock)
+                written = True
+            finally:
+                with self._lock:
+                    capture.end()
+                    self._inserts.notify()
+                    if base_of is not None:
+                        base_of.forget_before(position) if written else base_of.abandon_snapshot()
+        finally:
+            self._saving.release()
+
+    def _become(self, meta: ShardMeta) -> None:
+        self._writers.load(meta.writers)
+        self._inserted, self._sampled, self._fenced = meta.inserted, meta.sampled, meta.fenced
+
+    def _store(self, rows: Checked, stamp: Stamp | None) -> None:
+        """The journal first: when it refuses, nothing has changed."""
+        count = len(rows.records)
+        slots = self.table.room_for(count)
+        if self._journal is not None:
+            after = self._counters()._replace(inserted=self._inserted + count)
+            self._journal.insert(slots, rows, stamp, after, priority=self.table.default_priority)
+        self.table.store(rows, slots)
+        if stamp is not None:
+            self._writers.add(stamp)
+        self._inserted += count
+        self._moved(self._samples)
 
     def _draw(self, counts: np.ndarray, into: Callable[[int], Drawn] | None) -> Drawn:
         rows = int(counts.sum())
-        return self.table.sample(counts, None if into is None or rows == 0 else into(rows))
+        self._drawn += rows
+        drawn = self.table.sample(counts, into(rows) if into is not None and rows else None)
+        if len(drawn.removed):
+            if self._journal is not None:
+                self._journal.remove(drawn.removed.astype(np.int64), self._counters())
+            self._moved(self._inserts)
+        return drawn
 
-    def _admit(self, request: InsertRequest, rows: int) -> bool:
+    def _admit(self, stamp: Stamp, rows: int) -> bool:
         """False for a chunk stored already; opens the writer of a first chunk."""
-        assert request.stamp is not None
         try:
-            standing = self._writers.standing(request.stamp)
+            standing = self._writers.standing(stamp)
         except StaleEpoch:
             self._fenced += rows
             raise
         if standing is Standing.OPENING:
-            self._writers.open(request.stamp.writer_id, request.stamp.epoch)
+            if self._journal is not None:
+                self._journal.open_epoch(stamp.writer_id, stamp.epoch, self._counters())
+            self._writers.open(stamp.writer_id, stamp.epoch)
         return standing is not Standing.STORED
 
     def _update(self, keys: np.ndarray, priorities: np.ndarray) -> tuple[int, int]:
@@ -262,14 +355,18 @@ class Shard:
         self._updated += applied
         self._stale += stale
         if applied:  # a record may have got its first priority above zero
-            self._moved(self._may_sample)
+            self._moved(self._samples)
         return applied, stale
 
     def _blocks_insert(self, rows: int) -> str | None:
-        capture = self.table.capture
-        if capture is not None and not capture.room_for(self.table.room_for(rows)):
+        reason = self.limiter.blocks_insert(self.table.size, self._inserted, self._sampled, rows)
+        if (
+            reason is None
+            and self.table.capture is not None
+            and not self.table.capture.room_for(self.table.room_for(rows))
+        ):
             return "snapshot"
-        return self.limiter.blocks_insert(self.table.size, self._inserted, self._sampled, rows)
+        return reason
 
     def _blocks_sample(self, rows: int, credit: float) -> str | None:
         if rows == 0 and credit == 0.0:
@@ -281,35 +378,9 @@ class Shard:
             return "inserts"
         return reason
 
-    def _wait(
-        self,
-        condition: threading.Condition,
-        waiting: list[_Waiter],
-        blocked: Callable[[], str | None],
-        wait_s: float,
-    ) -> str | None:
-        """None as soon as nothing blocks, else the reason after `wait_s` or with too many waiting already."""
-        reason = blocked()
-        if reason is None:
-            return None
-        if wait_s <= 0.0 or len(waiting) >= self._max_waiters:
-            return self._still_blocked(reason)
-        deadline = self._clock.now() + wait_s
-        waiter = _Waiter(reason)
-        waiting.append(waiter)
-        try:
-            while (remaining := deadline - self._clock.now()) > 0.0:
-                condition.wait(remaining)
-                reason = blocked()
-                if reason is None:
-                    return None
-                waiter.reason = reason
-            return self._still_blocked(reason)
-        finally:
-            waiting.remove(waiter)
-
-    def _still_blocked(self, reason: str) -> str:
-        if self._stand_still.blocked(reason, self._clock.now()):
+    def _wait(self, side: WaitingRoom, blocked: Callable[[], str | None], wait_s: float) -> str | None:
+        reason = side.wait(blocked, wait_s)
+        if reason is not None and self._stand_still.blocked(reason, self._clock.now()):
             raise Deadlocked(
                 f"the shard at {self.address} can neither insert (waits for samples) nor sample (waits for inserts), "
                 f"and nothing has moved for seconds: {self.table.size} records of priority mass {self.table.mass:g}; "
@@ -317,10 +388,13 @@ class Shard:
             )
         return reason
 
-    def _moved(self, *conditions: threading.Condition) -> None:
+    def _moved(self, *sides: WaitingRoom) -> None:
         self._stand_still.moved()
-        for condition in conditions:
-            condition.notify_all()
+        for side in sides:
+            side.notify()
+
+    def _counters(self) -> Counters:
+        return Counters(self._inserted, self._sampled, self._fenced)
 
     def _view(self) -> View:
         return View(self.table.mass, self.table.size, self._inserted, self._sampled)

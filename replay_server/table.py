@@ -170,6 +170,11 @@ class Table:
         return self._rng.bit_generator.state
 
     @property
+    def default_priority(self) -> float:
+        """Of a new record that comes without one."""
+        return self._tree.largest or 1.0
+
+    @property
     def consuming(self) -> bool:
         """Records are removed by being sampled."""
         return self.max_times_sampled is not None
@@ -232,7 +237,7 @@ class Table:
             self.capture.keep(slots)
         priorities = rows.priorities
         if priorities is None:
-            priorities = np.full(count, self._tree.largest or 1.0)
+            priorities = np.full(count, self.default_priority)
         self._draws_left -= self._draws_of(slots)
         self._write(rows.records, slots)
         if self.times_sampled is not None:

@@ -148,7 +148,7 @@ def test_one_waiter_too_many_is_sent_back_at_once():
     threads = [threading.Thread(target=shard.sample, args=(ask(1, wait_s=10.0),)) for _ in range(2)]
     for thread in threads:
         thread.start()
-    while len(shard._waiting_samples) < 2:
+    while sum(waits.calls for waits in shard.stats().waits.values()) < 2:
         time.sleep(0.001)
     begin = time.monotonic()
     assert shard.sample(ask(1, wait_s=10.0)).blocked_on == "min_size"
