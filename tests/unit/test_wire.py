@@ -1,6 +1,7 @@
 """Frames: round trips, and garbage refused."""
 
 import struct
+from functools import partial
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from replay_server.messages import (
     Updates,
     View,
 )
+from replay_server.placing import Placement, decode_placed, decode_placed_reply, encode_placed, encode_placed_reply
 
 SPEC = RecordSpec((Field("number", "int64"), Field("value", "float32", (3,))))
 OTHER = RecordSpec((Field("number", "int64"), Field("value", "float32", (4,))))
@@ -134,32 +136,79 @@ def test_every_truncation_and_extension_is_refused(index):
         decode(frame + b"\0" * 16, LAYOUT)
 
 
-@pytest.mark.parametrize("index", range(3))
-@settings(max_examples=150, deadline=None)
-@given(data=st.data())
-def test_flipped_bytes_are_refused_or_decode_to_what_fits(index, data):
-    frame, decode = requests()[index]
-    spoiled = bytearray(frame)
-    for _ in range(data.draw(st.integers(1, 4))):
-        spoiled[data.draw(st.integers(0, len(frame) - 1))] = data.draw(st.integers(0, 255))
-    try:
-        decoded = decode(bytes(spoiled), LAYOUT)
-    except HeadraceError:
-        return
-    assert len(spoiled) == len(frame)
+def frames():
+    """A frame of every kind with what decodes it."""
+    placement = Placement(1, 0, 0, 64, 1 << 20)
+    sample = SampleRequest(np.array([4, 4]), 8.0, Updates(keys(2), np.ones(2)), 0.1)
+    drawn = SampleReply(records(3), keys(3), np.arange(3) / 7, 4, 5, None, VIEW)
+    return [
+        *((frame, partial(decode, layout=LAYOUT)) for frame, decode in requests()),
+        (
+            wire.encode_insert_reply(InsertReply(3, 2, None, VIEW), LAYOUT),
+            partial(wire.decode_insert_reply, layout=LAYOUT),
+        ),
+        (wire.encode_sample_reply(drawn, LAYOUT), partial(wire.decode_sample_reply, layout=LAYOUT)),
+        (wire.encode_update_reply(UpdateReply(8, 9, VIEW), LAYOUT), partial(wire.decode_update_reply, layout=LAYOUT)),
+        (wire.encode_json({"a": [1, {}]}, reply=False), partial(wire.decode_json, reply=False)),
+        (
+            encode_placed(placement, "replay", wire.encode_sample(sample, LAYOUT)),
+            lambda frame: wire.decode_sample(decode_placed(frame, "replay")[1], LAYOUT),
+        ),
+        (encode_placed_reply(77, "replay"), lambda frame: decode_placed_reply(frame, "replay")),
+    ]
+
+
+def check_decoded(decoded):
     if isinstance(decoded, InsertRequest):
         assert decoded.records.shape[1] == SPEC.record_size
         assert 0.0 <= decoded.wait_s <= 0.5
+    if isinstance(decoded, SampleRequest):
+        assert wire.reply_bytes(int(decoded.counts.sum()), SPEC) <= wire.MAX_REPLY_BYTES
 
 
+@pytest.mark.parametrize("index", range(len(frames())))
 @settings(max_examples=150, deadline=None)
-@given(st.binary(max_size=200))
-def test_garbage_is_refused(frame):
-    for decode in (wire.decode_insert, wire.decode_sample, wire.decode_update):
-        with pytest.raises(HeadraceError):
-            decode(frame, LAYOUT)
-    with pytest.raises(HeadraceError):
-        wire.decode_json(frame, reply=False)
+@given(data=st.data())
+def test_mutated_frames_are_refused_or_decode_to_what_fits(index, data):
+    frame, decode = frames()[index]
+    spoiled = bytearray(frame)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(spoiled)))
+        match data.draw(st.sampled_from(("flip", "number", "cut", "insert", "length"))):
+            case "flip" if at < len(spoiled):
+                spoiled[at] = data.draw(st.integers(0, 255))
+            case "number" if at + 4 <= len(spoiled):
+                at -= at % 4
+                spoiled[at : at + 4] = struct.pack(
+                    "<I", data.draw(st.sampled_from((0, 1, 2**31 - 1, 2**31, 2**32 - 1)))
+                )
+            case "cut":
+                del spoiled[at : at + data.draw(st.integers(0, 40))]
+            case "insert":
+                spoiled[at:at] = data.draw(st.binary(max_size=40))
+            case "length" if len(spoiled) >= 16:
+                spoiled[8:16] = struct.pack("<Q", len(spoiled))
+    try:
+        decoded = decode(bytes(spoiled))
+    except (InvalidRecord, SchemaMismatch):
+        return
+    check_decoded(decoded)
+
+
+@pytest.mark.parametrize("index", range(len(frames())))
+@settings(max_examples=100, deadline=None)
+@given(body=st.binary(max_size=200), good=st.booleans())
+def test_garbage_is_refused(index, body, good):
+    """Random bytes, and random bytes behind a good prefix."""
+    frame, decode = frames()[index]
+    if good:
+        body = frame[:8] + struct.pack("<Q", 32 + len(body)) + frame[16:32] + body
+    try:
+        decoded = decode(body)
+    except (InvalidRecord, SchemaMismatch):
+        return
+    assert good
+    check_decoded(decoded)
 
 
 @pytest.mark.parametrize("text", [b"[" * 100_000, b"1" * 10_000, b"\xff", b"[]", b"", b'{"a":' * 50_000])
