@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replay_server.slots import order_of
-from replay_server.table import Table, TableState
+from replay_server.table import Table
+from replay_server.table_state import TableState
 
 BLOCK_BYTES = 1 << 20
 """Rows copied in one go, under the lock of the shard: about 0.2 ms."""

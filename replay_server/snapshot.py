@@ -51,7 +51,8 @@ from replay_server.snapshot_file import (
     seal,
 )
 from replay_server.specs import RecordSpec
-from replay_server.table import Table, TableState
+from replay_server.table import Table
+from replay_server.table_state import TableState
 from replay_server.writer_marks import WriterMarks
 
 PACE = 1.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from math import inf
 from typing import Any, NamedTuple, Protocol
 
@@ -17,6 +16,7 @@ from replay_server.samplers import Choice, make_sampler, mass_exponent
 from replay_server.slots import Slots, starts_of_runs
 from replay_server.specs import Field, RecordSpec
 from replay_server.sum_tree import SumTree
+from replay_server.table_state import TableState
 
 _MAX_CAPACITY = 2**32 - 3  # slots and the two ends of lists have uint32 numbers
 _NONE: NDArray[np.uint32] = np.zeros(0, np.uint32)
@@ -56,29 +56,6 @@ class RowKeeper(Protocol):
 
     def keep(self, slots: NDArray[np.int64]) -> None:
         """Rows of these slots are about to be overwritten, and may be."""
-
-
-@dataclass(frozen=True)
-class TableState:
-    """All of a table that is neither configuration nor a record; what is "by slot" covers all up to the last ever used.
-
-    Attributes:
-        order: uint32[size], slots that hold a record, the oldest first.
-        free: uint32[used - size], the free ones among the slots ever used, in the order of their next use.
-        priorities: float64[used], raw, by slot; 0 for free ones.
-        times_sampled: uint32[used], by slot, anything for free ones; None unless records are removed by being sampled.
-        generations: uint32[used], by slot.
-        incarnation: the life of the table its keys belong to.
-        rng: state of the bit generator.
-    """
-
-    order: NDArray[np.uint32]
-    free: NDArray[np.uint32]
-    priorities: NDArray[np.float64]
-    times_sampled: NDArray[np.uint32] | None
-    generations: NDArray[np.uint32]
-    incarnation: int
-    rng: Mapping[str, Any]
 
 
 class Table:
@@ -366,7 +343,7 @@ class Table:
         Raises:
             InvalidRecord: the state contradicts itself or this table's settings; nothing was changed.
         """
-        self._check_state(state)
+        state.check(self.capacity, self.max_times_sampled)
         slots, priorities, written = state.order.astype(np.int64), state.priorities[state.order], 0
         for block in records:
             self._write(block, slots[written : written + len(block)])
@@ -413,23 +390,6 @@ class Table:
             return
         for start, stop in zip(starts, [*starts[1:], len(slots)], strict=True):
             self.records[slots[start] : slots[start] + stop - start] = records[start:stop]
-
-    def _check_state(self, state: TableState) -> None:
-        used, live = len(state.generations), np.flatnonzero(state.generations & np.uint32(1))
-        fits = (
-            used <= self.capacity
-            and len(state.priorities) == used
-            and np.array_equal(np.sort(state.order), live)
-            and np.array_equal(np.sort(np.concatenate([state.order, state.free])), np.arange(used))
-        )
-        if not fits:
-            raise InvalidRecord("the state of a table contradicts itself or this table's capacity")
-        checked_priorities(state.priorities, used)
-        times = state.times_sampled
-        if (times is None) == self.consuming or (
-            times is not None and (len(times) != used or (times[live] >= np.uint32(self.max_times_sampled or 0)).any())
-        ):
-            raise InvalidRecord(f"the state of a table does not fit max_times_sampled {self.max_times_sampled}")
 
 
 def _own(values: Any, dtype: Any) -> NDArray[Any]:

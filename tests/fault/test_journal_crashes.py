@@ -10,7 +10,8 @@ from replay_server.errors import JournalError, StorageFull
 from replay_server.journal import Counters, Journal
 from replay_server.messages import Stamp
 from replay_server.specs import Field, RecordSpec
-from replay_server.table import Checked, Table, TableState
+from replay_server.table import Checked, Table
+from replay_server.table_state import TableState
 from replay_server.writer_marks import Standing, WriterMarks
 
 SPEC = RecordSpec((Field("number", "int64"), Field("more", "float32", (5,))))
