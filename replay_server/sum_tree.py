@@ -64,18 +64,22 @@ def _descend(sums: Floats, levels: Ints, positions: Floats) -> Ints:
         for i in range(count):
             first = levels[level] + slots[i] * _FANOUT
             x = rest[i]
-            chosen, last = -1, 0
+            # No branch depends on x, which a processor could not foresee: count the children whose end, in the order in
+            # which their parent was summed, lies at or before x. The first after them has mass.
+            chosen, end, before = 0, 0.0, 0.0
             for child in range(_FANOUT):
-                mass = sums[first + child]
-                if x < mass:  # strict, and x >= 0: a child without mass is never entered
-                    chosen = child
-                    break
-                if mass > 0.0:
-                    last = child
-                x -= mass
-            if chosen < 0:  # rounding left x at or past the children's sum: the end of the last child with mass
-                chosen = last
-                x = np.nextafter(sums[first + last], 0.0)
+                end += sums[first + child]
+                passed = x >= end
+                chosen += passed
+                before = end if passed else before
+            if chosen == _FANOUT:  # rounding left x at or past the children's sum: the end of the last child with mass
+                chosen = 0
+                for child in range(_FANOUT):
+                    if sums[first + child] > 0.0:
+                        chosen = child
+                x = np.nextafter(sums[first + chosen], 0.0)
+            else:
+                x -= before
             slots[i] = slots[i] * _FANOUT + chosen
             rest[i] = x
     return slots

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from inspect import signature
-from typing import Any
 
 import numpy as np
 
@@ -28,11 +26,9 @@ def open_replay(shards: Sequence[ServedShard], work: Workload, transport: str, p
     Raises:
         Unavailable: this transport cannot be had.
     """
-    settings: dict[str, Any] = {"prefetch": _PREFETCH[work.name] if prefetch < 0 else prefetch}
     name = {GRPC: "grpc", SHM: "shm"}[transport]
-    if "transport" in signature(connect).parameters:
-        settings["transport"] = name
-    replay = connect([shard.address for shard in shards], **settings)
+    ahead = _PREFETCH[work.name] if prefetch < 0 else prefetch
+    replay = connect([shard.address for shard in shards], transport=name, prefetch=ahead)
     used = replay.stats().transport
     if used != name:
         replay.close()
