@@ -44,6 +44,7 @@ class LocalShard:
             min_size=shard.limiter.min_size,
             max_message_bytes=_UNLIMITED,
             spec=table.spec,
+            durability=shard.durability,
             consuming=table.consuming,
         )
 

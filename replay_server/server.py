@@ -89,6 +89,8 @@ class ReplayServer:
             max_request_bytes=max_request_bytes(table.spec),
             spec=table.spec,
             table=name,
+            durability=shard.durability,
+            consuming=table.consuming,
             shared_memory=True,
         )
         self.metrics: MetricsEndpoint | None = None

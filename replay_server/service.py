@@ -20,12 +20,16 @@ from replay_server.documents import hello_document
 from replay_server.errors import (
     CheckpointError,
     ConfigError,
+    Deadlocked,
     HeadraceError,
     InvalidRecord,
+    JournalError,
     NotShared,
     SchemaMismatch,
     StaleEpoch,
+    StorageFull,
     Unavailable,
+    WriterEvicted,
 )
 from replay_server.frames import Layout
 from replay_server.local import snapshot_name
@@ -43,6 +47,10 @@ _CODES: list[tuple[type[HeadraceError], Any]] = [
     (CheckpointError, grpc.StatusCode.FAILED_PRECONDITION),
     (NotShared, grpc.StatusCode.FAILED_PRECONDITION),
     (StaleEpoch, grpc.StatusCode.ABORTED),
+    (WriterEvicted, grpc.StatusCode.ABORTED),
+    (StorageFull, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (Deadlocked, grpc.StatusCode.FAILED_PRECONDITION),
+    (JournalError, grpc.StatusCode.DATA_LOSS),
     (Unavailable, grpc.StatusCode.UNAVAILABLE),
 ]
 

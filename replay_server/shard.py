@@ -9,7 +9,15 @@ import numpy as np
 
 from replay_server.capture import Capture, before_image_rows
 from replay_server.clock import Clock, SystemClock
-from replay_server.errors import CheckpointError, ConfigError, Deadlocked, InvalidRecord, StaleEpoch
+from replay_server.errors import (
+    CheckpointError,
+    ConfigError,
+    Deadlocked,
+    InvalidRecord,
+    ReplayTimeout,
+    StaleEpoch,
+    Unavailable,
+)
 from replay_server.journal import Journal, Recovered
 from replay_server.messages import (
     InsertReply,
@@ -95,7 +103,7 @@ class Shard:
             StaleEpoch: its writer was replaced by a newer epoch; counted in `fenced`.
             WriterEvicted: its writer is no longer remembered.
             StorageFull: the journal's disk is full; nothing was changed.
-            ReplayTimeout: it is stored, but not yet safe from power loss (level `fsync`); ask again.
+            Unavailable: it is stored, but the disk has not confirmed it (level `fsync`); send it again to know.
             Deadlocked: inserts and samples wait for each other.
         """
         rows = self.table.check(request.records, request.priorities)
@@ -117,8 +125,7 @@ class Shard:
                 self._store(rows, request.stamp)
             written = 0 if self._journal is None else self._journal.position
             reply = InsertReply(0 if known else count, count if known else 0, None, self._view())
-        if self._journal is not None:
-            self._journal.wait_durable(written, _DURABLE_S)
+        self._confirm(written)
         return reply
 
     def sample(self, request: SampleRequest, into: Callable[[int], Drawn] | None = None) -> SampleReply:
@@ -324,6 +331,17 @@ class Shard:
             self._writers.add(stamp)
         self._inserted += count
         self._moved(self._samples)
+
+    def _confirm(self, written: int) -> None:
+        """Wait, without the lock, until what was written survives what the level promises."""
+        if self._journal is None:
+            return
+        try:
+            self._journal.wait_durable(written, _DURABLE_S)
+        except ReplayTimeout:
+            raise Unavailable(
+                f"the disk of the shard at {self.address} has not confirmed an insert within {_DURABLE_S:g} s"
+            ) from None
 
     def _draw(self, counts: np.ndarray, into: Callable[[int], Drawn] | None) -> Drawn:
         rows = int(counts.sum())

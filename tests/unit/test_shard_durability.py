@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from replay_server import ConfigError, Field, RateLimiter, RecordSpec, StaleEpoch
+from replay_server import ConfigError, Field, RateLimiter, RecordSpec, StaleEpoch, Unavailable
 from replay_server.disk import OsDisk
 from replay_server.errors import StorageFull, WriterEvicted
 from replay_server.journal import Journal
@@ -211,3 +211,16 @@ def test_a_shard_restored_from_a_checkpoint_journals_from_there(tmp_path):
     shard.insert(chunk([3], Stamp(7, 0, 1, opens=False)))
     assert numbers_of(lives.start()) == [1, 2, 3]
     lives.kill()
+
+
+def test_an_insert_the_disk_does_not_confirm_is_unknown_and_settled_by_sending_it_again(lives, monkeypatch):
+    monkeypatch.setattr("replay_server.shard._DURABLE_S", 0.05)
+    shard = lives.start(level="fsync")
+    shard.insert(chunk([1], Stamp(7, 0, 0)))
+    go = threading.Event()
+    monkeypatch.setattr(lives.disk, "fsync", lambda handle: go.wait(10))
+    with pytest.raises(Unavailable, match="has not confirmed"):
+        shard.insert(chunk([2], Stamp(7, 0, 1)))
+    go.set()
+    assert shard.insert(chunk([2], Stamp(7, 0, 1))).duplicates == 1
+    assert numbers_of(shard) == [1, 2]
