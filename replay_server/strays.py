@@ -20,7 +20,7 @@ class _Drawing:
 class Strays:
     """Calls under way that are awaited only to set the books right.
 
-    A shard that is left out answers late or never; what it then took as sampled, it keeps.
+    A shard that is left out answers late, and is paid back then, or never.
     """
 
     def __init__(self, members: Members) -> None:
@@ -37,7 +37,7 @@ class Strays:
 
     def give_back(self, position: int, credit: float) -> None:
         """Credits of rows that were drawn and will not be read."""
-        if credit > 0.0 and self._members.live[position]:
+        if credit > 0.0:
             request = UpdateRequest(Updates(), credit)
             self._returns.append(self._members.ask(position, lambda port: port.update(request)))
 
