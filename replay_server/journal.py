@@ -37,6 +37,8 @@ from replay_server.table import Checked
 _DIRECTORY = "journal"
 _NAME = re.compile(r"(\d{10})\.log")
 _LARGEST, _SMALLEST = 64 * 2**20, 2**18
+_MOSTLY_ENTRIES = 4
+"""A segment grows to this many times its first entry at least: the state of many writers is large."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Journal:
         self._disk = disk
         self._salvage = salvage
         self._segment_bytes = size
+        self._full_at = size  # of the segment being written
         self._occupancy = Occupancy(identity.capacity)
         self._segments: list[Segment] = []  # oldest first; the last one is `_file` when there is one
         self._file: SegmentFile | None = None
@@ -132,14 +135,15 @@ class Journal:
 
     @property
     def bytes(self) -> int:
-        """Of all segment files."""
-        return sum(segment.size for segment in self._segments)
+        """Of the segments that no snapshot makes needless."""
+        return sum(segment.size for segment in self._needed())
 
     @property
     def garbage_ratio(self) -> float:
-        """The share of `bytes` that is not records somebody may still draw; 0 for an empty journal."""
-        total = self.bytes
-        live = self._occupancy.in_segments * self._identity.spec.record_size
+        """The share of `bytes` that tells of records nobody can draw any more; 0 for an empty journal."""
+        needed = self._needed()
+        total = sum(segment.size for segment in needed)
+        live = sum(s.size * self._occupancy.live_in(s.number) / s.rows for s in needed if s.rows)
         return 1.0 - live / total if total else 0.0
 
     @property
@@ -212,6 +216,7 @@ class Journal:
         payload = pack_insert(slots, rows, stamp, priority, self._identity.capacity)
         self._append(Kind.INSERT, self._occupancy.size_with(slots), counters, payload)
         self._occupancy.store(slots, self._number)
+        self._segments[-1].rows += len(slots)
         self.collect()
         return self.position
 
@@ -299,6 +304,9 @@ class Journal:
         except OSError as error:
             raise StorageFull(f"{self._directory}: cannot be made: {error.strerror}") from None
 
+    def _needed(self) -> list[Segment]:
+        return [segment for segment in self._segments.copy() if segment.last > self._base]
+
     def _numbers(self) -> list[int]:
         try:
             names = self._disk.list(self._directory)
@@ -331,7 +339,7 @@ class Journal:
         assert self._marks is not None, "recover first"
         if self._commit is not None:
             self._commit.check()
-        if self._file is None or self._file.size >= self._segment_bytes:
+        if self._file is None or self._file.size >= self._full_at:
             self._roll()
         assert self._file is not None
         segment, lsn = self._segments[-1], self.position + 1
@@ -384,6 +392,7 @@ class Journal:
             self._file.close()
         self._file, self._number, self.position = file, number, lsn
         self._segments.append(Segment(number, path, file.size, lsn))
+        self._full_at = max(self._segment_bytes, _MOSTLY_ENTRIES * file.size)
         if self._commit is not None:
             self._sync_names()
             self._commit.check()

@@ -28,11 +28,6 @@ class Occupancy:
     def nbytes(self) -> int:
         return self._segment_of.nbytes
 
-    @property
-    def in_segments(self) -> int:
-        """Records that lie in segments, not in the snapshot they continue."""
-        return sum(self._live.values())
-
     def live_in(self, segment: int) -> int:
         return self._live.get(segment, 0)
 

@@ -79,6 +79,7 @@ class Segment:
 
     Attributes:
         last: lsn of its last entry.
+        rows: records written into it.
         dead_at: the position at which nothing in it was needed any more, when that has been noticed.
     """
 
@@ -86,6 +87,7 @@ class Segment:
     path: str
     size: int
     last: int
+    rows: int = 0
     damaged: bool = False
     dead_at: int | None = None
 
@@ -142,16 +144,17 @@ class Recovery:
                 )
             self.skipped_entries += max(head.previous - self.lsn, 0)
         self.lsn = head.previous
-        size = len(data)
+        size, rows = len(data), 0
         for at, entry, change in self._changes(path, data, head, newest):
             if entry is None or change is None:
                 self._cut(path, data, at if at > HEAD_BYTES else 0)
                 size = at
                 break
             self._apply(number, entry, change)
+            rows += len(change.slots) if isinstance(change, Insert) else 0
         if size == HEAD_BYTES and newest:
             return None
-        return Segment(number, path, size, self.lsn, (self.skipped_bytes, self.skipped_entries) != skipped)
+        return Segment(number, path, size, self.lsn, rows, (self.skipped_bytes, self.skipped_entries) != skipped)
 
     def check_complete(self, directory: str) -> None:
         """Raises JournalError when records the shard had are neither in the segments nor in its snapshot."""
