@@ -21,6 +21,7 @@ SPEC = RecordSpec((Field("number", "int64"), Field("more", "float32", (5,))))
 class Snapshot:
     position: int
     table: TableState
+    records: np.ndarray
     writers: list
     counters: Counters
 
@@ -42,7 +43,7 @@ class Life:
         after = 0
         if self.snapshots:
             last = self.snapshots[-1]
-            self.table.import_state(last.table)
+            self.table.import_state(last.table, [last.records] if len(last.records) else [])
             self.marks.load(last.writers)
             after = last.position
             self.counters = last.counters
@@ -61,8 +62,8 @@ class Life:
 
     def state(self):
         state = self.table.export_state()
-        rows = {s: (r.tobytes(), p) for s, r, p in zip(state.slots, state.records, state.priorities, strict=True)}
-        return list(state.order), rows, self.marks.to_json(), self.counters
+        rows = [(int(s), self.table.records[s].tobytes(), float(state.priorities[s])) for s in state.order]
+        return rows, self.marks.to_json(), self.counters
 
     def step(self):
         """One random operation. Its state is possible from its beginning on, alone from its acknowledgement on."""
@@ -82,7 +83,8 @@ class Life:
             state = self.table.export_state()
             copied = {k: np.copy(v) for k, v in vars(state).items() if isinstance(v, np.ndarray)}
             copy = TableState(**{**vars(state), **copied})
-            self.under_way = Snapshot(position, copy, self.marks.to_json(), self.counters)
+            records = self.table.records[state.order]
+            self.under_way = Snapshot(position, copy, records, self.marks.to_json(), self.counters)
         elif self.rng.random() < 0.2:
             self.journal.abandon_snapshot()
             self.under_way = None
@@ -203,7 +205,7 @@ def run(seed, level, power):
 
 
 def same(found, state):
-    return (*found[:2], sorted(found[2]), found[3]) == (*state[:2], sorted(state[2]), state[3])
+    return (found[0], sorted(found[1]), found[2]) == (state[0], sorted(state[1]), state[2])
 
 
 def abandon(journal):
