@@ -257,15 +257,26 @@ class Journal:
         if self._commit is not None:
             self._commit.wait(lsn, timeout_s)
 
+    def adopt(self, slots: NDArray[np.int64], counters: Counters) -> None:
+        """The shard of this empty journal was restored from elsewhere and these slots hold records.
+
+        A snapshot has to follow before anything else is written.
+        """
+        assert self.position == 0, "the journal holds something already"
+        self._occupancy.from_snapshot(slots)
+        self._counters = counters
+
     def begin_snapshot(self) -> int:
         """The position a snapshot captured now stands for: in one step with the capture.
 
         Segments with later entries are kept until `forget_before` of it, or `abandon_snapshot`.
 
         Raises:
-            StorageFull, JournalError: removals wait to be written and still cannot be.
+            StorageFull, JournalError: removals that wait to be written, or a first segment, cannot be.
         """
         self._write_removals()
+        if self.position == 0:
+            self._roll()  # 0 means that there is no snapshot
         self._pinned = self.position
         return self.position
 
@@ -410,9 +421,11 @@ class Journal:
 
         Every entry does so too; True when there was one.
         """
-        if len(self._segments) < 2 or not self._dispensable(self._segments[0]):
+        oldest = self._segments[0] if self._segments else None
+        if oldest is None or not self._dispensable(oldest):
             return False
-        oldest = self._segments[0]
+        if len(self._segments) == 1 and (self._file is not None or not oldest.damaged):
+            return False
         try:
             if oldest.damaged:
                 self._disk.rename(oldest.path, oldest.path + ".damaged")

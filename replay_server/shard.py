@@ -246,6 +246,8 @@ class Shard:
             )
         with self._lock:
             self._become(read_snapshot(path, self.table, keep_incarnation=keep_incarnation))
+            if self._journal is not None:
+                self._journal.adopt(self.table.slots.holding(), self._counters())
             self._moved(self._inserts, self._samples)
         if self._journal is not None:
             self.compact()
@@ -263,7 +265,7 @@ class Shard:
                 meta = read_snapshot(str(base), self.table)
                 self._become(meta)
                 after = meta.position
-            recovered = self._journal.recover(self.table, self._writers, after)
+            recovered = self._journal.recover(self.table, self._writers, after, self._counters())
             if recovered.counters is not None:
                 self._inserted, self._sampled, self._fenced = recovered.counters
         if recovered.damaged:  # the damage must not be met again
@@ -299,8 +301,8 @@ class Shard:
         try:
             capture = Capture(self.table, before_image_rows(self.table.capacity, self.table.spec.record_size))
             with self._lock:
-                capture.begin()
                 position = 0 if base_of is None else base_of.begin_snapshot()
+                capture.begin()
                 meta = ShardMeta(*self._counters(), self._writers.to_json(), position)
             written = False
             try:

@@ -10,7 +10,7 @@ import pytest
 
 from replay_server import ConfigError, Field, RateLimiter, RecordSpec, StaleEpoch, Unavailable
 from replay_server.disk import OsDisk
-from replay_server.errors import StorageFull, WriterEvicted
+from replay_server.errors import JournalError, StorageFull, WriterEvicted
 from replay_server.journal import Journal
 from replay_server.messages import InsertRequest, SampleRequest, Stamp, UpdateRequest, Updates
 from replay_server.shard import Shard
@@ -45,7 +45,11 @@ class Lives:
         table = Table(SPEC, **{"capacity": 64, **self.settings}, incarnation=next(_LIVES))
         opened = Journal.open(str(self.directory), SPEC, 0, table.capacity, disk=self.disk, **journal)
         self.shard = Shard(table, limiter, journal=opened)
-        self.recovered = self.shard.recover()
+        try:
+            self.recovered = self.shard.recover()
+        except JournalError:
+            self.kill()
+            raise
         return self.shard
 
     def kill(self):
@@ -224,3 +228,60 @@ def test_an_insert_the_disk_does_not_confirm_is_unknown_and_settled_by_sending_i
     go.set()
     assert shard.insert(chunk([2], Stamp(7, 0, 1))).duplicates == 1
     assert numbers_of(shard) == [1, 2]
+
+
+def test_records_of_a_restored_checkpoint_can_be_consumed_and_overwritten(tmp_path):
+    first = Shard(Table(SPEC, 8, sampler="fifo", max_times_sampled=1, incarnation=next(_LIVES)))
+    first.insert(chunk(range(8)))
+    first.save(str(tmp_path / "saved.h5"))
+    lives = Lives(tmp_path / "own", capacity=8, sampler="fifo", max_times_sampled=1)
+    shard = lives.start()
+    shard.restore(str(tmp_path / "saved.h5"))
+    shard.sample(ask(3))
+    assert numbers_of(lives.start()) == [3, 4, 5, 6, 7]
+    lives.shard.insert(chunk(range(10, 15)))
+    assert numbers_of(lives.start()) == [3, 4, 5, 6, 7, 10, 11, 12, 13, 14][-8:]
+    assert lives.shard.stats().inserted == 13
+    lives.kill()
+
+
+def test_counters_of_the_base_snapshot_survive_a_segment_that_was_only_begun(lives, monkeypatch):
+    shard = lives.start()
+    shard.insert(chunk(range(10), Stamp(7, 0, 0)))
+    shard.compact()
+    shard = lives.start()
+    assert shard.stats().inserted == 10
+    write, fails = lives.disk.write, iter([False, True])
+
+    def full_behind_the_state(handle, offset, parts):
+        if next(fails):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(handle, offset, parts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lives.disk, "write", full_behind_the_state)
+        with pytest.raises(StorageFull):
+            shard.insert(chunk([1]))
+    assert lives.start().stats().inserted == 10
+
+
+def test_damage_salvaged_once_is_not_met_again(lives):
+    shard = lives.start()
+    for sequence in range(5):
+        shard.insert(chunk([sequence], Stamp(7, 0, sequence)))
+    lives.kill()
+    (segment,) = (lives.directory / "journal").glob("*.log")
+    data = bytearray(segment.read_bytes())
+    data[len(data) * 2 // 3] ^= 1
+    segment.write_bytes(data)
+    with pytest.raises(JournalError, match=rf"{segment.name}: damaged at byte \d+: .*--salvage"):
+        lives.start()
+    shard = lives.start(salvage=True)
+    assert lives.recovered.skipped_entries == 1 and lives.recovered.skipped_bytes > 0
+    left = numbers_of(shard)
+    assert len(left) == 4
+    assert segment.with_suffix(".log.damaged").read_bytes() == data
+    shard = lives.start()
+    assert numbers_of(shard) == left
+    shard.insert(chunk([9]))
+    assert numbers_of(lives.start()) == [*left, 9]
