@@ -30,6 +30,10 @@ class ReplayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         float, Meta(ge=0, le=1, description="Exponent alpha on priorities; 0 samples uniformly.")
     ] = 0.6
     min_size: Annotated[int, Meta(ge=1, description="Records over all shards before sampling begins.")] = 1_000
+    transport: Annotated[
+        Literal["auto", "grpc", "shm"],
+        Meta(description="auto: shared memory where shard and client share a host, else gRPC (runtime ray)."),
+    ] = "auto"
     prefetch: Annotated[
         int, Meta(ge=0, description="Batches the learner asks for ahead (runtime ray; serial never does).")
     ] = 8

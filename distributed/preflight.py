@@ -31,7 +31,7 @@ def check(config: ExperimentConfig) -> None:
 def _check_shards(config: ExperimentConfig, task: Task) -> None:
     addresses, spec = config.replay.addresses, make_spec(config, task)
     try:
-        connect(addresses, spec=spec, prefetch=0, timeout_s=_CONNECT_SECONDS).close()
+        connect(addresses, spec=spec, transport=config.replay.transport, prefetch=0, timeout_s=_CONNECT_SECONDS).close()
     except Unavailable as error:
         raise ConfigError(
             f"replay.addresses: {error}; start the shards with headrace serve-replay, or drop replay.addresses"

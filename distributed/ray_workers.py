@@ -50,7 +50,7 @@ class RolloutWorker:
         """Build everything and reset the environments."""
         torch.set_num_threads(1)
         task = make_task(config)
-        replay = connect(addresses, spec=make_spec(config, task), prefetch=0)
+        replay = connect(addresses, spec=make_spec(config, task), transport=config.replay.transport, prefetch=0)
         writer = replay.writer(
             writer_id=place.writer_id,
             epoch=place.epoch,
@@ -85,7 +85,7 @@ class LearnerWorker:
         torch.set_num_threads(config.learner.threads)
         task = make_task(config)
         spec = make_spec(config, task)
-        self._replay = connect(addresses, spec=spec, prefetch=config.replay.prefetch)
+        self._replay = connect(addresses, spec=spec, transport=config.replay.transport, prefetch=config.replay.prefetch)
         device = resolve_device(config.learner.device)
         self._learner = make_learner(config, task, spec, seed=derive(config.run.seed, "learner"), device=device)
         others = 0

@@ -266,6 +266,11 @@ def see_prefetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen(lambda: begin_learner(ray_config(replay__prefetch=3)))[1]["prefetch"] == 3
 
 
+def see_transport(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_workers, "connect", tell)
+    assert seen(lambda: begin_learner(ray_config(replay__transport="grpc")))[1]["transport"] == "grpc"
+
+
 def see_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_workers, "connect", lambda *_, **__: None)
     monkeypatch.setattr(ray_workers, "make_learner", tell)
@@ -300,6 +305,7 @@ LOOKS: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
     "algorithm.type": see_algorithm_type,
     "replay.addresses": see_addresses,
     "replay.prefetch": see_prefetch,
+    "replay.transport": see_transport,
     "learner.device": see_device,
     "learner.threads": see_threads,
     "run.directory": see_directory,
