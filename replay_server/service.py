@@ -38,6 +38,7 @@ from replay_server.placing import decode_placed, encode_placed_reply, is_placed
 from replay_server.replay import ShardStats
 from replay_server.reply_budget import ReplyBudget
 from replay_server.shard import Shard
+from replay_server.snapshot import PACE
 from replay_server.table import Drawn
 
 _CODES: list[tuple[type[HeadraceError], Any]] = [
@@ -215,7 +216,7 @@ class ReplayService:
         if not target.is_relative_to(root):
             raise CheckpointError(f"{requested!r} is outside the directory this shard may write to, {root}")
         name = snapshot_name(self._hello.shard)
-        self._shard.save(str(target / name))
+        self._shard.save(str(target / name), pace=PACE)
         return self._told({"name": name})
 
     def _typed(self, name: str) -> Callable[[bytes, Any], bytes]:

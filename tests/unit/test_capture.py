@@ -245,7 +245,7 @@ def test_threads_that_insert_and_sample_meanwhile_leave_no_trace_in_the_capture(
 def test_the_memory_of_a_capture_is_what_the_budget_says(capacity, size):
     kept = before_image_rows(capacity, size)
     assert 1 <= kept <= capacity
-    assert kept * size <= max(capacity * size // 16, 16 << 20, size)
+    assert kept * size <= max(capacity * size // 8, 16 << 20, size)
     assert working_bytes(capacity, size) >= capacity * 29 + kept * size
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from replay_server import CheckpointError, Field, RateLimiter, RecordSpec
-from replay_server.capture import Capture
+from replay_server.capture import BLOCK_BYTES, Capture
 from replay_server.messages import InsertRequest, SampleRequest, Stamp, Updates
 from replay_server.shard import Shard
 from replay_server.snapshot import ShardMeta, read_snapshot, write_snapshot
@@ -304,9 +304,9 @@ def test_a_writer_rests_in_proportion_but_not_while_an_insert_waits_for_it(tmp_p
         def sleep(self, seconds):
             self.seconds.append(seconds)
 
-    wide = RecordSpec((Field("x", "uint8", (1 << 20,)),))
+    wide = RecordSpec((Field("x", "uint8", (BLOCK_BYTES,)),))
     table = table_of(4, spec=wide)
-    table.insert(np.ones((4, 1 << 20), np.uint8))
+    table.insert(np.ones((4, BLOCK_BYTES), np.uint8))
 
     class Lock(threading.Condition):
         def notify_all(self):
@@ -314,7 +314,7 @@ def test_a_writer_rests_in_proportion_but_not_while_an_insert_waits_for_it(tmp_p
             if self.insert_waits:
                 capture.room_for(np.array([3]))  # the last row to be read
 
-    for insert_waits, rests in ((False, 4 + 2), (True, 1 + 2)):  # 4 blocks of rows, 2 of the checksum
+    for insert_waits, rests in ((False, 4 + 5), (True, 1 + 5)):  # 4 blocks of rows, 5 of the checksum
         capture, clock, lock = Capture(table, 0), Rests(), Lock()
         lock.insert_waits = insert_waits
         capture.begin()
