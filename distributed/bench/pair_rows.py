@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distributed.bench.clients import closing, cycling, fill, inserting, open_replay, sampling
+from distributed.bench.clients import closing, cycling, fill, inserting, open_replay, sampling, with_cost
 from distributed.bench.figure import Figure
 from distributed.bench.notebook import Measure, Notebook
 from distributed.bench.rows import GRPC
@@ -65,9 +65,9 @@ def measure_durability(book: Notebook, work: Workload, directory: Path | None) -
         for level in ("checkpoint", "journal", "fsync"):
             with book.trying([f"insert-{level}"]):
                 shards = stack.enter_context(served(work, directory, durability=level))
-                contenders[f"insert-{level}"] = inserting(
-                    closing(stack, open_replay(shards, work, GRPC, prefetch=0)), work
-                )
+                replay = closing(stack, open_replay(shards, work, GRPC, prefetch=0))
+                label = f"insert-{level}"
+                contenders[label] = with_cost(inserting(replay, work), shards, book, label, BATCH)
         pairs = {name: (f"insert-{name.split('-')[0]}", "insert-checkpoint") for name in names}
         _compare(book, contenders, pairs)
 

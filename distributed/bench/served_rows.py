@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from distributed.bench.clients import closing, cycling, fill, inserting, open_replay, sampling
+from distributed.bench.clients import closing, cycling, fill, inserting, open_replay, sampling, with_cost
 from distributed.bench.notebook import Measure, Notebook, rate
 from distributed.bench.peers import PeerProcess
 from distributed.bench.rows import GRPC, ROWS, SHM
@@ -40,7 +40,8 @@ def measure_served(
 
             def remote(name: str) -> Measure:
                 replay = closing(stack, open_replay(shards, work, GRPC if name.startswith("grpc") else SHM))
-                return _remote(name, replay, work, book)
+                unit = 1 if work.name == "images" else BATCH
+                return with_cost(_remote(name, replay, work, book), shards, book, name, unit)
 
             contenders |= _made(book, [n for n in names if n.startswith(("grpc", "shm"))], remote)
         ours = [name for name in names if name.startswith(("in-process", "table"))]

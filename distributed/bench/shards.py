@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -30,6 +31,12 @@ class ServedShard:
         """Memory of its process that is in use now."""
         fields = Path(f"/proc/{self.pid}/status").read_text().split()
         return int(fields[fields.index("VmRSS:") + 1]) * 1024
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor time its process has used so far."""
+        user, system = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
