@@ -15,7 +15,8 @@ from replay_server.errors import ConfigError, JournalError, StorageFull
 from replay_server.group_commit import GroupCommit
 from replay_server.messages import Stamp
 from replay_server.occupancy import Occupancy
-from replay_server.recovery import RecoveredMarks, RecoveredTable, Recovery, Segment
+from replay_server.recovery import RecoveredMarks, RecoveredTable, Recovery
+from replay_server.retention import Retention, Segment
 from replay_server.segment_file import SegmentFile
 from replay_server.segments import (
     LEVELS,
@@ -82,15 +83,12 @@ class Journal:
         self._segment_bytes = size
         self._full_at = size  # of the segment being written
         self._occupancy = Occupancy(identity.capacity)
-        self._segments: list[Segment] = []  # oldest first; the last one is `_file` when there is one
-        self._file: SegmentFile | None = None
+        self._kept = Retention(self._occupancy)
+        self._file: SegmentFile | None = None  # the newest segment, once something was written
         self._marks: RecoveredMarks | None = None
         self._counters = Counters()  # of the last entry
         self._held_back = Counters()  # after the last removal that waits to be written
         self._number = 0  # of the newest segment, there or deleted
-        self._base = 0  # the snapshot that what is here continues
-        self._pinned: int | None = None
-        self._last_removal = 0
         self._commit: GroupCommit | None = None
         self._lock = self._take()
 
@@ -136,15 +134,12 @@ class Journal:
     @property
     def bytes(self) -> int:
         """Of the segments that no snapshot makes needless."""
-        return sum(segment.size for segment in self._needed())
+        return self._kept.bytes
 
     @property
     def garbage_ratio(self) -> float:
         """The share of `bytes` that tells of records nobody can draw any more; 0 for an empty journal."""
-        needed = self._needed()
-        total = sum(segment.size for segment in needed)
-        live = sum(s.size * self._occupancy.live_in(s.number) / s.rows for s in needed if s.rows)
-        return 1.0 - live / total if total else 0.0
+        return self._kept.garbage_ratio
 
     @property
     def overhead_bytes(self) -> int:
@@ -182,11 +177,11 @@ class Journal:
                 )
             segment = recovery.read(self._path(number), number, oldest=number == numbers[0], newest=newest)
             if segment is not None:
-                self._segments.append(segment)
+                self._kept.segments.append(segment)
                 self._number = number
         recovery.check_complete(self._directory)
         self.position = max(recovery.lsn, after)
-        self._marks, self._base, self._last_removal = marks, after, recovery.last_removal
+        self._marks, self._kept.base, self._kept.last_removal = marks, after, recovery.last_removal
         self._counters = recovery.counters or counters or Counters()
         self._number = max(self._number, numbers[-1] - 1 if numbers else 0)
         if self.level == "fsync":
@@ -198,7 +193,7 @@ class Journal:
             recovery.truncated_bytes,
             recovery.skipped_entries,
             recovery.skipped_bytes,
-            tuple(os.path.basename(s.path) for s in self._segments if s.damaged),
+            tuple(os.path.basename(s.path) for s in self._kept.segments if s.damaged),
         )
 
     def insert(
@@ -216,7 +211,7 @@ class Journal:
         payload = pack_insert(slots, rows, stamp, priority, self._identity.capacity)
         self._append(Kind.INSERT, self._occupancy.size_with(slots), counters, payload)
         self._occupancy.store(slots, self._number)
-        self._segments[-1].rows += len(slots)
+        self._kept.segments[-1].rows += len(slots)
         self.collect()
         return self.position
 
@@ -230,14 +225,14 @@ class Journal:
             self._held_back = counters
             return
         self._occupancy.remove(slots)
-        self._last_removal = self.position
+        self._kept.last_removal = self.position
         self.collect()
 
     def clear(self, counters: Counters) -> int:
         """Every record leaves the table; returns and raises as `insert`."""
         self._append(Kind.CLEAR, 0, counters, [])
         self._occupancy.clear()
-        self._last_removal = self.position
+        self._kept.last_removal = self.position
         self.collect()
         return self.position
 
@@ -277,17 +272,39 @@ class Journal:
         self._write_removals()
         if self.position == 0:
             self._roll()  # 0 means that there is no snapshot
-        self._pinned = self.position
+        self._kept.pinned = self.position
         return self.position
 
     def abandon_snapshot(self) -> None:
         """The snapshot begun last will not be finished."""
-        self._pinned = None
+        self._kept.pinned = None
 
     def forget_before(self, lsn: int) -> None:
         """The snapshot of position `lsn` is on disk for good: `collect` deletes what it covers."""
-        self._base = max(self._base, lsn)
-        self._pinned = None
+        self._kept.base = max(self._kept.base, lsn)
+        self._kept.pinned = None
+
+    def collect(self) -> bool:
+        """Delete the oldest segment when nobody needs it: one a call, since a large file takes milliseconds.
+
+        Every entry does so too; True when there was one.
+        """
+        needless = self._kept.needless(self.position, self._durable)
+        if needless is None or (len(self._kept.segments) == 1 and (self._file is not None or not needless.damaged)):
+            return False
+        try:
+            if needless.damaged:
+                self._disk.rename(needless.path, needless.path + ".damaged")
+            else:
+                self._disk.unlink(needless.path)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return False  # stays there; tried again with the next entry
+        self._kept.drop_oldest()
+        if self._commit is not None:
+            self._sync_names()
+        return True
 
     def close(self) -> None:
         """Write back what was written and let go of the directory; the files stay."""
@@ -315,9 +332,6 @@ class Journal:
         except OSError as error:
             raise StorageFull(f"{self._directory}: cannot be made: {error.strerror}") from None
 
-    def _needed(self) -> list[Segment]:
-        return [segment for segment in self._segments.copy() if segment.last > self._base]
-
     def _numbers(self) -> list[int]:
         try:
             names = self._disk.list(self._directory)
@@ -328,7 +342,7 @@ class Journal:
     def _sync_recovered(self) -> None:
         """What is read is built upon, so it has to stay: a killed process may have left it in the page cache."""
         try:
-            for segment in self._segments:
+            for segment in self._kept.segments:
                 handle = self._disk.open(segment.path)
                 try:
                     self._disk.fsync(handle)
@@ -343,7 +357,7 @@ class Journal:
             slots = self._occupancy.held_back()
             self._append(Kind.REMOVE, self._occupancy.size, self._held_back, pack_slots(slots))
             self._occupancy.written(slots)
-            self._last_removal = self.position
+            self._kept.last_removal = self.position
 
     def _append(self, kind: Kind, live: int, counters: Counters, payload: list[Part]) -> None:
         """Write one entry, in a new segment where the last is full; all of it or, on an error, nothing."""
@@ -353,7 +367,7 @@ class Journal:
         if self._file is None or self._file.size >= self._full_at:
             self._roll()
         assert self._file is not None
-        segment, lsn = self._segments[-1], self.position + 1
+        segment, lsn = self._kept.segments[-1], self.position + 1
         header = pack_entry(kind, lsn, self._durable, live, counters, payload)
         try:
             self._file.append([header, *payload])
@@ -387,10 +401,9 @@ class Journal:
         if self._commit is not None:
             self._commit.sync()
         number, lsn = self._number + 1, self.position + 1
-        payload = pack_state(State(self._marks.to_json(), self._base))
+        payload = pack_state(State(self._marks.to_json(), self._kept.base))
         live = self._occupancy.size + self._occupancy.pending  # as the entries say so far
-        previous = self._segments[-1].last if self._segments else 0
-        head = pack_head(self._identity, Head(number, previous, self._identity.capacity, self.level))
+        head = pack_head(self._identity, Head(number, self._kept.last, self._identity.capacity, self.level))
         parts = [head, pack_entry(Kind.STATE, lsn, self._durable, live, self._counters, payload), *payload]
         path = self._path(number)
         try:
@@ -402,7 +415,7 @@ class Journal:
         if self._file is not None:
             self._file.close()
         self._file, self._number, self.position = file, number, lsn
-        self._segments.append(Segment(number, path, file.size, lsn))
+        self._kept.segments.append(Segment(number, path, file.size, lsn))
         self._full_at = max(self._segment_bytes, _MOSTLY_ENTRIES * file.size)
         if self._commit is not None:
             self._sync_names()
@@ -415,41 +428,3 @@ class Journal:
             self._disk.fsync_dir(self._directory)
         except OSError as error:
             self._commit.fail(f"{self._directory}: the disk failed to write back: {error.strerror}")
-
-    def collect(self) -> bool:
-        """Delete the oldest segment when nobody needs it: one a call, since a large file takes milliseconds.
-
-        Every entry does so too; True when there was one.
-        """
-        oldest = self._segments[0] if self._segments else None
-        if oldest is None or not self._dispensable(oldest):
-            return False
-        if len(self._segments) == 1 and (self._file is not None or not oldest.damaged):
-            return False
-        try:
-            if oldest.damaged:
-                self._disk.rename(oldest.path, oldest.path + ".damaged")
-            else:
-                self._disk.unlink(oldest.path)
-        except FileNotFoundError:
-            pass
-        except OSError:
-            return False  # stays counted in `bytes`; tried again with the next entry
-        del self._segments[0]
-        self._occupancy.forget(oldest.number)
-        if self._commit is not None:
-            self._sync_names()
-        return True
-
-    def _dispensable(self, segment: Segment) -> bool:
-        if segment.last <= self._base:
-            return True
-        if self._pinned is not None and segment.last > self._pinned:
-            return False  # the snapshot under way may hold records whose removal only this segment tells of
-        if self._occupancy.live_in(segment.number) or self._occupancy.pending:
-            return False
-        if 0 < self._base < self._last_removal:
-            return False  # nor may what tells of removals of records that are in the last snapshot
-        if segment.dead_at is None:
-            segment.dead_at = self.position
-        return self._durable >= segment.dead_at

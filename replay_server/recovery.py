@@ -14,6 +14,7 @@ from replay_server.disk import Disk
 from replay_server.errors import JournalError
 from replay_server.messages import Stamp
 from replay_server.occupancy import Occupancy
+from replay_server.retention import Segment
 from replay_server.segments import (
     ENTRY_BYTES,
     HEAD_BYTES,
@@ -71,25 +72,6 @@ class RecoveredMarks(Protocol):
 
     def replay(self, stamp: Stamp) -> None:
         """This chunk was stored; its writer and epoch are open from now on when they were not."""
-
-
-@dataclass
-class Segment:
-    """One file of a journal.
-
-    Attributes:
-        last: lsn of its last entry.
-        rows: records written into it.
-        dead_at: the position at which nothing in it was needed any more, when that has been noticed.
-    """
-
-    number: int
-    path: str
-    size: int
-    last: int
-    rows: int = 0
-    damaged: bool = False
-    dead_at: int | None = None
 
 
 @dataclass
