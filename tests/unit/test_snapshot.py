@@ -162,6 +162,20 @@ def test_other_programs_can_read_it(tmp_path):
         assert file.attrs["inserted"] == 70 and file.attrs["sampler"] == "stratified"
 
 
+def test_the_document_names_everything_in_a_file_and_its_program_runs(tmp_path, monkeypatch, capsys):
+    text = (Path(__file__).parents[2] / "docs" / "snapshots.md").read_text()
+    table = lived_in(2, max_times_sampled=9)
+    save(table, tmp_path / "replay-0.h5")
+    with h5py.File(tmp_path / "replay-0.h5") as file:
+        for name in [*file, *file.attrs]:
+            assert name == "columns" or f"`{name}`" in text, name
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(text.split("```python\n")[1].split("```")[0], names)
+    assert capsys.readouterr().out == f"{table.size} of 70 records, gamma 0.9\n"
+    np.testing.assert_array_equal(names["newest"]["number"], SPEC.columns(table.records[table.slots.order()])["number"])
+
+
 def test_records_and_slots_never_used_are_not_written(tmp_path):
     table = table_of(capacity=500_000)
     table.insert(rows(3))
