@@ -12,7 +12,7 @@ import distributed
 from distributed.arguments import Arguments, Grammar, parse
 from distributed.config_loading import SHIPPED, find_config, install_hint, load, show
 from distributed.raw_config import Override
-from replay_server.errors import ConfigError, HeadraceError, SchemaMismatch
+from replay_server.errors import ConfigError, HeadraceError, JournalError, SchemaMismatch
 
 DEFAULT_CONFIG = "movie_pick_dqn"
 
@@ -47,11 +47,12 @@ headrace evaluate RUN_DIR [--episodes N] [--baselines] [--video FILE.gif] [--jso
   --json            print one JSON object
 """
 _SERVE_HELP = """\
-headrace serve-replay CONFIG.yaml [--address HOST:PORT] [--insecure] [--debug]
+headrace serve-replay CONFIG.yaml [--address HOST:PORT] [--insecure] [--salvage] [--debug]
 
   CONFIG.yaml          the shard: address, spec, capacity, ...
   --address HOST:PORT  serve there instead; port 0 takes any free one
   --insecure           serve other machines without TLS or token: anybody may read and write
+  --salvage            leave out what is damaged in the journal, instead of refusing to start
 """
 _STATUS_HELP = """\
 headrace status HOST:PORT... [--json] [--token-file FILE] [--tls-ca FILE] [--debug]
@@ -179,7 +180,10 @@ def _serve_replay(arguments: Arguments) -> int:
         config.spec.to_spec()
     except SchemaMismatch as error:
         raise ConfigError(f"{path}: spec: {error}") from error
-    serve(config, insecure="insecure" in arguments.switches)
+    try:
+        serve(config, insecure="insecure" in arguments.switches, salvage="salvage" in arguments.switches)
+    except JournalError as error:
+        raise ConfigError(str(error)) from error
     return 0
 
 
@@ -234,7 +238,7 @@ def _bench(arguments: Arguments) -> int:
 _COMMANDS: dict[str, tuple[Callable[[Arguments], int], Grammar, str]] = {
     "train": (_train, Grammar(("[CONFIG]",), ("run-dir", "resume", "seeds"), (), settings=True), _TRAIN_HELP),
     "evaluate": (_evaluate, Grammar(("RUN_DIR",), ("episodes", "video"), ("baselines", "json")), _EVALUATE_HELP),
-    "serve-replay": (_serve_replay, Grammar(("CONFIG.yaml",), ("address",), ("insecure",)), _SERVE_HELP),
+    "serve-replay": (_serve_replay, Grammar(("CONFIG.yaml",), ("address",), ("insecure", "salvage")), _SERVE_HELP),
     "status": (
         _status,
         Grammar(("HOST:PORT...",), ("token-file", "tls-ca", "tls-certificate", "tls-key"), ("json",)),

@@ -12,6 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from replay_server.attachments import Attachments
 from replay_server.channels import server_options
+from replay_server.compaction import Compactor
 from replay_server.errors import ConfigError
 from replay_server.frames import DEFAULT_TABLE
 from replay_server.messages import Hello
@@ -48,7 +49,7 @@ class ReplayServer:
     """A running shard; `address` is where it listens. A context manager: stops at the end.
 
     Args:
-        shard: what is served.
+        shard: what is served; closed with the server.
         address: HOST:PORT; port 0 takes a free one.
         directory: where clients may have the shard save itself; None refuses.
         security: who may connect, and how it is protected.
@@ -59,6 +60,7 @@ class ReplayServer:
         self, shard: Shard, address: str, directory: str | None, security: ServerSecurity, name: str = DEFAULT_TABLE
     ) -> None:
         self.shard = shard
+        self._compactor: Compactor | None = None
         warm_up()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="replay")
         guards = (TokenGuard(security.token),) if security.token is not None else ()
@@ -104,6 +106,8 @@ class ReplayServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._server.add_generic_rpc_handlers((self._service.handlers(),))
         self._server.start()
+        if shard.durability != "checkpoint":
+            self._compactor = Compactor(shard)
 
     def serve_metrics(self, port: int) -> None:
         """Answer Prometheus on loopback until the server stops; raises ConfigError as `MetricsEndpoint`."""
@@ -121,6 +125,9 @@ class ReplayServer:
         self._server.stop(grace_s).wait()
         self._threads.shutdown(wait=True)
         self._attachments.close()
+        if self._compactor is not None:
+            self._compactor.stop()
+        self.shard.close()
 
     def __enter__(self) -> ReplayServer:
         return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import signal
 import threading
 from difflib import get_close_matches
@@ -13,12 +12,12 @@ import msgspec
 from replay_server.errors import ConfigError
 from replay_server.parent_process import ParentProcess
 from replay_server.rate_limiter import RateLimiter
-from replay_server.security import server_credentials
-from replay_server.server import WAITERS, ReplayServer
+from replay_server.security import ServerSecurity, server_credentials
+from replay_server.server import ReplayServer
 from replay_server.shard import Shard
 from replay_server.shard_config import RateLimiterConfig, ShardConfig, SpecConfig
+from replay_server.shard_making import make_shard
 from replay_server.specs import RecordSpec
-from replay_server.table import Table
 
 _PARENT_CHECK_S = 0.5
 
@@ -30,6 +29,7 @@ def start_server(
     *,
     rate_limiter: RateLimiter | None = None,
     insecure: bool = False,
+    salvage: bool = False,
     **settings: Any,
 ) -> ReplayServer:
     """Serve one shard in threads of this process.
@@ -40,21 +40,61 @@ def start_server(
         address: HOST:PORT; port 0 takes a free one, see `.address`. Off loopback it needs `tls` and a token.
         rate_limiter: who may go on; by default one record is enough to sample and inserts never wait.
         insecure: serve other machines without TLS or token.
+        salvage: leave out what is damaged in the journal, instead of refusing to start.
         settings: any other setting of a shard's config file by its name, see `ShardConfig`: `sampler="uniform"`,
             `seed=3`, `token_file="token"`, `tls=ServerTLS(...)`, ...
 
     Raises:
-        ConfigError: a setting is unknown or wrong, or the port is taken.
+        ConfigError: a setting is unknown or wrong, the port is taken, or the shard would not fit into memory.
         CheckpointError: `restore_from` is missing, damaged or of another kind.
+        JournalError: the journal is damaged, or of another spec, shard or capacity.
     """
     limiter = rate_limiter or RateLimiter()
-    return open_server(_config(spec, capacity, address, limiter, settings), insecure=insecure)
+    return open_server(_config(spec, capacity, address, limiter, settings), insecure=insecure, salvage=salvage)
 
 
-def open_server(config: ShardConfig, *, insecure: bool = False) -> ReplayServer:
+def open_server(config: ShardConfig, *, insecure: bool = False, salvage: bool = False) -> ReplayServer:
     """Serve the shard of a config in threads of this process; raises as `start_server`."""
     security = server_credentials(config.address, config.token_file, config.tls, insecure)
-    server = ReplayServer(make_shard(config), config.address, config.directory, security, config.table)
+    return _serve_shard(config, make_shard(config, salvage=salvage).shard, security)
+
+
+def serve(config: ShardConfig, *, insecure: bool = False, salvage: bool = False) -> None:
+    """Serve a stand-alone shard until SIGTERM or SIGINT (or its parent's end), then drain and return.
+
+    Prints one line when it serves, `serving replay at HOST:PORT ...`. For the main thread of a process.
+
+    Args:
+        config: of the shard.
+        insecure: serve other machines without TLS or token.
+        salvage: leave out what is damaged in the journal.
+
+    Raises:
+        ConfigError, SchemaMismatch, CheckpointError, JournalError: as `start_server`.
+    """
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    parent = ParentProcess()
+    security = server_credentials(config.address, config.token_file, config.tls, insecure)
+    made = make_shard(config, salvage=salvage)
+    with _serve_shard(config, made.shard, security) as server:
+        metrics = "" if server.metrics is None else f"; metrics at http://{server.metrics.address}/metrics"
+        print(
+            f"serving replay at {server.address} shard {config.shard_index}: {made.budget}{made.recovery}{metrics}",
+            flush=True,
+        )
+        while not ended.wait(_PARENT_CHECK_S):
+            if parent.gone():
+                break
+
+
+def _serve_shard(config: ShardConfig, shard: Shard, security: ServerSecurity) -> ReplayServer:
+    try:
+        server = ReplayServer(shard, config.address, config.directory, security, config.table)
+    except ConfigError:
+        shard.close()
+        raise
     if config.metrics_port is not None:
         try:
             server.serve_metrics(config.metrics_port)
@@ -62,48 +102,6 @@ def open_server(config: ShardConfig, *, insecure: bool = False) -> ReplayServer:
             server.stop()
             raise
     return server
-
-
-def make_shard(config: ShardConfig) -> Shard:
-    """The shard of a config, not served yet; raises as `start_server`."""
-    table = Table(
-        config.spec.to_spec(),
-        config.capacity,
-        priority_exponent=config.priority_exponent,
-        sampler=config.sampler,
-        remover=config.remover,
-        max_times_sampled=config.max_times_sampled,
-        seed=config.seed,
-        shard=config.shard_index,
-        incarnation=secrets.randbits(32),
-    )
-    shard = Shard(table, config.rate_limiter.to_limiter(), max_waiters=WAITERS)
-    if config.restore_from is not None:
-        shard.restore(config.restore_from)
-    return shard
-
-
-def serve(config: ShardConfig, *, insecure: bool = False) -> None:
-    """Serve a stand-alone shard until SIGTERM or SIGINT (or its parent's end), then drain and return.
-
-    Prints one line when it serves, `serving replay at HOST:PORT ...`. For the main thread of a process.
-
-    Raises:
-        ConfigError, SchemaMismatch, CheckpointError: as `start_server`.
-    """
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    parent = ParentProcess()
-    with open_server(config, insecure=insecure) as server:
-        metrics = "" if server.metrics is None else f", metrics at http://{server.metrics.address}/metrics"
-        print(
-            f"serving replay at {server.address} shard {config.shard_index}: {_memory(server.shard.table)}{metrics}",
-            flush=True,
-        )
-        while not ended.wait(_PARENT_CHECK_S):
-            if parent.gone():
-                break
 
 
 def _config(
@@ -121,13 +119,3 @@ def _config(
     except msgspec.ValidationError as error:
         problem, _, place = str(error).partition(" - at `$.")
         raise ConfigError(f"{place.rstrip('`') or 'start_server'}: {problem}") from None
-
-
-def _memory(table: Table) -> str:
-    """The arithmetic of what the shard will hold when full."""
-    records = table.capacity * table.spec.record_size
-    overhead = table.overhead_bytes
-    return (
-        f"{table.capacity:,} x {table.spec.record_size} B = {records / 2**20:,.1f} MiB + tree and generations "
-        f"{overhead / 2**20:,.1f} MiB = {(records + overhead) / 2**20:,.1f} MiB"
-    )

@@ -91,10 +91,23 @@ class ShardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Meta(description="A record is removed by its draw of this number; null: never."),
     ] = None
     rate_limiter: Annotated[RateLimiterConfig, Meta(description="Who may go on.")] = RateLimiterConfig()
+    durability: Annotated[
+        Literal["checkpoint", "journal", "fsync"],
+        Meta(
+            description="What acknowledged inserts survive. checkpoint: nothing until the next save; journal: the end "
+            "of the process, however it comes; fsync: power loss."
+        ),
+    ] = "checkpoint"
     directory: Annotated[
-        str | None, Meta(description="Where clients may have the shard save itself; null refuses.")
+        str | None,
+        Meta(
+            description="Where clients may have the shard save itself, null refuses; with durability journal or fsync "
+            "the shard's own, with its journal."
+        ),
     ] = None
-    restore_from: Annotated[str | None, Meta(description="Checkpoint file to start from.")] = None
+    restore_from: Annotated[
+        str | None, Meta(description="Checkpoint file to start from; with a journal only the first time.")
+    ] = None
     token_file: Annotated[
         str | None, Meta(description="File with the token callers must show; null: HEADRACE_TOKEN, else none.")
     ] = None
@@ -107,4 +120,6 @@ class ShardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     shard_index: Annotated[int, Meta(ge=0, le=2**32 - 1, description="0, 1, ... of the shards of one replay.")] = 0
 
     def __post_init__(self) -> None:
+        if self.durability != "checkpoint" and self.directory is None:
+            raise ValueError(f"durability {self.durability} needs directory, where the shard keeps its journal")
         self.rate_limiter.to_limiter().check_table(self.capacity, self.max_times_sampled)

@@ -1,13 +1,16 @@
 """Every block of docs/replay-server.md runs as it stands there."""
 
 import re
+import runpy
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from distributed.cli import main
 from distributed.config_loading import load
+from replay_server import connect
 from replay_server.serving import open_server
 from replay_server.shard_config import ShardConfig
 
@@ -43,6 +46,15 @@ def test_the_python_blocks_run_against_the_shard_of_the_guide(capsys):
         assert "1,600 inserted" in capsys.readouterr().out
 
 
+def test_the_journal_of_the_guide_keeps_what_was_acknowledged():
+    [durability] = [block for block in blocks("yaml") if "durability" in block]
+    for size in (0, 64):
+        with serve(blocks("yaml")[0] + durability) as server, connect([server.address], prefetch=0) as replay:
+            assert replay.stats().size == size
+            zeros = replay.spec.columns(np.zeros((64, replay.spec.record_size), np.uint8))
+            assert replay.insert(zeros).level == "journal"
+
+
 def test_certificates_and_token_of_the_guide_protect_a_shard(capsys):
     [commands] = [block for block in blocks("") if "openssl" in block]
     subprocess.run(["bash", "-e"], input=commands, text=True, check=True, capture_output=True, timeout=60)
@@ -53,3 +65,10 @@ def test_certificates_and_token_of_the_guide_protect_a_shard(capsys):
         assert capsys.readouterr().out == "0\n"
         assert main(["status", server.address, "--tls-ca", "ca.pem", "--token-file", "token"]) == 0
     assert "--tls-ca ca.pem --token-file token" in GUIDE
+
+
+def test_the_example_client_works_with_the_example_shard(capsys):
+    examples = Path(__file__).parents[2] / "examples"
+    with serve((examples / "shard.yaml").read_text()) as server:
+        runpy.run_path(str(examples / "replay_client.py"))["main"]([server.address])
+    assert "Ack(accepted=3200, duplicates=0, unknown=0, level='journal')" in capsys.readouterr().out

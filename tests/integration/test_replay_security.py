@@ -155,12 +155,7 @@ def raw_code(address: str, method: str):
 def test_one_health_check_needs_no_token(token_file):
     with start_server(SPEC, 100, token_file=token_file) as server, grpc.insecure_channel(server.address) as channel:
         check = channel.unary_unary("/grpc.health.v1.Health/Check")
-        try:
-            answer = check(b"", timeout=5.0)
-        except grpc.RpcError as error:
-            assert error.code() is not grpc.StatusCode.UNAUTHENTICATED
-        else:
-            assert answer == b"\x08\x01"  # status: SERVING
+        assert check(b"", timeout=5.0) == b"\x08\x01"  # status: SERVING
 
 
 def test_one_side_with_tls_and_the_other_without(ours):

@@ -13,11 +13,11 @@ from replay_server import (
     SchemaMismatch,
     Unauthenticated,
     connect,
-    serving,
     start_server,
 )
 from replay_server.messages import InsertRequest, SampleRequest, Updates
 from replay_server.shard_config import RateLimiterConfig, ShardConfig, SpecConfig
+from replay_server.shard_making import make_shard, memory_budget
 
 SPEC = RecordSpec((Field("observation", "float32", (8,)), Field("action", "int64")), {"gamma": "0.99"})
 
@@ -36,7 +36,7 @@ shard_index: 3
 
 def test_every_field_reaches_the_shard():
     config = msgspec.yaml.decode(YAML, type=ShardConfig)
-    shard = serving.make_shard(config)
+    shard = make_shard(config).shard
     assert shard.table.spec == SPEC
     assert (shard.table.capacity, shard.table.shard) == (1000, 3)
     assert shard.limiter == RateLimiter(10, 8.0, 40.0)
@@ -51,14 +51,14 @@ def test_a_queue_and_a_remover_reach_the_table():
     config = msgspec.convert(
         {"spec": SpecConfig.of(SPEC), "capacity": 20, "rate_limiter": {"queue_size": 20}, **settings}, ShardConfig
     )
-    shard = serving.make_shard(config)
+    shard = make_shard(config).shard
     assert (shard.limiter, shard.table.max_times_sampled) == (RateLimiter.queue(20), 1)
     rows = SPEC.pack({"observation": np.zeros((20, 8), np.float32), "action": np.arange(20)})
     shard.insert(InsertRequest(rows, None, None, 0.0))
     assert shard.insert(InsertRequest(rows[:1], None, None, 0.0)).blocked_on == "samples"
     drawn = shard.sample(SampleRequest(np.array([3]), 3.0, Updates(), 0.0))
     assert list(SPEC.columns(drawn.records)["action"]) == [19, 18, 17]
-    lowest = serving.make_shard(msgspec.structs.replace(config, rate_limiter=RateLimiterConfig()))
+    lowest = make_shard(msgspec.structs.replace(config, rate_limiter=RateLimiterConfig())).shard
     lowest.insert(InsertRequest(rows, np.arange(20.0)[::-1].copy(), None, 0.0))
     lowest.insert(InsertRequest(rows[:1], np.array([50.0]), None, 0.0))
     drawn = lowest.sample(SampleRequest(np.array([19]), 0.0, Updates(), 0.0))
@@ -66,10 +66,23 @@ def test_a_queue_and_a_remover_reach_the_table():
 
 
 def draws(config):
-    shard = serving.make_shard(config)
+    shard = make_shard(config).shard
     rows = SPEC.pack({"observation": np.zeros((50, 8), np.float32), "action": np.arange(50)})
     shard.insert(InsertRequest(rows, np.arange(50.0), None, 0.0))
     return SPEC.columns(shard.sample(SampleRequest(np.array([40]), 0.0, Updates(), 0.0)).records)["action"]
+
+
+@pytest.mark.parametrize("remover", ["fifo", "lowest_priority"])
+@pytest.mark.parametrize("times", [None, 3])
+def test_memory_is_summed_up_as_it_will_be_taken(remover, times):
+    settings = {"capacity": 100_003, "remover": remover, "max_times_sampled": times}
+    config = msgspec.convert({"spec": SpecConfig.of(SPEC), **settings}, ShardConfig)
+    budget = memory_budget(config)
+    table = make_shard(config).shard.table
+    assert budget.records == table.records.nbytes
+    assert budget.table == pytest.approx(table.overhead_bytes, rel=0.01)
+    assert (budget.snapshot > 0, budget.messages > 0, budget.journal) == (True, True, 0)
+    assert memory_budget(msgspec.structs.replace(config, durability="fsync", directory="d")).journal == 4 * 100_003
 
 
 def test_every_field_of_the_server_reaches_it(tmp_path):
@@ -113,11 +126,13 @@ def test_every_field_of_the_server_reaches_it(tmp_path):
         ({"rate_limiter": RateLimiter(21)}, "min_size is 21, capacity is 20"),
         ({"rate_limiter": RateLimiter.queue(4)}, "queue_size needs max_times_sampled 1"),
         ({"table": "a name"}, "table: "),
+        ({"durability": "journal"}, "durability journal needs directory"),
+        ({"capacity": 10**12}, "capacity: this shard needs 1,000,000,000,000 x 48 B"),
     ],
 )
 def test_wrong_keywords_are_refused_as_config_errors(settings, words):
     with pytest.raises(ConfigError, match=words):
-        start_server(SPEC, 20, **settings)
+        start_server(SPEC, **{"capacity": 20, **settings})
 
 
 @pytest.mark.parametrize(
