@@ -265,10 +265,15 @@ def test_a_reader_that_closes_early_is_no_error(tmp_path):
 
 
 def test_arguments_are_taken_apart():
-    grammar = Grammar(("[CONFIG]",), ("run-dir",), ("json",), settings=True)
+    grammar = Grammar(("[CONFIG]",), ("run-dir",), ("json",), ("peer",), settings=True)
     found = parse(
-        ["x.yaml", "--run-dir=a=b", "--json", "--a.b-c", "-1", "--a.d=[1, 2]", "--runtime", "serial"], grammar
+        [
+            *["x.yaml", "--run-dir=a=b", "--peer=c=d", "--json", "--a.b-c", "-1", "--a.d=[1, 2]"],
+            *["--peer", "e", "--runtime", "serial"],
+        ],
+        grammar,
     )
+    assert found.lists == {"peer": ["c=d", "e"]}
     assert found.positionals == ["x.yaml"] and found.options == {"run-dir": "a=b"} and found.switches == {"json"}
     assert [(o.keys, o.value) for o in found.overrides] == [
         (("a", "b_c"), -1),
@@ -279,6 +284,7 @@ def test_arguments_are_taken_apart():
         (["--json=1"], "--json: takes no value"),
         (["--run-dir", "a", "--run-dir", "b"], "--run-dir: given twice"),
         (["--a.b", "--c.d", "1"], "--a.b: needs a value"),
+        (["--peer"], "--peer: needs a value"),
         (["-x"], "-x: unknown option"),
     ]:
         with pytest.raises(ConfigError, match=says):
