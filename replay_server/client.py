@@ -40,9 +40,9 @@ class ReplayClient:
 
     Args:
         ports: the shards, each with its own index.
-        prefetch: batches asked for ahead of `sample`; 0 is strictly synchronous and, with in-process shards,
-            deterministic. Priorities of a prefetched batch are older by as many updates. Shards whose records leave
-            when they are sampled are never asked ahead.
+        prefetch: batches asked for ahead of `sample`, twice as many over several shards; 0 is strictly synchronous
+            and, with in-process shards, deterministic. Priorities of a prefetched batch are older by as many updates.
+            Shards whose records leave when they are sampled are never asked ahead.
         seed: of the choice of shards; None takes entropy from the system.
         shares: how draws are spread over shards.
         clock: of waits.
@@ -221,7 +221,7 @@ class ReplayClient:
         except HeadraceError:
             port.close()
             raise
-        self._sampling.drop()
+        self._sampling.restart()
         self._members.add(port)
 
     def clear(self) -> None:

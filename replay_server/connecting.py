@@ -32,7 +32,8 @@ def connect(
         addresses: HOST:PORT of every shard, in any order.
         spec: what the records must be; None takes what the shards hold.
         transport: `auto` shares memory with shards on this host and speaks gRPC alone to others; `grpc`; `shm`.
-        prefetch: batches asked for ahead of `sample`; 0 for a client that only writes, or wants no stale priorities.
+        prefetch: batches asked for ahead of `sample`, twice as many over several shards; 0 for a client that only
+            writes, or wants no stale priorities. Records that leave by being sampled are never asked for ahead.
         timeout_s: how long to try, for all shards together.
         seed: of the choice of shards; None takes entropy from the system.
         token_file: file with the shards' token; None takes HEADRACE_TOKEN, else none is sent.

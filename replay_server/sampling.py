@@ -27,7 +27,8 @@ class Sampling:
 
     Args:
         members: the shards.
-        prefetch: batches ahead; 0 asks for one batch at a time, when it is wanted.
+        prefetch: batches ahead, in two rounds; 0 asks for one batch at a time, when it is wanted. Over several shards
+            it is twice as many: a call then brings as many rows as one to a single shard, and calls cost most of all.
         shares: how draws are spread over shards.
         rng: of the choice of shards.
         jitter: of pauses.
@@ -56,7 +57,7 @@ class Sampling:
         self._strays = Strays(members)
         self._rounds: deque[Round] = deque()
         self._ahead = 0
-        self._together = 1
+        self._together = self._depth = 1
         self._batch_size = 0  # none yet
         self._views_round: Round | None = None
         self.share_deviation = 0.0
@@ -104,6 +105,11 @@ class Sampling:
             self._views_round = None
         self._strays.poll()
 
+    def restart(self) -> None:
+        """Drop everything and look at the shards anew: there may be more of them."""
+        self.drop()
+        self._batch_size = 0
+
     def settle(self, deadline: float) -> None:
         """Wait until everything dropped is accounted for; raises ReplayTimeout at the deadline."""
         self._strays.settle(deadline)
@@ -132,7 +138,8 @@ class Sampling:
         size = self._members.check_batch(batch_size)
         self.drop()
         self._batch_size = batch_size
-        self._together = max(1, min(self._prefetch // 2, _ROUND_BYTES // size))
+        self._depth = self._prefetch * min(len(self._members), 2)
+        self._together = max(1, min(self._depth // 2, _ROUND_BYTES // size))
 
     def _drop_first(self) -> None:
         dropped = self._rounds.popleft()
@@ -140,8 +147,8 @@ class Sampling:
         dropped.abandon()
 
     def _top_up(self, deadline: float) -> None:
-        """Ask ahead for `prefetch` batches; never waits."""
-        while self._ahead + self._together <= self._prefetch and self._members.views.masses.any():
+        """Ask ahead for as many batches as there is room for; never waits."""
+        while self._ahead + self._together <= self._depth and self._members.views.masses.any():
             self._plan_round(deadline)
 
     def _plan_round(self, deadline: float) -> None:

@@ -1,9 +1,12 @@
 """The stream writer against a shard whose replies are late, lost or refusals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from replay_server import Field, InvalidRecord, RateLimiter, RecordSpec, ReplayTimeout, StaleEpoch, Unavailable
+from replay_server.errors import StorageFull, WriterEvicted
 from replay_server.local import LocalShard
 from replay_server.messages import Finished, SampleRequest, Stamp, Updates
 from replay_server.reasons import WaitTimes
@@ -29,9 +32,14 @@ class FarShard(LocalShard):
         self.hold = False
         self.lose_requests = self.lose_replies = 0
         self.chunks = []
+        self.opens = []
+        self.lost_sequences = set()
 
     def insert(self, request):
         self.chunks.append(len(request.records))
+        self.opens.append(request.stamp.opens)
+        if request.stamp.sequence in self.lost_sequences:
+            return _Held(None)
         if self.lose_requests:
             self.lose_requests -= 1
             return Finished(_unavailable)
@@ -254,3 +262,88 @@ def test_in_this_process_an_append_is_stored_on_return_or_refused_whole():
     writer.append(rows([7]), timeout_s=0.0)
     assert stored(shard) == [*range(5), 7]
     assert writer.flush(timeout_s=0.0).accepted == 6
+
+
+class Disk:
+    """Makes a shard's inserts fail for a while as a full disk does."""
+
+    def __init__(self, port):
+        self.port, self.full = port, True
+        self._insert = port.insert
+        port.insert = self
+
+    def __call__(self, request):
+        return Finished(_full) if self.full else self._insert(request)
+
+
+def _full():
+    raise StorageFull("the disk is full")
+
+
+def test_a_full_disk_is_waited_for_until_the_deadline_and_nothing_was_stored_then():
+    shard, port, writer = make()
+    writer.append(rows([1]))
+    assert writer.flush().accepted == 1
+    disk = Disk(port)
+    for number in range(3):
+        writer.append(rows(range(1000 * number, 1000 * number + 300)))
+    with pytest.raises(StorageFull):
+        writer.append(rows(range(5000, 5300)), timeout_s=0.1)
+    with pytest.raises(StorageFull):
+        writer.flush(timeout_s=0.1)
+    assert (writer.refused, writer.blocked_on) == (900, "disk")
+    assert stored(shard) == [1]
+    writer.append(rows([2]))
+    disk.full = False
+    assert writer.flush().accepted == 1
+    assert stored(shard) == [1, 2]
+
+
+def test_only_until_the_first_acknowledgement_does_a_chunk_open_its_writer():
+    _, port, writer = make()
+    port.hold = True
+    writer.append(rows(range(300)))
+    writer.append(rows(range(300)))
+    port.release()
+    writer.flush()
+    writer.append(rows([1]))
+    writer.flush()
+    assert port.opens == [True, True, False]
+    port._shard = Shard(Table(SPEC, 100))  # it has forgotten everything, the writer too
+    writer.append(rows([2, 3]))
+    for _ in range(2):
+        with pytest.raises(WriterEvicted, match="open a new writer"):
+            writer.flush()
+    ack = writer.abandon()
+    assert (ack.accepted, ack.unknown, writer.refused) == (0, 2, 2)
+    assert port._shard.stats().inserted == 0
+
+
+def test_a_writer_nobody_has_acknowledged_survives_a_shard_that_forgets():
+    _, port, writer = make()
+    port.lose_replies = 1
+    writer.append(rows([1, 2]))
+    port._shard = Shard(Table(SPEC, 100))
+    assert writer.flush().accepted == 2
+    assert stored(port._shard) == [1, 2]
+
+
+def test_no_chunk_is_sent_further_ahead_than_a_shard_can_tell_apart():
+    """A chunk without an answer holds the others up before its number would pass for stored."""
+    shard, port, writer = make(capacity=10_000_000)
+    port.lost_sequences = {0}
+    writer._chunk_rows = 1
+    writer.append(rows(range(6000)), timeout_s=0.0)
+    assert len(port.chunks) <= 1024
+    assert writer.flush(timeout_s=0.3).unknown >= 6000 - 1024
+    port.lost_sequences = set()
+    writer.append(rows([7]))
+    assert writer.flush().accepted == 1
+    assert shard.stats().inserted <= 1024
+
+
+def test_acknowledgements_say_what_they_survive():
+    _, port, writer = make()
+    port.hello = replace(port.hello, durability="journal")
+    writer.append(rows([1]))
+    assert writer.flush().level == "journal"
