@@ -143,7 +143,7 @@ def test_a_shard_that_dies_at_any_point_is_left_out_of_shares_weights_and_credit
     fleet = Fleet(prefetch=prefetch)
     fleet.ports[1].steps, fleet.ports[1].dies_at = 0, dies_at
     sizes = []
-    for _ in range(30):
+    for _ in range(60):
         batch = fleet.replay.sample(16)
         sizes.append(batch.table_size)
         assert len(batch) == 16
@@ -153,13 +153,13 @@ def test_a_shard_that_dies_at_any_point_is_left_out_of_shares_weights_and_credit
     assert sizes == sorted(sizes, reverse=True)  # with both shards first, then with one
     assert sizes[-1] == 20
     report = fleet.replay.flush()
-    assert report.applied + report.stale <= 30 * 16
+    assert report.applied + report.stale <= 60 * 16
     fleet.replay.close()
     together, alone = sizes.count(60), sizes.count(20)
     spent = [shard.stats().sampled for shard in fleet.shards]
     assert 16 * alone - 1e-6 <= spent[0] <= 16 * (alone + together) + 1e-6
     paid_by_the_dead = 16 * together * 2 / 3
-    assert spent[0] == pytest.approx(16 * (alone + together) - paid_by_the_dead, abs=16 * (prefetch + 1))
+    assert spent[0] == pytest.approx(16 * (alone + together) - paid_by_the_dead, abs=16 * (2 * prefetch + 1))
     for shard in fleet.shards:
         shard.check_valid()
 
