@@ -34,6 +34,7 @@ class SimulatedDisk:
         room: bytes all files may hold together; None for no limit.
         short_writes: probability that a write takes fewer bytes than it was given.
         crash_in: calls that write until `Crashed` is raised in the middle of one; None for never.
+        crashed: it was, and from then on nothing is written; until `crash` says what is left.
     """
 
     def __init__(self, rng: np.random.Generator) -> None:
@@ -46,13 +47,14 @@ class SimulatedDisk:
         self.room: int | None = None
         self.short_writes = 0.0
         self.crash_in: int | None = None
+        self.crashed = False
 
     def crash(self, power: bool) -> None:
         """The process is gone. With `power` so is all that was not synced: any part of a file written since may be
         there, and the names are those of some moment since (a journalling file system keeps their order)."""
         self._handles.clear()
         self._locks.clear()
-        self.crash_in = None
+        self.crash_in, self.crashed = None, False
         if not power:
             return
         self._names = dict(self._since_sync[int(self._rng.integers(len(self._since_sync)))])
@@ -177,10 +179,13 @@ class SimulatedDisk:
         return bytes(torn)
 
     def _crashes(self) -> bool:
+        if self.crashed:
+            raise Crashed
         if self.crash_in is None:
             return False
         self.crash_in -= 1
-        return self.crash_in < 0
+        self.crashed = self.crash_in < 0
+        return self.crashed
 
     def _maybe_crash(self) -> None:
         if self._crashes():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,8 @@ from replay_server import RateLimiter, wire
 from replay_server.documents import hello_document
 from replay_server.errors import HeadraceError
 from replay_server.frames import Layout
-from replay_server.messages import Hello, InsertReply, InsertRequest, SampleReply, SampleRequest, Updates
+from replay_server.journal import Journal
+from replay_server.messages import Hello, InsertReply, InsertRequest, SampleReply, SampleRequest, Stamp, Updates
 from replay_server.shard import Shard
 from replay_server.table import Table
 
@@ -44,6 +46,24 @@ class _Waiting:
     attempt: Callable[[bool], bool]
 
 
+class _LifeClock:
+    """The scheduler's, until the life it belongs to is over: whatever still sleeps then is gone."""
+
+    def __init__(self, scheduler: Scheduler, rng: np.random.Generator) -> None:
+        self._scheduler = scheduler
+        self._rng = rng
+        self.ended = False
+
+    def now(self) -> float:
+        return self._scheduler.now()
+
+    def sleep(self, seconds: float) -> None:
+        """A snapshot rests in proportion to the processor time it took, which no seed decides; here it takes any."""
+        self._scheduler.sleep(float(self._rng.exponential(0.1)))
+        if self.ended:
+            raise Crashed
+
+
 class SimulatedShard:
     """Implements `FrameServer`.
 
@@ -51,7 +71,8 @@ class SimulatedShard:
     freed it, until its time is up. The threads of a real shard do the same.
     """
 
-    def __init__(self, settings: ShardSettings, network: Network, rng: np.random.Generator) -> None:
+    def __init__(self, settings: ShardSettings, network: Network, rng: np.random.Generator, place: Path) -> None:
+        self._place = place
         self.settings = settings
         self.network = network
         self.disk = SimulatedDisk(rng)
@@ -60,7 +81,11 @@ class SimulatedShard:
         self.stopped = False
         self.shard: Shard
         self._rng = rng
-        self._draws: Counter[int] = Counter()
+        self._epochs: dict[int, int] = {}
+        self._draws: Counter[int] = Counter()  # in this life
+        self.gone: set[int] = set()
+        """Records drawn as often as they may be, in one life, which have left the table."""
+        self.removals_may_be_lost = settings.level == "fsync"
         self._scheduler: Scheduler = network.scheduler
         self._waiting: list[_Waiting] = []
         self._held: list[tuple[str, bytes, Respond]] = []
@@ -84,8 +109,8 @@ class SimulatedShard:
 
     def boot(self) -> None:
         """A new life, from what is on the disk."""
-        settings = self.settings
-        self.lives += 1
+        settings, self.lives = self.settings, self.lives + 1
+        self._draws.clear()
         table = Table(
             SPEC,
             settings.capacity,
@@ -96,17 +121,45 @@ class SimulatedShard:
             shard=settings.index,
             incarnation=self.lives,
         )
-        self.shard = Shard(table, settings.limiter, clock=self._scheduler)
+        clock = _LifeClock(self._scheduler, self._rng)
+        if settings.level == "checkpoint":
+            self.shard = Shard(table, settings.limiter, clock=clock)
+        else:
+            self.shard = Shard(table, settings.limiter, journal=self._open_journal(), clock=clock)
+            self.shard.recover()
+        self._clock = clock
         self.shard.check_valid()
         self.network.server, self.network.up = self, True
+
+    def _open_journal(self) -> Journal:
+        place, settings = str(self._place / str(self.settings.index)), self.settings
+        return Journal.open(
+            place, SPEC, settings.index, settings.capacity, settings.level, disk=self.disk, segment_bytes=1500
+        )
+
+    @property
+    def alive(self) -> bool:
+        return self.network.server is self
 
     def crash(self, power: bool) -> None:
         """The process is gone; with `power` also what the disk had not synced."""
         self.network.died()
+        self._clock.ended = True
         self._waiting.clear()
         self._held.clear()
         self.stopped = False
         self.disk.crash(power)
+        self.shard.close()  # its threads; the disk no longer knows its handles
+
+    def compact(self) -> None:
+        """A snapshot for the journal to build on, while everything goes on; for a task of its own."""
+        try:
+            self.shard.compact()
+        except HeadraceError:
+            return  # the disk is full
+        except Crashed:
+            if self.alive and self.disk.crashed:
+                self.crash(power=False)
 
     def resume(self) -> None:
         """After `stopped`: everything that came meanwhile is handled now."""
@@ -118,16 +171,11 @@ class SimulatedShard:
 
     def stored(self) -> NDArray[np.int64]:
         """Ids of all records."""
-        state = self.shard.table.export_state()
-        columns = SPEC.columns(state.records)
+        table = self.shard.table
+        columns = SPEC.columns(table.records[table.slots.holding()])
         check_bodies(columns)
         ids: NDArray[np.int64] = columns["id"].copy()
         return ids
-
-    def used_up(self) -> NDArray[np.int64]:
-        """Ids of records that were drawn as often as they may be, and so left the table."""
-        most = self.settings.max_times_sampled
-        return np.array([i for i, draws in self._draws.items() if most and draws >= most], np.int64)
 
     def receive(self, method: str, frame: bytes, respond: Respond) -> None:
         if self.stopped:
@@ -137,6 +185,8 @@ class SimulatedShard:
             self._handle(method, frame, respond)
             self._try_waiting()
         except Crashed:
+            pass
+        if self.disk.crashed:
             self.crash(power=False)
             return
         self.operations += 1
@@ -156,12 +206,20 @@ class SimulatedShard:
             else:
                 respond(wire.encode_json(asdict(self.shard.stats()), reply=True))
         except HeadraceError as error:
-            respond(_travelled(error))
+            self._refuse(respond, error)
+
+    def _refuse(self, respond: Respond, error: HeadraceError) -> None:
+        if self.disk.crashed:
+            raise Crashed  # the journal's own thread met it
+        respond(_travelled(error))
 
     def _insert(self, request: InsertRequest, respond: Respond) -> None:
         def attempt() -> InsertReply:
             before = self.shard.stats()
             reply = self.shard.insert(replace(request, wait_s=0.0))
+            if self.disk.crashed:
+                raise Crashed
+            self._check_fence(request.stamp, reply)
             if reply.accepted:
                 blocks = self.shard.limiter.blocks_insert(before.size, before.inserted, before.sampled, reply.accepted)
                 assert blocks is None, f"an insert went past the rate limiter, which said {blocks}"
@@ -170,6 +228,25 @@ class SimulatedShard:
         self._until_free(
             attempt, request.wait_s, lambda reply: respond(wire.encode_insert_reply(reply, _LAYOUT)), respond
         )
+
+    def _check_fence(self, stamp: Stamp | None, reply: InsertReply) -> None:
+        """Once a shard has answered an epoch, whatever the answer, nothing of an older one is taken, in any life."""
+        assert stamp is not None
+        if reply.accepted:
+            newest = self._epochs.get(stamp.writer_id, 0)
+            assert stamp.epoch >= newest, f"epoch {stamp.epoch} wrote after epoch {newest} of writer {stamp.writer_id}"
+        if reply.blocked_on is None or self.settings.level == "journal":  # else a power loss may undo the opening
+            self._epochs[stamp.writer_id] = max(stamp.epoch, self._epochs.get(stamp.writer_id, 0))
+
+    def _count_draws(self, ids: list[int]) -> None:
+        """A record that was removed by being drawn is never seen again, in any life."""
+        most = self.settings.max_times_sampled
+        if most is None:
+            return
+        back = self.gone.intersection(ids)
+        assert not back or self.removals_may_be_lost, f"records {sorted(back)[:5]} were drawn after they were removed"
+        self._draws.update(ids)
+        self.gone.update(i for i in ids if self._draws[i] >= most)
 
     def _sample(self, request: SampleRequest, respond: Respond) -> None:
         updates, applied, stale = request.updates, 0, 0
@@ -186,7 +263,9 @@ class SimulatedShard:
                 assert blocks is None, f"a sample went past the rate limiter, which said {blocks}"
             columns = SPEC.columns(reply.records)
             check_bodies(columns)
-            self._draws.update(columns["id"].tolist())
+            if self.disk.crashed:
+                raise Crashed
+            self._count_draws(columns["id"].tolist())
             return replace(reply, applied=applied, stale=stale)
 
         self._until_free(
@@ -200,7 +279,7 @@ class SimulatedShard:
             try:
                 reply = attempt()
             except HeadraceError as error:
-                refuse(_travelled(error))
+                self._refuse(refuse, error)
                 return True
             if reply.blocked_on is not None and not last:
                 return False

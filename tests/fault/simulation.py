@@ -11,6 +11,8 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -18,12 +20,13 @@ import numpy as np
 from fault.history import HistoryInMemory, Verdict, check_history
 from fault.noting_writer import NotingWriter
 from fault.records import check_bodies
+from fault.simulated_disk import Crashed
 from fault.simulated_network import Network, SimulatedPort
 from fault.simulated_shard import ShardSettings, SimulatedShard
 from fault.simulated_time import Scheduler
 from replay_server import RateLimiter
 from replay_server.client import ReplayClient
-from replay_server.errors import HeadraceError, StaleEpoch
+from replay_server.errors import HeadraceError, StaleEpoch, StorageFull
 from replay_server.messages import Stamp
 from replay_server.writer import StreamWriter
 
@@ -72,7 +75,7 @@ class Outcome:
 def plan_of(seed: int) -> Plan:
     """Everything random about the setting; what happens in it is drawn as it goes."""
     rng = np.random.default_rng([seed, 1])
-    level = str(rng.choice(["checkpoint"]))
+    level = str(rng.choice(["checkpoint", "journal", "fsync"]))
     kind = str(rng.choice(["endless", "endless", "consuming", "queue", "lowest"]))
     capacity = 5000 if kind == "lowest" else int(rng.choice([20, 100, 5000]))  # so that nothing is removed unseen
     draws = {"consuming": int(rng.integers(1, 5)), "queue": 1}.get(kind)
@@ -102,13 +105,13 @@ def plan_of(seed: int) -> Plan:
 class Simulation:
     """One schedule. `run` raises AssertionError when a promise is broken."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, place: Path) -> None:
         self.plan = plan
         self.outcome = Outcome(schedules=1)
         self._rng = np.random.default_rng([plan.seed, 2])
         self._scheduler = Scheduler(self._rng)
         self._networks = [Network(self._scheduler, self._rng) for _ in plan.shards]
-        self._shards = [SimulatedShard(s, n, self._rng) for s, n in zip(plan.shards, self._networks, strict=True)]
+        self._shards = [SimulatedShard(s, n, self._rng, place) for s, n in zip(plan.shards, self._networks, strict=True)]
         self._histories = [HistoryInMemory(self._scheduler.now) for _ in plan.shards]
         self._ids_by_key: dict[bytes, int] = {}
 
@@ -176,6 +179,10 @@ class Simulation:
     def _trouble(self) -> None:
         """One thing after another goes wrong, sometimes two at once, and heals."""
         troubles = [self._delay, self._loss, self._one_way, self._other_way, self._partition, self._stop]
+        if self.plan.level != "checkpoint":
+            troubles += [self._kill, self._kill, self._crash_inside, self._full_disk, self._short_writes, self._compact]
+        if self.plan.level == "fsync":
+            troubles += [self._power_loss, self._power_loss]
         for _ in range(self.plan.troubles):
             self._scheduler.sleep(float(self._rng.exponential(0.5)))
             index = int(self._rng.integers(len(self._shards)))
@@ -206,6 +213,59 @@ class Simulation:
         self._shards[index].stopped = True
         return self._shards[index].resume
 
+    def _kill(self, index: int) -> Callable[[], None]:
+        if self._shards[index].alive:
+            self._shards[index].crash(power=False)
+        return lambda: self._restart(index)
+
+    def _power_loss(self, index: int) -> Callable[[], None]:
+        if self._shards[index].alive:
+            self._shards[index].crash(power=True)
+        return lambda: self._restart(index)
+
+    def _crash_inside(self, index: int) -> Callable[[], None]:
+        """At one of its next writes, in the middle."""
+        self._shards[index].disk.crash_in = int(self._rng.integers(0, 30))
+        return lambda: self._restart(index)
+
+    def _full_disk(self, index: int) -> Callable[[], None]:
+        disk = self._shards[index].disk
+        self._shards[index].removals_may_be_lost = True  # if it is killed before there is room to write them down
+        disk.room = disk.used + int(self._rng.integers(0, 3000))
+
+        def heal() -> None:
+            disk.room = None
+
+        return heal
+
+    def _short_writes(self, index: int) -> Callable[[], None]:
+        disk = self._shards[index].disk
+        disk.short_writes = 0.5
+
+        def heal() -> None:
+            disk.short_writes = 0.0
+
+        return heal
+
+    def _compact(self, index: int) -> Callable[[], None]:
+        if self._shards[index].alive:
+            self._scheduler.start(self._shards[index].compact)
+        return lambda: None
+
+    def _restart(self, index: int) -> None:
+        """Start a shard that is down, as often as it takes: it may die again while it reads, or find its disk full."""
+        shard = self._shards[index]
+        if shard.alive:
+            return
+        self.outcome.crashes += 1
+        try:
+            shard.boot()
+        except Crashed:
+            shard.disk.crash(power=False)
+            self._scheduler.at(0.1, lambda: self._restart(index))
+        except StorageFull:
+            self._scheduler.at(0.1, lambda: self._restart(index))
+
     def _set(self, target: Any, name: str, value: Any) -> Callable[[], None]:
         default = getattr(Network(self._scheduler, self._rng), name)
         setattr(target, name, value)
@@ -224,15 +284,24 @@ class Simulation:
             assert took <= limit_s + _SLACK_S, f"a call with a deadline of {limit_s} s took {took:.3f} s"
 
     def _check(self) -> None:
-        for shard, history in zip(self._shards, self._histories, strict=True):
+        for index, (shard, history) in enumerate(zip(self._shards, self._histories, strict=True)):
+            shard.disk.room, shard.disk.crash_in = None, None
+            fenced = shard.shard.stats().fenced
+            if self.plan.level != "checkpoint":
+                if shard.alive:
+                    shard.crash(power=self.plan.level == "fsync")
+                self._restart(index)
             shard.shard.check_valid()
-            verdict: Verdict = check_history(history.calls, shard.stored(), shard.settings.capacity, shard.used_up())
+            stored, gone = shard.stored(), np.array(sorted(shard.gone), np.int64)
+            back = np.intersect1d(stored, gone)
+            assert shard.removals_may_be_lost or not len(back), f"records {back[:5]} are back after they were removed"
+            verdict: Verdict = check_history(history.calls, stored, shard.settings.capacity, gone)
             assert verdict.valid, f"shard {shard.settings.index}: {verdict}"
             self.outcome.acknowledged += verdict.acknowledged
             self.outcome.uncertain += verdict.uncertain
             self.outcome.surfaced += verdict.surfaced
             self.outcome.operations += shard.operations
-            self.outcome.fenced += shard.shard.stats().fenced
+            self.outcome.fenced += fenced
 
 
 def run_seeds(first: int, count: int, seconds: float = float("inf")) -> Outcome:
@@ -247,7 +316,8 @@ def run_seeds(first: int, count: int, seconds: float = float("inf")) -> Outcome:
             break
         plan = plan_of(seed)
         try:
-            total += Simulation(plan).run()
+            with TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as place:
+                total += Simulation(plan, Path(place)).run()
         except Exception as error:
             raise AssertionError(
                 f"seed {seed} fails: {type(error).__name__}: {error}\n  {plan}\n"
