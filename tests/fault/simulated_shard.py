@@ -52,7 +52,7 @@ class _LifeClock:
     def __init__(self, scheduler: Scheduler, rng: np.random.Generator) -> None:
         self._scheduler = scheduler
         self._rng = rng
-        self.ended = False
+        self.ended = self.compacting = False
 
     def now(self) -> float:
         return self._scheduler.now()
@@ -83,8 +83,11 @@ class SimulatedShard:
         self._rng = rng
         self._epochs: dict[int, int] = {}
         self._draws: Counter[int] = Counter()  # in this life
+        self._all_draws: Counter[int] = Counter()
         self.gone: set[int] = set()
-        """Records drawn as often as they may be, in one life, which have left the table."""
+        """Records drawn as often as they may be in one life: they have left the table."""
+        self.perhaps_gone: set[int] = set()
+        """Drawn so often in all lives: a snapshot may have carried the count from one to the next."""
         self.removals_may_be_lost = settings.level == "fsync"
         self._scheduler: Scheduler = network.scheduler
         self._waiting: list[_Waiting] = []
@@ -153,13 +156,19 @@ class SimulatedShard:
 
     def compact(self) -> None:
         """A snapshot for the journal to build on, while everything goes on; for a task of its own."""
+        clock = self._clock
+        if clock.compacting or not self.alive:
+            return
+        clock.compacting = True
         try:
             self.shard.compact()
         except HeadraceError:
-            return  # the disk is full
+            pass  # the disk is full
         except Crashed:
             if self.alive and self.disk.crashed:
                 self.crash(power=False)
+        finally:
+            clock.compacting = False
 
     def resume(self) -> None:
         """After `stopped`: everything that came meanwhile is handled now."""
@@ -246,7 +255,9 @@ class SimulatedShard:
         back = self.gone.intersection(ids)
         assert not back or self.removals_may_be_lost, f"records {sorted(back)[:5]} were drawn after they were removed"
         self._draws.update(ids)
+        self._all_draws.update(ids)
         self.gone.update(i for i in ids if self._draws[i] >= most)
+        self.perhaps_gone.update(i for i in ids if self._all_draws[i] >= most)
 
     def _sample(self, request: SampleRequest, respond: Respond) -> None:
         updates, applied, stale = request.updates, 0, 0

@@ -181,6 +181,8 @@ class Simulation:
         troubles = [self._delay, self._loss, self._one_way, self._other_way, self._partition, self._stop]
         if self.plan.level != "checkpoint":
             troubles += [self._kill, self._kill, self._crash_inside, self._full_disk, self._short_writes, self._compact]
+            if self.plan.shards[0].max_times_sampled is not None:
+                troubles += [self._compact] * 6
         if self.plan.level == "fsync":
             troubles += [self._power_loss, self._power_loss]
         for _ in range(self.plan.troubles):
@@ -248,8 +250,7 @@ class Simulation:
         return heal
 
     def _compact(self, index: int) -> Callable[[], None]:
-        if self._shards[index].alive:
-            self._scheduler.start(self._shards[index].compact)
+        self._scheduler.start(self._shards[index].compact)
         return lambda: None
 
     def _restart(self, index: int) -> None:
@@ -292,10 +293,11 @@ class Simulation:
                     shard.crash(power=self.plan.level == "fsync")
                 self._restart(index)
             shard.shard.check_valid()
-            stored, gone = shard.stored(), np.array(sorted(shard.gone), np.int64)
+            gone, removed = (np.array(sorted(ids), np.int64) for ids in (shard.gone, shard.perhaps_gone))
+            stored = shard.stored()
             back = np.intersect1d(stored, gone)
             assert shard.removals_may_be_lost or not len(back), f"records {back[:5]} are back after they were removed"
-            verdict: Verdict = check_history(history.calls, stored, shard.settings.capacity, gone)
+            verdict: Verdict = check_history(history.calls, stored, shard.settings.capacity, removed)
             assert verdict.valid, f"shard {shard.settings.index}: {verdict}"
             self.outcome.acknowledged += verdict.acknowledged
             self.outcome.uncertain += verdict.uncertain
