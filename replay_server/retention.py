@@ -71,17 +71,17 @@ class Retention:
         if not self.segments:
             return None
         oldest = self.segments[0]
+        if self.occupancy.live_in(oldest.number) or self.occupancy.pending:
+            oldest.dead_at = None  # a queue that ran empty fills again, while this is still the segment written to
+        elif oldest.dead_at is None:
+            oldest.dead_at = position
         if oldest.last <= self.base:
             return oldest
         if self.pinned is not None and oldest.last > self.pinned:
             return None  # the snapshot under way may hold records whose removal only this segment tells of
         if 0 < self.base < self.last_removal:
             return None  # so may the last one
-        if self.occupancy.live_in(oldest.number) or self.occupancy.pending:
-            return None
-        if oldest.dead_at is None:
-            oldest.dead_at = position
-        return oldest if durable >= oldest.dead_at else None
+        return oldest if oldest.dead_at is not None and durable >= oldest.dead_at else None
 
     def drop_oldest(self) -> None:
         """It is deleted."""
