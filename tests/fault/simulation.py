@@ -111,7 +111,9 @@ class Simulation:
         self._rng = np.random.default_rng([plan.seed, 2])
         self._scheduler = Scheduler(self._rng)
         self._networks = [Network(self._scheduler, self._rng) for _ in plan.shards]
-        self._shards = [SimulatedShard(s, n, self._rng, place) for s, n in zip(plan.shards, self._networks, strict=True)]
+        self._shards = [
+            SimulatedShard(s, n, self._rng, place) for s, n in zip(plan.shards, self._networks, strict=True)
+        ]
         self._histories = [HistoryInMemory(self._scheduler.now) for _ in plan.shards]
         self._ids_by_key: dict[bytes, int] = {}
 
