@@ -120,10 +120,11 @@ def shares_no_longer(future: Any) -> bool:
 
     Either the shard does not know the session, or it did not answer: then it may still be at work on the call.
     """
-    code = future.code()
-    if code is grpc.StatusCode.OK:
+    if future.code() is grpc.StatusCode.OK:
         return False
-    return code in (*_GONE, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL) or _forgotten(future)
+    refusal = wire.decode_error(str(future.details()))
+    busy = future.code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # turned away, before the shard looked at it
+    return isinstance(refusal, NotShared) or (refusal is None and not busy)
 
 
 def _forgotten(future: Any) -> bool:
