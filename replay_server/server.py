@@ -11,7 +11,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from replay_server.attachments import Attachments
-from replay_server.channels import server_options
+from replay_server.channels import WINDOW_BYTES, server_options
 from replay_server.compaction import Compactor
 from replay_server.errors import ConfigError
 from replay_server.frames import DEFAULT_TABLE
@@ -27,8 +27,7 @@ from replay_server.token_guard import TokenGuard
 from replay_server.wire import MAX_REPLY_BYTES, SERVICE, max_request_bytes
 
 _THREADS = 32
-_CALLS = 512
-_CALL_BYTES = 64 << 10
+_CALLS = 256
 _REPLY_BYTES = 128 << 20
 WAITERS = 12
 """Waiting inserts, and as many waiting samples."""
@@ -42,7 +41,7 @@ def message_bytes(spec: RecordSpec) -> int:
     A thread holds one request, which is there three times while it is put together, one at a time; calls that wait for
     a thread hold what HTTP/2 lets them send unasked; gRPC copies every reply once.
     """
-    return (_THREADS + 2) * max_request_bytes(spec) + _CALLS * _CALL_BYTES + 2 * _REPLY_BYTES
+    return (_THREADS + 2) * max_request_bytes(spec) + _CALLS * WINDOW_BYTES + 2 * _REPLY_BYTES
 
 
 class ReplayServer:

@@ -11,6 +11,7 @@ import msgspec
 
 from replay_server.errors import ConfigError
 from replay_server.parent_process import ParentProcess
+from replay_server.process_limits import prepare_process
 from replay_server.rate_limiter import RateLimiter
 from replay_server.security import ServerSecurity, server_credentials
 from replay_server.server import ReplayServer
@@ -72,6 +73,7 @@ def serve(config: ShardConfig, *, insecure: bool = False, salvage: bool = False)
     Raises:
         ConfigError, SchemaMismatch, CheckpointError, JournalError: as `start_server`.
     """
+    prepare_process()
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())

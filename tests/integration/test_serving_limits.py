@@ -73,7 +73,7 @@ def test_a_stopping_server_answers_the_calls_it_has():
     server = start_server(SPEC, 100, rate_limiter=RateLimiter(50))
     port = RemoteShard(server.address, 10.0)
     waiting = [port.sample(SampleRequest(np.array([3]), 3.0, Updates(), 0.5)) for _ in range(8)]
-    wait_for(lambda: len(server.shard._waiting_samples) == 8)
+    wait_for(lambda: len(server.shard._samples._waiters) == 8)
     server.stop()
     assert {call.result(5.0).blocked_on for call in waiting} == {"min_size"}
     port.close()
