@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from replay_server.rates import Rates, rates
-from replay_server.replay import ShardStats
+from replay_server.replay import JournalStats, ShardStats
 
 _BAR = 24
 _WAITS = {
@@ -39,7 +39,8 @@ def lines(address: str, before: ShardStats, after: ShardStats) -> Iterator[str]:
     now = rates(before, after)
     yield (
         f"[bold]shard {after.shard} at {escape(address)}[/bold]  [green]{escape(after.state)}[/green] for "
-        f"{_duration(after.uptime_s)}, inserts survive: {escape(after.level)}"
+        f"{_duration(after.uptime_s)}, durability {escape(after.level)}"
+        + (f", {after.sessions} clients by shared memory" if after.sessions else "")
     )
     fill = after.size / after.capacity
     bar = "█" * round(fill * _BAR) + "░" * (_BAR - round(fill * _BAR))
@@ -53,6 +54,14 @@ def lines(address: str, before: ShardStats, after: ShardStats) -> Iterator[str]:
     )
     yield _row("now", _speeds(now))
     yield _row("waiting", _waiting(after, now))
+    if after.journal is not None:
+        yield _row("journal", _journal(after.journal))
+    if after.snapshots.taken:
+        yield _row(
+            "snapshots",
+            f"{after.snapshots.taken:,} taken in {after.snapshots.seconds:.1f} s, longest pause "
+            f"{after.snapshots.longest_pause_s * 1000:.1f} ms",
+        )
     for name in sorted(now.median_s, key=lambda name: -now.calls[name]):
         if name in ("Insert", "Sample", "Update"):
             yield _row(
@@ -65,7 +74,7 @@ def lines(address: str, before: ShardStats, after: ShardStats) -> Iterator[str]:
 
 
 def _row(name: str, text: str) -> str:
-    return f"  {name:<9}{text}"
+    return f"  {name:<11}{text}"
 
 
 def _speeds(now: Rates) -> str:
@@ -73,6 +82,15 @@ def _speeds(now: Rates) -> str:
         f"{now.inserted:,.0f} records/s in, {now.drawn:,.0f} out, {now.updated:,.0f} priorities/s; "
         f"{_size(now.bytes_in)}/s in, {_size(now.bytes_out)}/s out"
     )
+
+
+def _journal(journal: JournalStats) -> str:
+    text = f"{_size(journal.bytes)}, {journal.garbage:.0%} of it dead"
+    if journal.syncs:
+        text += f"; written back {journal.syncs:,} times, {journal.sync_seconds / journal.syncs * 1000:.1f} ms each"
+    if journal.pending_removals:
+        text += f"; [red]{journal.pending_removals:,} removals wait for room on the disk[/red]"
+    return text
 
 
 def _waiting(after: ShardStats, now: Rates) -> str:

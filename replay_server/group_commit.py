@@ -19,6 +19,9 @@ class GroupCommit:
     Args:
         disk: where the segments lie.
         lsn: the last entry that is on disk already.
+
+    Attributes:
+        syncs, sync_seconds: how often it wrote back so far, and how long that took.
     """
 
     def __init__(self, disk: Disk, lsn: int) -> None:
@@ -28,6 +31,8 @@ class GroupCommit:
         self._changed = threading.Condition()
         self._written = self._durable = self._wanted = lsn
         self._failure: str | None = None
+        self.syncs = 0
+        self.sync_seconds = 0.0
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="journal-commit", daemon=True)
         self._thread.start()
@@ -80,7 +85,10 @@ class GroupCommit:
             if self._handle is None or target == self._durable:
                 return
             try:
+                begin = time.monotonic()
                 self._disk.fsync(self._handle)
+                self.syncs += 1
+                self.sync_seconds += time.monotonic() - begin
             except OSError as error:
                 self.fail(f"the journal's disk failed to write back: {error.strerror}")
                 self.check()

@@ -16,6 +16,7 @@ from replay_server.group_commit import GroupCommit
 from replay_server.messages import Stamp
 from replay_server.occupancy import Occupancy
 from replay_server.recovery import RecoveredMarks, RecoveredTable, Recovery
+from replay_server.replay import JournalStats
 from replay_server.retention import Retention, Segment
 from replay_server.segment_file import SegmentFile
 from replay_server.segments import (
@@ -241,6 +242,12 @@ class Journal:
         self._write_removals()
         self._append(Kind.EPOCH, self._occupancy.size, counters, pack_epoch(writer_id, epoch))
         return self.position
+
+    def stats(self) -> JournalStats:
+        """For people and monitors."""
+        commit = self._commit
+        syncs, seconds = (0, 0.0) if commit is None else (commit.syncs, commit.sync_seconds)
+        return JournalStats(self.bytes, self.garbage_ratio, self.pending_removals, syncs, seconds)
 
     def wait_durable(self, lsn: int, timeout_s: float) -> None:
         """Until entry `lsn` survives a power loss; at level `journal` at once. Not under the shard's lock.

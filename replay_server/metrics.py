@@ -59,6 +59,7 @@ class _Collector:
     def collect(self) -> Iterator[Metric]:
         stats = self._stats()
         yield from _totals(stats)
+        yield from _disk(stats)
         yield from _by_name(stats)
         yield from _calls(stats)
 
@@ -75,6 +76,7 @@ def _totals(stats: ShardStats) -> Iterator[Metric]:
         ("capacity_records", "Records the table holds at most.", stats.capacity),
         ("priority_mass", "Sum of p^alpha.", stats.priority_mass),
         ("uptime_seconds", "Seconds since the server started.", stats.uptime_s),
+        ("shared_memory_sessions", "Clients that share memory with the shard.", stats.sessions),
     )
     for name, text, value in gauges:
         yield _one(GaugeMetricFamily, name, text, shard, value)
@@ -87,6 +89,24 @@ def _totals(stats: ShardStats) -> Iterator[Metric]:
     )
     for name, text, value in counters:
         yield _one(CounterMetricFamily, name, text, shard, value)
+
+
+def _disk(stats: ShardStats) -> Iterator[Metric]:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    shard, snapshots, journal = [str(stats.shard)], stats.snapshots, stats.journal
+    yield _one(CounterMetricFamily, "snapshots", "Snapshots taken.", shard, snapshots.taken)
+    yield _one(CounterMetricFamily, "snapshot_seconds", "Seconds spent on snapshots.", shard, snapshots.seconds)
+    text = "Longest time calls waited for the cut of a snapshot."
+    yield _one(GaugeMetricFamily, "snapshot_longest_pause_seconds", text, shard, snapshots.longest_pause_s)
+    if journal is None:
+        return
+    yield _one(GaugeMetricFamily, "journal_bytes", "Bytes of the journal that are needed.", shard, journal.bytes)
+    yield _one(GaugeMetricFamily, "journal_garbage_ratio", "Share of dead records in them.", shard, journal.garbage)
+    text = "Removals that wait for room on the disk."
+    yield _one(GaugeMetricFamily, "journal_pending_removals", text, shard, journal.pending_removals)
+    yield _one(CounterMetricFamily, "journal_syncs", "Times the journal was written back.", shard, journal.syncs)
+    yield _one(CounterMetricFamily, "journal_sync_seconds", "Seconds that took.", shard, journal.sync_seconds)
 
 
 def _by_name(stats: ShardStats) -> Iterator[Metric]:

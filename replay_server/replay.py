@@ -62,6 +62,31 @@ class Calls:
 
 
 @dataclass(frozen=True)
+class SnapshotStats:
+    """Snapshots taken since the start, those a journal builds on included; the longest pause is of their cuts."""
+
+    taken: int = 0
+    seconds: float = 0.0
+    longest_pause_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class JournalStats:
+    """A shard's journal.
+
+    `bytes` are on disk and needed, `garbage` is the share of them that tells of records nobody can draw any more,
+    `pending_removals` wait for room on the disk; `syncs` times since the start it was written back, which took
+    `sync_seconds`.
+    """
+
+    bytes: int
+    garbage: float
+    pending_removals: int
+    syncs: int
+    sync_seconds: float
+
+
+@dataclass(frozen=True)
 class ShardStats:
     """One shard's counters.
 
@@ -72,7 +97,8 @@ class ShardStats:
 
     Since the shard started: `duplicates` are records that had been stored already, `drawn` rows sampled, `updated` and
     `stale` priority updates that were applied or came too late, `waits` by reason. `level` is what acknowledged inserts
-    survive. Of a shard behind a server also `uptime_s` seconds, `calls` by method and `refusals` by error.
+    survive. Of a shard behind a server also `uptime_s` seconds, `calls` by method, `refusals` by error and `sessions`
+    of shared memory.
     """
 
     address: str
@@ -92,9 +118,12 @@ class ShardStats:
     updated: int = 0
     stale: int = 0
     waits: Mapping[str, Waits] = field(default_factory=dict)
+    snapshots: SnapshotStats = SnapshotStats()
+    journal: JournalStats | None = None
     uptime_s: float = 0.0
     calls: Mapping[str, Calls] = field(default_factory=dict)
     refusals: Mapping[str, int] = field(default_factory=dict)
+    sessions: int = 0
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,7 @@ class ReplayService:
             uptime_s=time.monotonic() - self._started,
             calls=self._meter.calls(),
             refusals=self._meter.refusals(),
+            sessions=len(self._attachments),
         )
 
     def _greet(self, frame: bytes, _: Any) -> bytes:

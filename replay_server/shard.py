@@ -30,7 +30,7 @@ from replay_server.messages import (
     View,
 )
 from replay_server.rate_limiter import RateLimiter
-from replay_server.replay import ShardStats
+from replay_server.replay import ShardStats, SnapshotStats
 from replay_server.segments import Counters
 from replay_server.snapshot import PACE, ShardMeta, read_snapshot, write_snapshot
 from replay_server.stand_still import StandStill
@@ -88,6 +88,7 @@ class Shard:
         self._inserted = 0
         self._sampled = 0.0
         self._fenced = 0
+        self._snapshots = SnapshotStats()
         self._duplicates = self._drawn = self._updated = self._stale = 0
 
     @property
@@ -194,6 +195,8 @@ class Shard:
                 updated=self._updated,
                 stale=self._stale,
                 waits={**self._inserts.waits(), **self._samples.waits()},
+                snapshots=self._snapshots,
+                journal=None if self._journal is None else self._journal.stats(),
             )
 
     def clear(self) -> View:
@@ -301,9 +304,11 @@ class Shard:
         try:
             capture = Capture(self.table, before_image_rows(self.table.capacity, self.table.spec.record_size))
             with self._lock:
+                begin = self._clock.now()
                 position = 0 if base_of is None else base_of.begin_snapshot()
                 capture.begin()
                 meta = ShardMeta(*self._counters(), self._writers.to_json(), position)
+                cut = self._clock.now()
             written = False
             try:
                 write_snapshot(path, capture, self._inserts.changed, meta, pace, self._clock)
@@ -312,10 +317,16 @@ class Shard:
                 with self._lock:
                     capture.end()
                     self._inserts.notify()
+                    self._note_snapshot(self._clock.now() - begin, cut - begin)
                     if base_of is not None:
                         base_of.forget_before(position) if written else base_of.abandon_snapshot()
         finally:
             self._saving.release()
+
+    def _note_snapshot(self, seconds: float, pause_s: float) -> None:
+        last = self._snapshots
+        longest = max(last.longest_pause_s, pause_s)
+        self._snapshots = SnapshotStats(last.taken + 1, last.seconds + seconds, longest)
 
     def _become(self, meta: ShardMeta) -> None:
         self._writers.load(meta.writers)

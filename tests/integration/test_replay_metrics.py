@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from distributed.status_screen import lines
 from replay_server import (
     ConfigError,
     Field,
@@ -72,6 +73,25 @@ def test_a_scrape_shows_what_happened():
             assert found[("waits_total", reason)] == waits.calls
             assert found[("wait_seconds_total", reason)] == pytest.approx(waits.seconds)
         assert found[("uptime_seconds",)] > 0
+
+
+def test_a_scrape_shows_the_journal_and_snapshots(tmp_path):
+    settings = {"durability": "fsync", "directory": str(tmp_path), "metrics_port": 0, "shard_index": 7}
+    with start_server(SPEC, 100, **settings) as server, connect([server.address], prefetch=0) as replay:
+        before = scrape(server)
+        assert (before[("journal_bytes",)], before[("snapshots_total",)]) == (0, 0)
+        for _ in range(3):
+            replay.insert({"x": np.arange(10, dtype=np.float32)})
+        replay.save(".")
+        found = scrape(server)
+        assert found[("journal_bytes",)] == sum(path.stat().st_size for path in (tmp_path / "journal").glob("*.log"))
+        assert found[("journal_syncs_total",)] >= 3 and found[("journal_sync_seconds_total",)] > 0
+        assert 0 <= found[("journal_garbage_ratio",)] < 1 and found[("journal_pending_removals",)] == 0
+        assert found[("snapshots_total",)] == 1
+        assert 0 < found[("snapshot_longest_pause_seconds",)] <= found[("snapshot_seconds_total",)]
+        [screen] = [line for line in lines("here:1", *[replay.stats().shards[0]] * 2) if "written back" in line]
+        assert screen.startswith("  journal")
+        assert sum(key[0] == "journal_bytes" for key in found) == 1
 
 
 def test_metrics_are_off_by_default_and_gone_with_the_server():

@@ -17,6 +17,7 @@ import pytest
 from replay_server import CheckpointError, Field, RateLimiter, RecordSpec
 from replay_server.capture import BLOCK_BYTES, Capture
 from replay_server.messages import InsertRequest, SampleRequest, Stamp, Updates
+from replay_server.replay import SnapshotStats
 from replay_server.shard import Shard
 from replay_server.snapshot import ShardMeta, read_snapshot, write_snapshot
 from replay_server.table import Table
@@ -346,6 +347,7 @@ from replay_server import Field, RecordSpec
 from replay_server.capture import Capture
 from replay_server.clock import SystemClock
 from replay_server.snapshot import ShardMeta, write_snapshot
+from replay_server.replay import SnapshotStats
 from replay_server.table import Table
 
 spec = RecordSpec((Field("x", "uint8", (65536,)),))
@@ -401,7 +403,7 @@ def test_a_shard_comes_back_with_its_counters_and_its_memory_of_writers(tmp_path
     other = shard_of(incarnation=9)
     other.restore(str(tmp_path / "sub" / "a.h5"))
     other.check_valid()
-    since_start = {"drawn": 0, "duplicates": 0, "updated": 0, "stale": 0}
+    since_start = {"drawn": 0, "duplicates": 0, "updated": 0, "stale": 0, "snapshots": SnapshotStats()}
     assert replace(shard.stats(), **since_start) == replace(other.stats(), **since_start)
     for sequence, known in ((0, True), (2, False), (3, True), (4, False)):
         request = InsertRequest(rows(1), None, Stamp(5, 2, sequence), 0.0)
