@@ -180,7 +180,11 @@ class Journal:
             if segment is not None:
                 self._kept.segments.append(segment)
                 self._number = number
-        recovery.check_complete(self._directory)
+        missing = recovery.missing(self._directory)
+        if missing is not None and not self._salvage:
+            raise JournalError(missing)
+        if missing is not None and self._kept.segments and not any(s.damaged for s in self._kept.segments):
+            self._kept.segments[0].damaged = True  # what it continues is not there
         self.position = max(recovery.lsn, after)
         self._marks, self._kept.base, self._kept.last_removal = marks, after, recovery.last_removal
         self._counters = recovery.counters or counters or Counters()
@@ -296,8 +300,8 @@ class Journal:
 
         Every entry does so too; True when there was one.
         """
-        needless = self._kept.needless(self.position, self._durable)
-        if needless is None or (len(self._kept.segments) == 1 and (self._file is not None or not needless.damaged)):
+        needless = self._kept.needless(self.position, self._durable, writing=self._file is not None)
+        if needless is None:
             return False
         try:
             if needless.damaged:

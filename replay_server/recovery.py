@@ -138,20 +138,19 @@ class Recovery:
             return None
         return Segment(number, path, size, self.lsn, rows, (self.skipped_bytes, self.skipped_entries) != skipped)
 
-    def check_complete(self, directory: str) -> None:
-        """Raises JournalError when records the shard had are neither in the segments nor in its snapshot."""
-        if self.salvage:
-            return
+    def missing(self, directory: str) -> str | None:
+        """What to say when records the shard had are neither in the segments nor in its snapshot."""
         if self.base > self.after:
-            raise JournalError(
+            return (
                 f"{directory}: continues the snapshot at entry {self.base}, but was given one at entry {self.after}: "
                 f"bring that snapshot back, or {_REMEDY}"
             )
         if self.live is not None and self.live != self.occupancy.size:
-            raise JournalError(
+            return (
                 f"{directory}: gives {self.occupancy.size:,} records back of the {self.live:,} there were: its first "
                 f"segments or the snapshot they continue are missing; {_REMEDY}"
             )
+        return None
 
     def _head(self, path: str, data: bytes, number: int, newest: bool) -> Head | None:
         try:

@@ -63,16 +63,22 @@ class Retention:
         live = sum(s.size * self.occupancy.live_in(s.number) / s.rows for s in beyond if s.rows)
         return 1.0 - live / total if total else 0.0
 
-    def needless(self, position: int, durable: int) -> Segment | None:
+    def needless(self, position: int, durable: int, *, writing: bool) -> Segment | None:
         """The oldest segment, when nobody needs it.
 
-        `durable`: entries up to this lsn are safe. Records may only go once what overwrote them is.
+        Args:
+            position: lsn of the last entry.
+            durable: entries up to this lsn are safe. Records may only go once what overwrote them is.
+            writing: the newest segment still grows. When it does not it is kept all the same, for its number, unless
+                it is damaged.
         """
         if not self.segments:
             return None
         oldest = self.segments[0]
+        if len(self.segments) == 1 and (writing or not oldest.damaged):
+            return None
         if self.occupancy.live_in(oldest.number) or self.occupancy.pending:
-            oldest.dead_at = None  # a queue that ran empty fills again, while this is still the segment written to
+            oldest.dead_at = None  # a queue that ran empty fills again
         elif oldest.dead_at is None:
             oldest.dead_at = position
         if oldest.last <= self.base:

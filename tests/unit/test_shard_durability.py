@@ -285,3 +285,16 @@ def test_damage_salvaged_once_is_not_met_again(lives):
     assert numbers_of(shard) == left
     shard.insert(chunk([9]))
     assert numbers_of(lives.start()) == [*left, 9]
+
+
+def test_missing_first_segments_salvaged_once_are_not_missed_again(lives):
+    shard = lives.start(segment_bytes=500)
+    for sequence in range(30):
+        shard.insert(chunk([sequence]))
+    lives.kill()
+    min((lives.directory / "journal").glob("*.log")).unlink()
+    with pytest.raises(JournalError, match="its first segments or the snapshot they continue are missing"):
+        lives.start()
+    left = numbers_of(lives.start(salvage=True))
+    assert left == list(range(30 - len(left), 30))
+    assert numbers_of(lives.start()) == left
