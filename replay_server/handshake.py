@@ -32,6 +32,17 @@ def check_handshake(address: str, security: ClientSecurity, timeout_s: float) ->
     return "something listens there, but it does not answer"
 
 
+def untrusted(details: str, address: str) -> Unauthenticated | None:
+    """What gRPC's words for a failed handshake mean to people; None when they say something else."""
+    if "handshake failed" not in details.lower():
+        return None
+    _, found, reason = details.partition("OPENSSL_internal:")
+    reason = reason.removesuffix(": OK").replace("_", " ").lower() if found else "they do not speak the same protocol"
+    return Unauthenticated(
+        f"the shard at {address} and this client do not trust each other ({reason}): look at the certificates of both"
+    )
+
+
 def _check_plaintext(connection: socket.socket, address: str) -> None:
     anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE

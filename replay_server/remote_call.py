@@ -19,6 +19,7 @@ from replay_server.errors import (
     Unauthenticated,
     Unavailable,
 )
+from replay_server.handshake import untrusted
 from replay_server.messages import Reply
 
 CALL_S = 60.0
@@ -138,10 +139,10 @@ def translated(error: Any, address: str) -> HeadraceError:
     if known is not None:
         return known
     text = f"shard at {address}: {details}"
-    if error.code() is grpc.StatusCode.UNAUTHENTICATED or "andshake" in details or "CERTIFICATE" in details:
+    if error.code() is grpc.StatusCode.UNAUTHENTICATED:
         return Unauthenticated(text)
     if error.code() in _GONE:
-        return Unavailable(text)
+        return untrusted(details, address) or Unavailable(text)
     if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return Unavailable(text) if _BUSY in details else InvalidRecord(text)
     return ReplayError(text)

@@ -203,10 +203,13 @@ def test_a_server_that_comes_back_with_a_strange_certificate_is_not_talked_to(ou
         address = server.address
     certificate, key = theirs.issue("server")
     with start_server(SPEC, 100, address, tls=ServerTLS(certificate=certificate, key=key)) as other, replay:
-        with pytest.raises((Unauthenticated, Unavailable)) as refused:
-            for _ in range(20):
-                replay.stats()
-        one_line(refused)
+        with pytest.raises(Unauthenticated) as refused:
+            replay.insert(ROWS, timeout_s=5.0)
+        assert "do not trust each other (certificate verify failed: unable to get local issuer" in one_line(refused)
+        [shard] = replay.stats().shards
+        assert (shard.state, shard.reason) == ("unreachable", one_line(refused))
+        with pytest.raises(Unavailable, match="no shard of this replay answers: .* do not trust each other"):
+            replay.sample(1, timeout_s=1.0)
         assert other.shard.stats().inserted == 0
 
 
