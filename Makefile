@@ -4,11 +4,12 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 SOURCES := headrace.py replay_server learners actors distributed
 
-.PHONY: help demo test learning check format clean
+.PHONY: help demo test soak learning check format clean
 
 help:
 	@echo "make demo     train a recommender on simulated users and compare it with simple rankers"
 	@echo "make test     run the tests"
+	@echo "make soak     the fault tests with their full counts (about 20 minutes)"
 	@echo "make learning train the shipped configs with five seeds each (half an hour)"
 	@echo "make check    formatting, lint, types, import directions"
 	@echo "make format   rewrite the sources in the project's format"
@@ -19,6 +20,9 @@ demo: $(VENV)/installed-train
 
 test: $(VENV)/installed-dev
 	@$(RUN) -m pytest
+
+soak: $(VENV)/installed-dev
+	@HEADRACE_SOAK=benchmarks/results/soak.json $(RUN) -m pytest tests/fault -q
 
 learning: $(VENV)/installed-train
 	@$(RUN) benchmarks/learning.py --json benchmarks/results/learning.json

@@ -53,6 +53,7 @@ class Figures:
 @pytest.fixture(scope="session")
 def soak() -> Iterator[Soak]:
     """The counts; at the end of the session the report is written."""
+    begin = time.monotonic()
     yield (run := Soak())
     if _SOAK is not None:
         git = ["git", "-C", str(ROOT)]
@@ -64,11 +65,13 @@ def soak() -> Iterator[Soak]:
             "python": platform.python_version(),
             "kernel": platform.release(),
             "cores": os.cpu_count(),
+            "seconds": round(time.monotonic() - begin, 1),
             "failures": sum(entry.get("outcome") == "failed" for entry in run.done.values()),
             "tests": run.done,
         }
-        Path(_SOAK).parent.mkdir(parents=True, exist_ok=True)
-        Path(_SOAK).write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
+        report = ROOT / _SOAK
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
 
 
 @pytest.fixture(autouse=True)
