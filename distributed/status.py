@@ -71,7 +71,7 @@ def _look(address: str, security: ClientSecurity) -> Look:
     from replay_server.remote import RemoteShard
 
     try:
-        port = RemoteShard(address, _CONNECT_S, security)
+        port = RemoteShard(address, _CONNECT_S, security, transport="grpc")
         try:
             before = port.stats().result(_CONNECT_S)
             time.sleep(_BETWEEN_S)

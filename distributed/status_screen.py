@@ -80,7 +80,7 @@ def _row(name: str, text: str) -> str:
 def _speeds(now: Rates) -> str:
     return (
         f"{now.inserted:,.0f} records/s in, {now.drawn:,.0f} out, {now.updated:,.0f} priorities/s; "
-        f"{_size(now.bytes_in)}/s in, {_size(now.bytes_out)}/s out"
+        f"{_size(now.bytes_in)}/s in, {_size(now.bytes_out)}/s out by gRPC"
     )
 
 

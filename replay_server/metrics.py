@@ -140,7 +140,7 @@ def _calls(stats: ShardStats) -> Iterator[Metric]:
         "headrace_replay_call_seconds", "Time the server took to answer.", labels=["shard", "method"]
     )
     moved = CounterMetricFamily(
-        "headrace_replay_call_bytes", "Bytes of frames.", labels=["shard", "method", "direction"]
+        "headrace_replay_call_bytes", "Bytes of frames that gRPC carried.", labels=["shard", "method", "direction"]
     )
     for method, calls in stats.calls.items():
         seconds.add_metric([shard, method], _cumulative(calls), calls.seconds)

@@ -51,7 +51,7 @@ class Calls:
     """Calls of one method that a server answered since it started.
 
     `seconds` is the sum of the times they took, `latency` how many took how long (`call_meter.LATENCY_BOUNDS`),
-    `bytes_in` and `bytes_out` are those of the frames.
+    `bytes_in` and `bytes_out` are those that gRPC carried; what lies in shared memory is not among them.
     """
 
     count: int

@@ -96,6 +96,7 @@ def test_several_shards_as_text_and_json(capsys):
     assert "sampling waits: fewer than min_size records" in blocks[1]
     shards = document["shards"]
     assert [shard["address"] for shard in shards] == [first.address, second.address]
+    assert [shard["sessions"] for shard in shards] == [1, 0]  # the test's own client; status only asks
     assert shards[0]["size"] == 100 and shards[0]["per_second"]["inserted"] > 0
     assert shards[1]["blocked_on"] == "min_size" and shards[1]["capacity"] == 200
 
