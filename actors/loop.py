@@ -16,7 +16,7 @@ from actors.seeds import generator
 from actors.vector_steps import VectorSteps
 from learners.policies import Policy
 from learners.weights import WeightSource
-from replay_server.errors import ReplayTimeout
+from replay_server.errors import ReplayTimeout, StorageFull
 from replay_server.replay import Writer
 
 
@@ -173,6 +173,9 @@ class ActorLoop:
             self._writer.append(records, priorities, timeout_s=timeout_s)
         except ReplayTimeout as timeout:
             self._blocked_on = timeout.blocked_on
+            return False
+        except StorageFull:  # goes on when there is space again
+            self._blocked_on = "disk"
             return False
         finally:
             if timeout_s > 0.0:  # else nothing is ever waited for: the time is the writing's own

@@ -40,17 +40,26 @@ class Setup:
         self.directory = directory
         self._open = []
 
-    def make(self, capacity=1000, limiter=None, prefetch=0, seed=5):
+    def make(self, capacity=1000, limiter=None, prefetch=0, seed=5, **settings):
         """A replay whose shards hold `capacity` each."""
         if self.place == "local":
             shards = [
-                Shard(Table(SPEC, capacity, seed=i, shard=i, incarnation=50 + i), limiter) for i in range(self.shards)
+                Shard(Table(SPEC, capacity, seed=i, shard=i, incarnation=50 + i, **settings), limiter)
+                for i in range(self.shards)
             ]
             self.tables = [shard.table for shard in shards]
             self.replay = ReplayClient([LocalShard(shard) for shard in shards], prefetch=prefetch, seed=seed)
         else:
             servers = [
-                start_server(SPEC, capacity, seed=i, shard_index=i, rate_limiter=limiter, directory=str(self.directory))
+                start_server(
+                    SPEC,
+                    capacity,
+                    seed=i,
+                    shard_index=i,
+                    rate_limiter=limiter,
+                    directory=str(self.directory),
+                    **settings,
+                )
                 for i in range(self.shards)
             ]
             self.tables = [server.shard.table for server in servers]
@@ -308,6 +317,36 @@ class TestReplayContract:
             drawn += 1
         assert drawn >= 1
 
+    def test_of_a_queue_every_record_comes_once_and_in_turn(self, setup):
+        replay = setup.make(limiter=RateLimiter.queue(300), prefetch=8, sampler="fifo", max_times_sampled=1)
+        given = [list(range(100 * i, 100 * i + 60)) for i in range(setup.shards)]
+        for index, numbers in enumerate(given):
+            with replay.writer(shard=index) as writer:
+                writer.append(rows(numbers))
+        taken = []
+        for size in (20, 7, 30, 60 * setup.shards - 57):
+            batch = replay.sample(size)
+            taken += batch.columns["number"].tolist()
+            stats = replay.stats()
+            assert (stats.sampled, stats.size) == (len(taken), 60 * setup.shards - len(taken))
+        for index, numbers in enumerate(given):
+            assert [n for n in taken if n // 100 == index] == numbers
+        with pytest.raises(ReplayTimeout) as caught:
+            replay.sample(5, timeout_s=0.2)
+        assert caught.value.blocked_on in ("inserts", "min_size", "reply")
+        replay.insert(rows(range(1000, 1005)))
+        assert replay.sample(5).columns["number"].tolist() == list(range(1000, 1005))
+
+    def test_two_clients_of_one_seed_are_two_writers(self, setup):
+        """One seed makes the same choices; the records of the second must not pass for repeats of the first one's."""
+        replay = setup.make(seed=7)
+        if setup.place == "local":
+            pytest.skip("shards of this process have one client")
+        with connect(setup.addresses, transport=setup.place, seed=7) as other:
+            acks = [client.insert(rows([1, 2, 3])) for client in (replay, other, replay, other)]
+        assert [(ack.accepted, ack.duplicates) for ack in acks] == [(3, 0)] * 4
+        assert replay.stats().inserted == 12
+
     def test_clear_removes_everything(self, setup):
         replay = setup.make()
         replay.insert(rows(range(10)))
@@ -334,6 +373,8 @@ class TestReplayContract:
         stats = replay.stats()
         assert (stats.size, stats.capacity, stats.inserted) == (10, 100 * setup.shards, 10)
         assert stats.sampled == pytest.approx(7)
+        assert stats.share_deviation == pytest.approx(0.0)
+        assert [shard.state for shard in stats.shards] == ["serving"] * setup.shards
         assert stats.transport == ("in-process" if setup.place == "local" else setup.place)
         assert len(stats.shards) == setup.shards
 
