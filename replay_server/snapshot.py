@@ -231,8 +231,9 @@ def _write(path: Path, capture: Capture, lock: threading.Condition, meta: ShardM
 
 
 def _free_rows(state: TableState) -> Iterator[NDArray[Any]]:
-    for start in range(0, len(state.free), BLOCK_BYTES):
-        slots = state.free[start : start + BLOCK_BYTES]
+    step = BLOCK_BYTES // FREE_DTYPE.itemsize
+    for start in range(0, len(state.free), step):
+        slots = state.free[start : start + step]
         rows = np.empty(len(slots), FREE_DTYPE)
         rows["slot"], rows["generation"] = slots, state.generations[slots]
         yield rows

@@ -113,7 +113,6 @@ def create(path: Path, attributes: dict[str, Any], kinds: dict[str, Kind]) -> di
     reserved = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     reserved.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     reserved.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    reserved.set_obj_track_times(False)  # the same state gives the same bytes
     with h5py.File(path, "w", libver=("v110", "v110")) as file:
         for name, value in attributes.items():
             if name in _TEXTS:

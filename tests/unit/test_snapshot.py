@@ -1,5 +1,6 @@
 """A shard's snapshot: byte for byte, nothing but its own, and the old file stays until the new one is whole."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -121,6 +122,40 @@ def test_saving_twice_gives_the_same_file_and_leaves_nothing_else(tmp_path):
         save(table, tmp_path / name)
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.h5", "b.h5"]
+
+
+def test_whoever_reads_the_old_file_goes_on_reading_it(tmp_path):
+    save(lived_in(1), tmp_path / "a.h5")
+    before = (tmp_path / "a.h5").read_bytes()
+    with open(tmp_path / "a.h5", "rb") as reader:
+        save(lived_in(2), tmp_path / "a.h5")
+        assert reader.read() == before != (tmp_path / "a.h5").read_bytes()
+
+
+def test_a_disk_that_gets_full_leaves_the_old_file_and_a_shard_that_goes_on(tmp_path, monkeypatch):
+    shard = shard_of()
+    shard.insert(InsertRequest(rows(9), None, None, 0.0))
+    shard.save(str(tmp_path / "a.h5"))
+    before = (tmp_path / "a.h5").read_bytes()
+    pwrite, left = os.pwrite, [4]
+
+    def full(descriptor, data, offset):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return pwrite(descriptor, data[: len(data) // 2 + 1], offset)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(CheckpointError, match="cannot write the snapshot.*No space left"):
+        shard.save(str(tmp_path / "a.h5"))
+    assert (tmp_path / "a.h5").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
+    assert shard.insert(InsertRequest(rows(10), None, None, 0.0)).accepted == 10
+    left[0] = 10**9
+    shard.save(str(tmp_path / "a.h5"))
+    other = shard_of(incarnation=2)
+    other.restore(str(tmp_path / "a.h5"))
+    assert everything(other.table) == everything(shard.table)
 
 
 def test_leftovers_of_a_killed_process_are_removed_and_those_of_a_living_one_are_not(tmp_path):
