@@ -59,6 +59,7 @@ class ReplayServer:
         self, shard: Shard, address: str, directory: str | None, security: ServerSecurity, name: str = DEFAULT_TABLE
     ) -> None:
         self.shard = shard
+        self._stopped = False
         self._compactor: Compactor | None = None
         warm_up()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="replay")
@@ -115,8 +116,11 @@ class ReplayServer:
     def stop(self, grace_s: float = 1.0) -> None:
         """Say so to who watches, refuse new calls, give those under way `grace_s`, end.
 
-        Calls that wait are answered within half a second, `blocked`.
+        Calls that wait are answered within half a second, `blocked`. A second call does nothing.
         """
+        if self._stopped:
+            return
+        self._stopped = True
         if self.metrics is not None:
             self.metrics.close()
             self.metrics = None

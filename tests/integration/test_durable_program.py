@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 
 import numpy as np
 import pytest
 
-from replay_server import connect
+from replay_server import ConfigError, Field, RecordSpec, connect, start_server
 
 pytestmark = pytest.mark.integration
 CONFIG = """\
@@ -93,3 +94,27 @@ def test_one_directory_belongs_to_one_program_at_a_time(headrace, tmp_path):
     program.start()
     code, errors = program.refused()
     assert code == 2 and "kept" in errors
+
+
+def test_a_server_that_is_stopped_twice_lets_go_of_its_directory_once(tmp_path):
+    spec = RecordSpec((Field("x", "float32"),))
+    for size in (0, 5, 10):
+        with start_server(spec, 100, durability="journal", directory=str(tmp_path)) as server:
+            assert server.shard.stats().size == size
+            with connect([server.address], prefetch=0) as replay:
+                replay.insert({"x": np.arange(5, dtype=np.float32)})
+            server.stop()
+            descriptors = [os.open(os.devnull, os.O_RDONLY) for _ in range(8)]  # would be closed by mistake
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def test_a_journal_is_let_go_when_the_server_cannot_start(tmp_path):
+    spec = RecordSpec((Field("x", "float32"),))
+    settings = {"durability": "journal", "directory": str(tmp_path)}
+    with start_server(spec, 100) as other:
+        with pytest.raises(ConfigError, match="cannot listen"):
+            start_server(spec, 100, other.address, **settings)
+        with pytest.raises(ConfigError, match="metrics_port"):
+            start_server(spec, 100, metrics_port=int(other.address.rpartition(":")[2]), **settings)
+    start_server(spec, 100, **settings).stop()
