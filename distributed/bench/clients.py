@@ -14,7 +14,7 @@ from distributed.bench.shards import ServedShard
 from distributed.bench.workload import BATCH, Workload
 from replay_server.client import ReplayClient
 from replay_server.connecting import connect
-from replay_server.errors import Unavailable
+from replay_server.errors import ReplayError, Unavailable
 
 _FLUSH_S = 60.0
 _PREFETCH = {"8": 32, "128": 16, "images": 4}
@@ -51,8 +51,8 @@ def fill(shards: Sequence[ServedShard], work: Workload) -> None:
             writer.flush(timeout_s=_FLUSH_S)
 
 
-def inserting(replay: ReplayClient, work: Workload) -> Measure:
-    """Columns are packed by the client; a sample ends when everything is acknowledged."""
+def inserting(replay: ReplayClient, work: Workload, level: str = "checkpoint") -> Measure:
+    """Columns are packed by the client; a sample ends when everything is acknowledged at this level of durability."""
     writer, pairs = replay.writer(), work.pairs()
 
     def step() -> int:
@@ -64,6 +64,8 @@ def inserting(replay: ReplayClient, work: Workload) -> Measure:
         ack = writer.flush(timeout_s=_FLUSH_S)
         if ack.unknown:
             raise Unavailable(f"{ack.unknown} records were not acknowledged within {_FLUSH_S:g} s")
+        if ack.level != level:
+            raise ReplayError(f"records were acknowledged at level {ack.level}, not {level}")
 
     return lambda seconds: rate(step, seconds, finish)
 

@@ -67,7 +67,7 @@ def measure_durability(book: Notebook, work: Workload, directory: Path | None) -
                 shards = stack.enter_context(served(work, directory, durability=level))
                 replay = closing(stack, open_replay(shards, work, GRPC, prefetch=0))
                 label = f"insert-{level}"
-                contenders[label] = with_cost(inserting(replay, work), shards, book, label, BATCH)
+                contenders[label] = with_cost(inserting(replay, work, level), shards, book, label, BATCH)
         pairs = {name: (f"insert-{name.split('-')[0]}", "insert-checkpoint") for name in names}
         _compare(book, contenders, pairs)
 

@@ -34,7 +34,7 @@ class Size:
     fill_seconds: float
 
 
-FULL = Size(records=2**20, images=2**15, repetitions=5, seconds=0.6, fill_seconds=10.0)
+FULL = Size(records=2**20, images=2**15, repetitions=5, seconds=0.6, fill_seconds=15.0)
 QUICK = Size(records=2**14, images=2**10, repetitions=2, seconds=0.1, fill_seconds=2.0)
 
 

@@ -14,7 +14,7 @@ from distributed.bench.figure import Figure
 from distributed.bench.limits import DESCRIPTIONS
 from distributed.bench.machine import Machine
 from distributed.bench.notebook import Notebook
-from distributed.bench.rows import BATCHES, Rival, Row
+from distributed.bench.rows import BATCHES, TIMES, Rival, Row
 from distributed.bench.workload import BATCH
 from replay_server.errors import ConfigError
 
@@ -131,6 +131,10 @@ def _cells(line: Line) -> tuple[str, ...]:
     measured = _figure(line.figure, line.unit) if line.figure else f"not measured: {line.missing}"
     target = "-" if line.target is None else f"{'<=' if line.at_most else '>='} {_number(line.target)} {line.unit}"
     limit = _number(line.limit_figure.median) if line.limit_figure is not None else "-"
+    if line.unit == TIMES:
+        pair = [value for value in line.details.values() if isinstance(value, float)]
+        measured += f": {_number(pair[0])} against {_number(pair[1])} records/s" if len(pair) == 2 else ""
+        limit += " records/s" if line.limit_figure is not None else ""
     peers = [_peer(c) for c in line.comparisons if c.missing != "not asked for"]
     holds = {True: "yes", False: "**no**", None: "-"}[line.passed]
     return f"{line.title}", line.transport, measured, target.strip(), limit, "; ".join(peers) or "-", holds
