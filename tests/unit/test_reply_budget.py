@@ -41,7 +41,7 @@ def test_waiting_ends_with_room_or_at_the_deadline():
     assert not budget.take(10, 0.1)
     assert time.monotonic() - begin >= 0.1
     results = []
-    waiters = [threading.Thread(target=lambda: results.append(budget.take(50, 20.0))) for _ in range(2)]
+    waiters = [threading.Thread(target=lambda: results.append(budget.take(50, 60.0)), daemon=True) for _ in range(2)]
     for waiter in waiters:
         waiter.start()
     while budget._waiting < 2:

@@ -158,6 +158,14 @@ def frames():
     ]
 
 
+@pytest.mark.parametrize("index", range(len(frames())))
+@pytest.mark.parametrize("off_by", [-1, 1, 2**40])
+def test_a_frame_that_lies_about_its_length_is_refused(index, off_by):
+    frame, decode = frames()[index]
+    with pytest.raises(InvalidRecord):
+        decode(frame[:8] + struct.pack("<Q", len(frame) + off_by) + frame[16:])
+
+
 def check_decoded(decoded):
     if isinstance(decoded, InsertRequest):
         assert decoded.records.shape[1] == SPEC.record_size
