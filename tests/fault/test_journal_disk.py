@@ -107,11 +107,11 @@ def journalled(start_shard):
 
 
 def test_a_torn_end_is_cut_off(journalled, soak, figures):
-    """At a few bytes of the last record in `make test`, at every byte in the soak; the unit tests do all at once."""
+    """At a few bytes of the last record in `make test`, at every third in the soak; the journal's own tests do all."""
     shard, segment = journalled
     whole = segment.read_bytes()
     size = _last_entry_bytes(whole)
-    cuts = range(1, size) if soak.full else sorted({1, size // 2, size - 1})
+    cuts = range(1, size, 3) if soak.full else sorted({1, size // 2, size - 1})
     for cut in cuts:
         segment.write_bytes(whole[:-cut])
         shard.start()
@@ -136,7 +136,7 @@ def test_a_flipped_bit_inside_is_refused_by_name_and_can_be_salvaged(journalled,
     end = len(whole) - _last_entry_bytes(whole)
     rng = np.random.default_rng(3)
     print("seed 3")
-    for _ in range(soak.count(2, 40)):
+    for _ in range(soak.count(2, 25)):
         damaged = bytearray(whole)
         damaged[int(rng.integers(second, end))] ^= 1 << int(rng.integers(8))
         for other in (shard.directory / "journal").glob("*.log*"):
@@ -158,4 +158,4 @@ def test_a_flipped_bit_inside_is_refused_by_name_and_can_be_salvaged(journalled,
         shard.kill()
         for base in shard.directory.rglob("*.h5"):
             base.unlink()
-    figures.add(flips=soak.count(2, 40))
+    figures.add(flips=soak.count(2, 25))

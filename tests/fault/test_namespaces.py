@@ -73,7 +73,7 @@ PARTITIONS = {
 @pytest.mark.parametrize("kind", PARTITIONS)
 def test_a_partition_heals(kind, cable, play, soak):
     """Calls end at their deadlines; acknowledged records are there, and a lost acknowledgement repeats nothing."""
-    _, during = play(lambda: cable.rules(*PARTITIONS[kind]), cable.rules, soak.count(4, 30))
+    _, during = play(lambda: cable.rules(*PARTITIONS[kind]), cable.rules, soak.count(4, 20))
     assert any(line["op"] == "failed" for line in during)
 
 
@@ -83,10 +83,10 @@ def test_random_loss_costs_time_only(cable, play, soak):
     verdict, _ = play(
         lambda: cable.rules(f"input tcp dport {PORT} {lost}", f"output tcp sport {PORT} {lost}"),
         cable.rules,
-        soak.count(3, 30),
+        soak.count(3, 20),
     )
     assert verdict.acknowledged > verdict.uncertain
 
 
 def test_a_thin_line_holds_writers_back(cable, play, soak):
-    play(lambda: cable.throttle("2mbit"), lambda: cable.throttle(None), soak.count(3, 30))
+    play(lambda: cable.throttle("2mbit"), lambda: cable.throttle(None), soak.count(3, 20))

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.integration
 def test_connections_cut_at_random_bytes(start_shard, start_writer, soak, figures):
     """Requests and replies torn anywhere: chunks are sent again, and stored once."""
     shard = start_shard(capacity=2_000_000)
-    cuts = soak.count(15, 400)
+    cuts = soak.count(15, 250)
     rng = np.random.default_rng(11)
     print("seed 11")
     with Proxy(shard.address) as proxy, connect([shard.address], spec=SPEC) as replay:
@@ -53,7 +53,7 @@ def test_a_partition_heals(directions, start_shard, start_writer, soak, figures)
         writer.wait_for_lines(10)
         with connect([proxy.address], spec=SPEC, prefetch=2) as replay:
             replay.sample(8)
-            for _ in range(soak.count(1, 3)):
+            for _ in range(soak.count(1, 2)):
                 proxy.silence(*directions)
                 begin = time.monotonic()
                 with pytest.raises(HeadraceError):

@@ -27,7 +27,7 @@ ACTIVITIES = {
 @pytest.mark.parametrize("activity", ACTIVITIES)
 def test_a_shard_killed_during(activity, start_shard, start_writer, start_client, soak, figures):
     """Two writers go on over every kill, sending again what was not acknowledged, also to the next life."""
-    seed, kills = 17, soak.count(2, 40)
+    seed, kills = 17, soak.count(2, 25)
     print(f"seed {seed}")
     rng = np.random.default_rng(seed)
     settings = {"durability": "journal", "capacity": 5_000_000, **ACTIVITIES[activity]}
@@ -77,7 +77,7 @@ def test_a_shard_killed_while_it_starts(start_shard, start_writer, soak, figures
     writer = start_writer([shard.address], 1, most_rows=300)
     writer.more_lines(60)
     writer.kill()
-    kills = soak.count(3, 60)
+    kills = soak.count(3, 40)
     shard.kill()
     for _ in range(kills):
         shard.launch()

@@ -75,7 +75,7 @@ def test_a_killed_shard_is_left_out_and_rejoins(start_shard, start_client, soak,
         replay.insert(rows(0, 500))
         replay.insert(rows(500, 500))
     reader = start_client("reader_process", addresses, timeout_s=_DEADLINE_S)
-    for _ in range(soak.count(2, 20)):
+    for _ in range(soak.count(1, 12)):
         wait_until(lambda: shards_seen(reader.lines[-30:]) == {0, 1}, "the reader does not reach both shards")
         shards[0].kill()
         wait_for_samples(reader, 10)
