@@ -37,7 +37,7 @@ class Soak:
 
 
 class Figures:
-    """What one test tells the soak's report: `figures.add(seeds=10, acknowledged=312)` sums numbers up."""
+    """What one test tells the soak's report: `figures.add(kills=10, acknowledged=312)` sums numbers up."""
 
     def __init__(self, entry: dict[str, Any]) -> None:
         self._entry = entry
@@ -48,6 +48,11 @@ class Figures:
 
     def note(self, **facts: Any) -> None:
         self._entry.update(facts)
+
+    def seeds(self, first: int, count: int = 1) -> None:
+        """Printed with a failure, and noted."""
+        print(f"seeds {first} .. {first + count - 1}")
+        self.note(first_seed=first, seeds=count)
 
 
 @pytest.fixture(scope="session")

@@ -150,7 +150,7 @@ def test_an_expired_deadline_is_reported_and_stores_nothing(server):
 def test_mutated_frames_never_break_a_live_server(server, channel, soak, figures):
     """Flipped bits, cuts, copies and noise: refused with a type, or understood; the table stays valid."""
     seed, count = 7, soak.count(1500, 100_000)
-    print(f"seed {seed}")
+    figures.seeds(seed)
     rng = np.random.default_rng(seed)
     good = [
         ("Insert", insert()),
@@ -214,7 +214,7 @@ def test_garbage_bytes_on_the_port_while_others_go_on(start_shard, soak, figures
     shard = start_shard(capacity=10_000)
     connections = soak.count(150, 2000)
     rng = np.random.default_rng(5)
-    print("seed 5")
+    figures.seeds(5)
     ended = threading.Event()
     wrong: list[BaseException] = []
 

@@ -13,7 +13,7 @@ from replay_server.messages import InsertReply, InsertRequest, SampleRequest, St
 
 def test_noise_and_mutations_are_understood_or_refused(soak, figures):
     seed, count = 41, soak.count(20_000, 600_000)
-    print(f"seed {seed}")
+    figures.seeds(seed)
     rng = np.random.default_rng(seed)
     layout, view = Layout(SPEC), View(1.0, 2, 3, 4.0)
     good = [

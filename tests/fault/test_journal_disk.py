@@ -135,7 +135,7 @@ def test_a_flipped_bit_inside_is_refused_by_name_and_can_be_salvaged(journalled,
     second = whole.index(b"HRJE", whole.index(b"HRJE", whole.index(b"HRJE") + 1) + 1)
     end = len(whole) - _last_entry_bytes(whole)
     rng = np.random.default_rng(3)
-    print("seed 3")
+    figures.seeds(3)
     for _ in range(soak.count(2, 25)):
         damaged = bytearray(whole)
         damaged[int(rng.integers(second, end))] ^= 1 << int(rng.integers(8))

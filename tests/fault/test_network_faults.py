@@ -21,7 +21,7 @@ def test_connections_cut_at_random_bytes(start_shard, start_writer, soak, figure
     shard = start_shard(capacity=2_000_000)
     cuts = soak.count(15, 250)
     rng = np.random.default_rng(11)
-    print("seed 11")
+    figures.seeds(11)
     with Proxy(shard.address) as proxy, connect([shard.address], spec=SPEC) as replay:
         writer = start_writer([proxy.address], 1, seed=11, append_s=20.0, flush_s=20.0)
         writer.wait_for_lines(3)

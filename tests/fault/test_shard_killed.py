@@ -28,7 +28,7 @@ ACTIVITIES = {
 def test_a_shard_killed_during(activity, start_shard, start_writer, start_client, soak, figures):
     """Two writers go on over every kill, sending again what was not acknowledged, also to the next life."""
     seed, kills = 17, soak.count(2, 25)
-    print(f"seed {seed}")
+    figures.seeds(seed)
     rng = np.random.default_rng(seed)
     settings = {"durability": "journal", "capacity": 5_000_000, **ACTIVITIES[activity]}
     shard = start_shard(**settings)
@@ -71,7 +71,7 @@ def _save(address):
 def test_a_shard_killed_while_it_starts(start_shard, start_writer, soak, figures):
     """Recovery is killed too, and the next one finds everything."""
     seed = 23
-    print(f"seed {seed}")
+    figures.seeds(seed)
     rng = np.random.default_rng(seed)
     shard = start_shard(durability="journal", capacity=1_000_000)
     writer = start_writer([shard.address], 1, most_rows=300)

@@ -16,10 +16,10 @@ def test_no_promise_is_broken_in_any_schedule(part, soak, figures):
     """`HEADRACE_FIRST_SEED` moves on to other schedules than the usual ones."""
     count = soak.count(500, 10_000) // _PARTS
     first = int(os.environ.get("HEADRACE_FIRST_SEED", "0")) + part * count
-    print(f"seeds {first} .. {first + count - 1}")
+    figures.seeds(first, count)
     outcome = run_seeds(first, count)
     troubles = outcome.troubles
-    figures.note(first_seed=first, **{name: value for name, value in vars(outcome).items() if name != "troubles"})
+    figures.note(**{name: value for name, value in vars(outcome).items() if name != "troubles"})
     figures.note(troubles=troubles)
     assert outcome.acknowledged and outcome.uncertain > outcome.surfaced > 0 and outcome.sampled and outcome.fenced
     assert outcome.crashes

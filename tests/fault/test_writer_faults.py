@@ -20,7 +20,7 @@ def test_a_writer_killed_at_random_points(start_shard, start_writer, soak, figur
     shard = start_shard(capacity=2_000_000)
     histories = []
     seeds = soak.count(8, 200)
-    print(f"seeds 0 .. {seeds - 1}")
+    figures.seeds(0, seeds)
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
         writer = start_writer([shard.address], 1 + seed % 3, epoch=seed, seed=seed, most_rows=300)
@@ -31,7 +31,7 @@ def test_a_writer_killed_at_random_points(start_shard, start_writer, soak, figur
     calls = [call for history in histories for call in read_history(history)]
     with connect([shard.address], spec=SPEC) as replay:
         verdict = check_history(calls, stored_ids(replay, shard.directory))
-    figures.add(seeds=seeds, acknowledged=verdict.acknowledged, uncertain=verdict.uncertain, surfaced=verdict.surfaced)
+    figures.add(acknowledged=verdict.acknowledged, uncertain=verdict.uncertain, surfaced=verdict.surfaced)
     assert verdict.valid, verdict
     assert verdict.acknowledged and verdict.uncertain
 
