@@ -62,17 +62,13 @@ class Inserting:
         one = self._one_shot(position)
         life, begin = self._members.life[position], self._clock.now()
         try:
-            one.writer.append(rows, priorities, timeout_s=timeout_s)
-            ack = one.writer.flush(timeout_s=max(deadline - self._clock.now(), 0.0))
-        except WriterEvicted:  # the shard lost its memory, and the next insert opens a new writer
+            ack = self._store(one, rows, priorities, deadline)
+        except WriterEvicted:  # the shard lost its memory: go on under a new epoch
             ack = one.writer.abandon()
             one.incarnation = -1
-        except StorageFull:
-            if not one.writer.acknowledged:
-                raise
-            refused = one.writer.refused
-            stored = one.writer.abandon()
-            ack = Ack(stored.accepted, stored.duplicates, refused, stored.level)
+            if one.writer.refused == ack.unknown and not ack.accepted:  # known not to be stored
+                one = self._one_shot(position)
+                ack = self._store(one, rows, priorities, deadline)
         if not ack.unknown:
             one.silent_since = None
             return ack
@@ -81,6 +77,18 @@ class Inserting:
             raise reason
         self._judge(position, life, one, begin)
         return ack
+
+    def _store(self, one: _OneShot, rows: Rows, priorities: NDArray[np.float64] | None, deadline: float) -> Ack:
+        writer = one.writer
+        try:
+            writer.append(rows, priorities, timeout_s=max(deadline - self._clock.now(), 0.0))
+            return writer.flush(timeout_s=max(deadline - self._clock.now(), 0.0))
+        except StorageFull:
+            if not writer.acknowledged:
+                raise
+            refused = writer.refused
+            stored = writer.abandon()
+            return Ack(stored.accepted, stored.duplicates, refused, stored.level)
 
     def writer(
         self, writer_id: int | None, epoch: int, max_in_flight: int, shard: int | None, gather_rows: int

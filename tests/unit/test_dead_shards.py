@@ -334,6 +334,16 @@ def test_one_shot_inserts_leave_a_silent_shard_out():
     assert fleet.replay.stats().shards[0].state == "unreachable"
 
 
+def test_an_insert_finds_out_by_itself_that_its_shard_has_lost_its_memory():
+    fleet = Fleet(prefetch=0)
+    for _ in range(2):
+        fleet.replay.insert(rows([1, 2]))
+    fleet.ports[1].restart(make_shard(1, incarnation=2))
+    for _ in range(4):
+        assert fleet.replay.insert(rows([3, 4])).accepted == 2
+    assert fleet.ports[1]._shard.stats().inserted == 4
+
+
 def test_statistics_come_within_two_seconds_and_show_the_last_counters_of_a_shard_that_is_gone():
     fleet = Fleet()
     assert fleet.replay.stats().inserted == 60
