@@ -35,6 +35,7 @@ def every_module_of(package: str) -> str:
         (every_module_of("learners"), {"ray", "gymnasium", "grpc"}),
         (every_module_of("actors"), {"ray", "grpc"}),
         ("import distributed", {"ray", "torch", "gymnasium", "grpc"}),
+        (every_module_of("distributed/bench"), {"ray", "torch", "gymnasium"}),
         ("import distributed.cli", {"ray", "torch", "gymnasium", "grpc"}),
         ("import headrace", {"ray", "torch", "gymnasium", "grpc", "numpy"}),
     ],
