@@ -220,13 +220,13 @@ class TestReplayContract:
         inserted = 0
         with pytest.raises(ReplayTimeout) as caught:
             while True:
-                inserted += replay.insert(rows(range(5)), timeout_s=0.2).accepted
+                inserted += replay.insert(rows(range(5)), timeout_s=1.0).accepted
         assert caught.value.blocked_on == "samples"
         assert inserted <= setup.shards * 20
         batches = 0
         with pytest.raises(ReplayTimeout) as caught:
             while True:
-                replay.sample(6, timeout_s=0.2)
+                replay.sample(6, timeout_s=1.0)
                 batches += 1
         assert caught.value.blocked_on in ("inserts", "min_size")
         assert batches > 0
