@@ -43,6 +43,8 @@ _SHARING_S = 2.0
 
 _DETACH_S = 0.2
 
+_OFFERS = 5
+
 
 class RemoteShard:
     """Opens a connection of its own and asks what the shard is.
@@ -208,7 +210,7 @@ class RemoteShard:
         if self._sharing is not None and shares_no_longer(future):
             self._sharing.lost(shared.session)
 
-    def _offer(self, arena: Arena, ticket: Mapping[str, Any]) -> None:
+    def _offer(self, arena: Arena, ticket: Mapping[str, Any], tries: int = _OFFERS) -> None:
         sharing = self._sharing
         assert sharing is not None
         try:
@@ -222,6 +224,9 @@ class RemoteShard:
             try:
                 sharing.answered(arena, int(_document(future.result(timeout=0.0))["session"]))
             except (grpc.RpcError, grpc.FutureCancelledError):
+                if tries > 1 and future.code() is grpc.StatusCode.UNAVAILABLE:  # sent into a connection that was ending
+                    self._offer(arena, ticket, tries - 1)
+                    return
                 sharing.answered(arena, NotShared(f"the shard at {self._address} refuses: {future.details()}"))
             except (HeadraceError, KeyError, TypeError, ValueError) as error:
                 sharing.answered(arena, NotShared(f"the shard's answer is not understood: {error}"))
