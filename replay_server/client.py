@@ -110,7 +110,9 @@ class ReplayClient:
             ReplayTimeout: the shard did not let the records in; none was stored and none will be.
             StorageFull: the shard's disk is full; none was stored and none will be.
             Unavailable: no shard answers; none was stored.
-            InvalidRecord: wrong layout or value; of a chunk (4096 rows at most) that holds it nothing was stored.
+            InvalidRecord: wrong layout or value; of a chunk (4096 rows at most) that holds it nothing was stored; other
+                chunks may have been.
+            JournalError: the shard's disk failed to write back; the records may or may not be stored.
         """
         return self._inserting.insert(rows, priorities, timeout_s)
 
@@ -153,9 +155,10 @@ class ReplayClient:
         return self._sampling.next(batch_size, deadline)
 
     def update_priorities(self, keys: NDArray[Any], priorities: NDArray[np.float64]) -> None:
-        """Queue new priorities float64[B] (in [0, 1e100]) for sampled keys KEY_DTYPE[B]; of equal keys the last wins.
+        """Queue new priorities float64[B] (in [0, 1e100]) for sampled keys KEY_DTYPE[B].
 
-        They travel with the next sample request of their shard, or with `flush`.
+        They travel with the next sample request of their shard, or with `flush`. Of equal keys in one request the last
+        wins; requests under way at the same time may be applied in any order.
 
         Raises:
             InvalidRecord: wrong dtype, shape or value; nothing was queued.

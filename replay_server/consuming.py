@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +28,22 @@ class _Drawn:
     probabilities: NDArray[np.float64]
 
 
+class _Drawing(NamedTuple):
+    """A request under way: its rows, its shard's share of the draws, and the updates it carries."""
+
+    asked: Asked[SampleReply]
+    rows: int
+    share: float
+    updates: int
+
+
 class Consumption:
     """Nothing is drawn ahead of need, and nothing that was drawn is dropped: it waits here for the next batch.
 
     Rows are spread over shards by what each can serve, as if drawn without replacement from all their records together
     (multivariate hypergeometric), and the credits of a request are its rows. A shard that ends takes along what it was
-    asked for; its part is asked of the others. What has been drawn but not handed out at `close` is lost.
+    asked for; its part is asked of the others. One that is only late has removed the records all the same: they are
+    handed out when its answer comes. What has been drawn but not handed out at `close` is lost.
 
     Args:
         members: the shards.
@@ -47,7 +57,8 @@ class Consumption:
         self._clock = clock
         self._pool: deque[_Drawn] = deque()
         self._pooled = 0
-        self._under_way: dict[int, tuple[Asked[SampleReply], int, float]] = {}  # call, rows, share
+        self._under_way: dict[int, _Drawing] = {}
+        self._late: list[_Drawing] = []
         self._reason = ("reply", 0)
 
     def next(self, batch_size: int, deadline: float) -> SampleBatch:
@@ -59,9 +70,10 @@ class Consumption:
             InvalidRecord: a batch size below 1 or too large for a message.
         """
         self._members.check_batch(batch_size)
+        self._take_late()
         while self._pooled < batch_size:
             self._members.await_live(deadline)
-            missing = batch_size - self._pooled - sum(rows for _, rows, _ in self._under_way.values())
+            missing = batch_size - self._pooled - sum(drawing.rows for drawing in self._under_way.values())
             if missing > 0:
                 self._spread(missing, deadline)
             self._collect(deadline)
@@ -93,36 +105,55 @@ class Consumption:
             updates = self._members.updates.take(position)
             request = SampleRequest(np.array([rows], np.int64), float(rows), updates, wait_s)
             asked = self._members.ask(position, partial(_sample, request), wait_s)
-            self._under_way[position] = (asked, rows, float(sizes[position] / total))
+            self._under_way[position] = _Drawing(asked, rows, float(sizes[position] / total), len(updates))
 
     def _collect(self, deadline: float) -> None:
         """Wait for the requests under way; raises ReplayTimeout at the deadline."""
         blocked = True
-        for position, (asked, _, share) in list(self._under_way.items()):
+        for position, drawing in list(self._under_way.items()):
             try:
-                reply = self._members.answer(asked, deadline)
+                reply = self._members.answer(drawing.asked, deadline)
             except ReplayTimeout:
                 raise
             except Unavailable:
-                del self._under_way[position]
+                self._late.append(self._under_way.pop(position))
                 continue
             except HeadraceError:
-                del self._under_way[position]
+                self._members.updates.count(0, self._under_way.pop(position).updates)
                 raise
             del self._under_way[position]
-            self._members.saw(asked, reply.view)
-            self._members.updates.count(reply.applied, reply.stale)
-            if reply.blocked_on is not None:
-                self._reason = (reply.blocked_on, self._members.ports[position].hello.shard)
-                continue
-            blocked = False
-            self._pool.append(_Drawn(reply.records, reply.keys, reply.probabilities * share))
-            self._pooled += len(reply.keys)
+            blocked = not self._arrived(drawing, reply) and blocked
+        self._take_late()
         if blocked:
             remaining = deadline - self._clock.now()
             if remaining <= 0.0:
                 raise timed_out(*self._reason)
             self._clock.sleep(min(remaining, 0.002))
+
+    def _arrived(self, drawing: _Drawing, reply: SampleReply) -> bool:
+        """Pool what was drawn; False when nothing was."""
+        self._members.saw(drawing.asked, reply.view)
+        self._members.updates.count(reply.applied, reply.stale)
+        if reply.blocked_on is not None:
+            self._reason = (reply.blocked_on, self._members.ports[drawing.asked.position].hello.shard)
+            return False
+        self._pool.append(_Drawn(reply.records, reply.keys, reply.probabilities * drawing.share))
+        self._pooled += len(reply.keys)
+        return True
+
+    def _take_late(self) -> None:
+        """What shards that were given up have answered after all; never waits."""
+        late, self._late = self._late, []
+        for drawing in late:
+            if not drawing.asked.call.done():
+                self._late.append(drawing)
+                continue
+            try:
+                reply = drawing.asked.call.result(0.0)
+            except HeadraceError:
+                self._members.updates.count(0, drawing.updates)
+                continue
+            self._arrived(drawing, reply)
 
     def _cut(self, batch_size: int) -> SampleBatch:
         taken: list[_Drawn] = []

@@ -103,7 +103,7 @@ class Round:
             self._arrived(position, reply)
             if reply.blocked_on is None:
                 self._replies[position] = reply
-            elif not whole or reply.blocked_on == "min_size" or reply.view.mass <= 0.0:
+            elif not whole or self._is_hopeless(position, reply):
                 whole = False
             else:
                 self._reasons[position] = reply.blocked_on
@@ -139,6 +139,26 @@ class Round:
         for position in list(self._drawings):
             self._stray(position)
         self._blocked.clear()
+
+    def _is_hopeless(self, position: int, reply: SampleReply) -> bool:
+        """Whether a blocked shard is better not waited for."""
+        if reply.blocked_on == "min_size" or reply.view.mass <= 0.0:
+            return True
+        return reply.blocked_on == "inserts" and self._others_pay(position)
+
+    def _others_pay(self, position: int) -> bool:
+        """Whether a shard whose limiter waits for inserts can be left out of the credits.
+
+        What the others hold may have grown since they answered this round, and their writers may wait for samples: they
+        are asked, and their answers are known at the latest when this shard has been asked once more.
+        """
+        views = self._members.views
+        views.starve(position)
+        for other in np.flatnonzero(self._members.live).tolist():
+            if other != position:
+                self._strays.ask_view(other)
+        self._strays.poll()
+        return bool((views.payable & self._members.live).any())
 
     def _stray(self, position: int) -> None:
         drawing = self._drawings.pop(position)

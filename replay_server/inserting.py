@@ -11,7 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replay_server.clock import Clock
-from replay_server.errors import ConfigError, ReplayTimeout, StorageFull, Unavailable, WriterEvicted
+from replay_server.errors import (
+    ConfigError,
+    HeadraceError,
+    ReplayTimeout,
+    StaleEpoch,
+    StorageFull,
+    Unavailable,
+    WriterEvicted,
+)
 from replay_server.members import SILENCE_S, Members
 from replay_server.messages import LONGEST_WAIT_S, Stamp
 from replay_server.reasons import WaitTimes
@@ -89,6 +97,12 @@ class Inserting:
             refused = writer.refused
             stored = writer.abandon()
             return Ack(stored.accepted, stored.duplicates, refused, stored.level)
+        except (ReplayTimeout, Unavailable, StaleEpoch, WriterEvicted):
+            raise
+        except HeadraceError:  # a chunk was refused: what became of the others must not pass for the next insert's
+            writer.abandon()
+            one.incarnation = -1
+            raise
 
     def writer(
         self, writer_id: int | None, epoch: int, max_in_flight: int, shard: int | None, gather_rows: int

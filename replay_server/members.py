@@ -285,6 +285,7 @@ class Members:
             self._check_alike(hello)
             reborn = hello.incarnation != port.hello.incarnation
             port.adopt(hello)
+            self.views.adopt(position, hello.min_size)
         except HeadraceError as error:
             absence.reason = str(error)
             self._ask_later(position, absence)

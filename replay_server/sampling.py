@@ -88,6 +88,7 @@ class Sampling:
                 self.drop()
             else:
                 self._drop_first()
+                self._strays.poll()
         batch = first.batch()
         self._ahead -= 1
         if first.left == 0:
@@ -159,7 +160,7 @@ class Sampling:
         else:
             counts = self._rng.multinomial(self._batch_size, shares, size=batches)
         credits = views.credits(float(batches * self._batch_size))
-        asked = live & (counts.any(axis=0) | (credits > 0.0) | ~views.open)  # a closed one only for a fresh view
+        asked = live & (counts.any(axis=0) | (credits > 0.0) | ~views.payable)  # some only for a fresh view
         plan = Plan(counts, shares, credits, asked)
         self._rounds.append(Round(self._members, self._strays, plan, deadline, self._clock))
         self._ahead += batches

@@ -13,6 +13,10 @@ form, with E_j the inserts beyond the shard's min_size and S_j the credits it go
 scaled to B in total. A shard whose writers stopped is owed less and less and never blocks for ever; one that joins
 late starts level, since its first min_size inserts ask for no samples.
 
+A shard whose limiter waits for inserts gets no credits until it has had some, unless all wait: inserts into the others
+could otherwise wait for samples that wait for this one. Rows are drawn from it all the same, the others pay, and it is
+owed the difference when its writers go on. Every limiter still keeps its own bounds, so the whole keeps theirs.
+
 A shard below its min_size is not drawn from and gets no credits until it has filled up, so it holds nobody up. Nor is
 one that does not answer: shares and credits are then spread over the others as if it had never been, and when it comes
 back it is owed what it missed, within what its own limiter allows.
@@ -53,6 +57,7 @@ class ShardViews:
         self._under_way = np.zeros(count)
         self._earlier = np.zeros(count, np.int64)  # inserted in earlier lives and forgotten since
         self._forgotten = np.zeros(count, np.bool_)
+        self._starved = np.zeros(count, np.bool_)
 
     def add_shard(self, min_size: int) -> None:
         """One more shard, at the end."""
@@ -63,7 +68,11 @@ class ShardViews:
         self._size, self._inserted, self._earlier = (
             np.append(array, np.int64(0)) for array in (self._size, self._inserted, self._earlier)
         )
-        self._forgotten = np.append(self._forgotten, np.False_)
+        self._forgotten, self._starved = np.append(self._forgotten, np.False_), np.append(self._starved, np.False_)
+
+    def adopt(self, shard: int, min_size: int) -> None:
+        """It came back, perhaps with other settings."""
+        self._min_size[shard] = min_size
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -84,8 +93,24 @@ class ShardViews:
         """float64[N], mass of the open shards, 0 for the others."""
         return np.where(self.open, self._mass, 0.0)
 
+    @property
+    def starved(self) -> NDArray[np.bool_]:
+        """bool[N], shards whose limiter waits for inserts, as far as is known."""
+        return self._starved
+
+    @property
+    def payable(self) -> NDArray[np.bool_]:
+        """bool[N], open shards whose limiter may take credits now."""
+        return self.open & ~self._starved
+
+    def starve(self, shard: int) -> None:
+        """Its limiter waits for inserts; true until a view shows some, or credits given back."""
+        self._starved[shard] = True
+
     def see(self, shard: int, view: View) -> None:
         """Take over what a shard replied."""
+        if view.inserted != self._inserted[shard] or view.sampled < self._sampled[shard]:
+            self._starved[shard] = False
         if self._forgotten[shard]:
             self._forgotten[shard] = False
             self._earlier[shard] += max(self._inserted[shard] - view.inserted, 0)
@@ -95,7 +120,7 @@ class ShardViews:
     def forget(self, shard: int) -> None:
         """It does not answer: it is not drawn from before it has said what it holds."""
         self._mass[shard], self._size[shard], self._under_way[shard] = 0.0, 0, 0.0
-        self._forgotten[shard] = True
+        self._forgotten[shard], self._starved[shard] = True, False
 
     def send(self, shard: int, credit: float) -> None:
         """Credits are on their way to a shard."""
@@ -109,10 +134,13 @@ class ShardViews:
         """float64[N] credits, `amount` in total, for the next draws."""
         if len(self._mass) == 1:
             return np.array([amount])
-        asked = np.where(self.open, self._inserted - self._min_size, 0).astype(np.float64)
+        able = self.payable
+        if not able.any():
+            able = self.open
+        asked = np.where(able, self._inserted - self._min_size, 0).astype(np.float64)
         if asked.sum() <= 0.0:
-            asked = self.open.astype(np.float64)
-        spent = np.where(self.open, self._sampled + self._under_way, 0.0)
+            asked = able.astype(np.float64)
+        spent = np.where(able, self._sampled + self._under_way, 0.0)
         owed = np.maximum((spent.sum() + amount) * asked / asked.sum() - spent, 0.0)
         credits: Floats = owed * (amount / owed.sum())
         return credits

@@ -41,6 +41,12 @@ class Strays:
             request = UpdateRequest(Updates(), credit)
             self._returns.append(self._members.ask(position, lambda port: port.update(request)))
 
+    def ask_view(self, position: int) -> None:
+        """Ask a shard what it holds, unless its answer to another call like this is awaited; `poll` takes it in."""
+        if not any(asked.position == position for asked in self._returns):
+            request = UpdateRequest(Updates())
+            self._returns.append(self._members.ask(position, lambda port: port.update(request)))
+
     def poll(self) -> None:
         """Deal with every answer that is there; never waits."""
         drawings, self._drawings = self._drawings, []

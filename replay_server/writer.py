@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 
 from replay_server.batches import checked_priorities
 from replay_server.clock import Clock, SystemClock
-from replay_server.errors import HeadraceError, ReplayTimeout, StaleEpoch, StorageFull, Unavailable, WriterEvicted
+from replay_server.errors import (
+    HeadraceError,
+    JournalError,
+    ReplayTimeout,
+    StaleEpoch,
+    StorageFull,
+    Unavailable,
+    WriterEvicted,
+)
 from replay_server.messages import LONGEST_WAIT_S, Call, InsertReply, InsertRequest, ShardPort, Stamp
 from replay_server.reasons import WaitTimes, timed_out
 from replay_server.replay import Ack, Rows
@@ -127,6 +135,7 @@ class StreamWriter:
         Raises:
             ReplayTimeout: no room in time; nothing was taken, call again with the same rows.
             StorageFull: no room because the shard's disk is full; nothing was taken.
+            JournalError: the shard's disk failed; chunks stay under way, until the shard is restarted or `abandon`.
             Unavailable: no room because the shard cannot be reached; nothing was taken.
             StaleEpoch: a newer epoch of this writer exists.
             WriterEvicted: the shard has forgotten this writer: what it has not acknowledged stays unknown.
@@ -158,7 +167,7 @@ class StreamWriter:
 
         Raises:
             StorageFull: the shard's disk took none of what was left; it is given up and not stored.
-            StaleEpoch, WriterEvicted, InvalidRecord: as `append`.
+            JournalError, StaleEpoch, WriterEvicted, InvalidRecord: as `append`.
         """
         deadline = self._clock.now() + timeout_s
         try:
@@ -204,8 +213,11 @@ class StreamWriter:
             self._wait(deadline, lambda: not self._pending)
         except HeadraceError as error:
             partly = self._accepted + self._duplicates > stored
-            if partly and isinstance(error, ReplayTimeout):
+            lost = any(chunk.lost for chunk in self._pending)
+            if (partly or lost) and isinstance(error, (ReplayTimeout, Unavailable)):
                 return  # the rest stays in the window
+            if lost:
+                raise
             self._pending.clear()
             if not partly:
                 self._stamp = before
@@ -273,6 +285,9 @@ class StreamWriter:
                 continue
             except (StaleEpoch, WriterEvicted) as error:
                 chunk.call, self._failure = None, error
+                raise
+            except JournalError:  # it was stored before the disk failed, or not: only the shard's next life knows
+                chunk.call, chunk.lost = None, True
                 raise
             except HeadraceError:
                 self._pending.remove(chunk)

@@ -406,6 +406,21 @@ def test_limiters_go_on_while_shards_come_and_go():
         assert abs(4.0 * (stats_.inserted - 10) - stats_.sampled) <= 60.0 + 16 * 3
 
 
+def test_a_shard_that_comes_back_with_another_min_size_is_drawn_from_by_the_new_one():
+    fleet = Fleet(prefetch=0)
+    fleet.ports[1].dead = True
+    fleet.sample_until(20)
+    fleet.ports[1].restart(make_shard(1, incarnation=2, limiter=RateLimiter(30)))
+    fleet.pass_time()
+    with fleet.replay.writer(shard=1) as writer:
+        writer.append(rows(range(10)))
+    for _ in range(5):
+        assert fleet.replay.sample(16).table_size == 20
+    with fleet.replay.writer(shard=1) as writer:
+        writer.append(rows(range(20)))
+    fleet.sample_until(50)
+
+
 def test_a_shard_can_be_added_while_running():
     fleet = Fleet()
     third = make_shard(2)
@@ -483,3 +498,33 @@ def test_a_dying_queue_takes_only_its_own_records_along(dies_at):
             numbers += fleet.replay.sample(3, timeout_s=0.3).columns["number"].tolist()
     assert len(set(numbers)) == len(numbers)
     assert len([n for n in numbers if n < 100]) + fleet.replay._consumption._pooled >= 30
+
+
+def test_what_a_late_queue_has_drawn_is_handed_out_when_its_answer_comes():
+    """It was left out after its silence, but the records have left its table."""
+    fleet = queue_fleet(2)
+    numbers = fleet.replay.sample(6).columns["number"].tolist()
+    batch = fleet.replay.sample(4)
+    numbers += batch.columns["number"].tolist()
+    fleet.replay.update_priorities(batch.keys, np.ones(4))  # stale by now: they have left
+    fleet.ports[1].sample = lambda request: Late(fleet.ports[1], request)
+    fleet.ports[1].stopped = True
+    for _ in range(10):
+        numbers += fleet.replay.sample(2, timeout_s=5.0).columns["number"].tolist()
+    assert fleet.replay.stats().shards[1].state == "unreachable"
+    del fleet.ports[1].sample
+    fleet.ports[1].stopped = False
+    fleet.pass_time()
+    with pytest.raises(ReplayTimeout):
+        while True:
+            numbers += fleet.replay.sample(1, timeout_s=0.3).columns["number"].tolist()
+    assert sorted(numbers) == [*range(30), *range(100, 160)]
+    assert fleet.replay.flush().stale == 4
+
+
+class Late(Call):
+    """The shard has done what was asked, and its answer is on the way as long as it seems to have stopped."""
+
+    def __init__(self, port, request):
+        reply = port._shard.sample(replace(request, wait_s=0.0))
+        super().__init__(port, lambda: reply)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from replay_server import Field, InvalidRecord, RateLimiter, RecordSpec, ReplayTimeout, StaleEpoch, Unavailable
-from replay_server.errors import StorageFull, WriterEvicted
+from replay_server.errors import JournalError, StorageFull, WriterEvicted
 from replay_server.local import LocalShard
 from replay_server.messages import Finished, SampleRequest, Stamp, Updates
 from replay_server.reasons import WaitTimes
@@ -347,3 +347,45 @@ def test_acknowledgements_say_what_they_survive():
     port.hello = replace(port.hello, durability="journal")
     writer.append(rows([1]))
     assert writer.flush().level == "journal"
+
+
+def _failed():
+    raise JournalError("the journal's disk failed to write back")
+
+
+def test_after_a_disk_has_failed_the_fate_of_a_chunk_is_unknown_and_it_keeps_its_stamp():
+    shard, port, writer = make()
+    writer.append(rows([1]))
+    assert writer.flush().accepted == 1
+    insert, port.insert = port.insert, lambda request: (insert(request), Finished(_failed))[1]
+    writer.append(rows([2, 3]))
+    for _ in range(2):
+        with pytest.raises(JournalError):
+            writer.flush(timeout_s=0.1)
+    port.insert = insert  # the shard was restarted, and its journal holds the chunk
+    ack = writer.flush()
+    assert (ack.accepted, ack.duplicates, ack.unknown) == (0, 2, 0)
+    assert stored(shard) == [1, 2, 3]
+    port.insert = lambda request: Finished(_failed)
+    writer.append(rows([4]))
+    with pytest.raises(JournalError):
+        writer.flush(timeout_s=0.1)
+    assert (writer.abandon().unknown, writer.refused) == (1, 0)
+
+
+def test_in_this_process_a_chunk_of_unknown_fate_is_not_followed_by_another_of_its_stamp():
+    shard = Shard(Table(SPEC, 1000))
+    port = LocalShard(shard)
+    writer = StreamWriter(port, Stamp(1, 0, 0))
+    insert = port.insert
+    for fails in (_failed, _unavailable):
+        port.insert = lambda request, fails=fails: (insert(request), Finished(fails))[1]
+        try:
+            writer.append(rows([1]), timeout_s=0.05)
+        except JournalError:
+            assert fails is _failed
+        port.insert = insert
+        writer.append(rows([2]))
+        ack = writer.flush()
+        assert (ack.accepted, ack.duplicates, ack.unknown) == (1, 1, 0)
+    assert stored(shard) == [1, 1, 2, 2]
