@@ -27,8 +27,8 @@ class Sampler(Protocol):
     """Draws B slots from a table that allows as many draws; reads its tree and its slots and changes neither the
     table's lists nor its records."""
 
-    def draw(self, counts: Ints, rng: np.random.Generator) -> Choice:
-        """With replacement, `counts[g]` rows for each group, all from the table as it is."""
+    def draw(self, rows: int, counts: Ints, rng: np.random.Generator) -> Choice:
+        """With replacement, `counts[g]` of the rows for each group, all from the table as it is."""
 
     def take(self, rows: int, rng: np.random.Generator, times: NDArray[np.uint32], limit: int) -> Choice:
         """One after the other, counting `times` (uint32[capacity]) up; a slot is not drawn more than `limit` times.
@@ -50,9 +50,8 @@ class ByMass:
         self._tree = tree
         self._stratified = stratified
 
-    def draw(self, counts: Ints, rng: np.random.Generator) -> Choice:
-        slots = self._tree.draw(rng.random(int(counts.sum())), counts, self._stratified)
-        return Choice(slots, self._tree.masses(slots) / self._tree.total)
+    def draw(self, rows: int, counts: Ints, rng: np.random.Generator) -> Choice:
+        return Choice(*self._tree.draw(rng.random(rows), counts, self._stratified))
 
     def take(self, rows: int, rng: np.random.Generator, times: NDArray[np.uint32], limit: int) -> Choice:
         return Choice(*self._tree.take(rng.random(rows), times, limit))
@@ -96,8 +95,7 @@ class InOrder:
         self._links = slots.prev if newest else slots.next
         self._sentinel = slots.live
 
-    def draw(self, counts: Ints, rng: np.random.Generator) -> Choice:
-        rows = int(counts.sum())
+    def draw(self, rows: int, counts: Ints, rng: np.random.Generator) -> Choice:
         slot = _first_above_zero(self._links, self._sentinel, self._tree.priorities)
         return Choice(np.full(rows, slot, np.int64), np.ones(rows))
 

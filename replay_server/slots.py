@@ -91,6 +91,17 @@ def _fresh(keys: Links, shard: int, incarnation: int, generations: Links, slots:
 
 
 @njit(cache=True, nogil=True)
+def _write_keys(keys: Links, slots: Ints, shard: int, incarnation: int, generations: Links) -> None:
+    """The keys of the records in these slots now."""
+    for i in range(slots.shape[0]):
+        slot = np.uint64(slots[i])
+        keys[i, 0] = slot
+        keys[i, 1] = shard
+        keys[i, 2] = incarnation
+        keys[i, 3] = generations[slot]
+
+
+@njit(cache=True, nogil=True)
 def starts_of_runs(slots: Ints) -> Ints:
     """int64[R], where in `slots`, which are not empty, a run of neighbouring slots begins; the first is 0."""
     starts = np.zeros(slots.shape[0], np.int64)
@@ -176,6 +187,10 @@ class Slots:
         self.size = 0
         self._link(self.live, np.zeros(0, np.uint32))
         self._link(self.free, np.arange(self.capacity, dtype=np.uint32))
+
+    def write_keys(self, keys: NDArray[Any], slots: Ints, shard: int, incarnation: int) -> None:
+        """Fill KEY_DTYPE[B], C-contiguous, with the keys of the records that are in int64[B] slots now."""
+        _write_keys(keys.view(np.uint32).reshape(-1, 4), slots, shard, incarnation, self.generations)
 
     def fresh(self, keys: NDArray[Any], shard: int, incarnation: int) -> tuple[Ints, Ints]:
         """Slots and row numbers, int64[F] both, of the KEY_DTYPE[B] keys whose record is still there."""

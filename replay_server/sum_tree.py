@@ -1,8 +1,10 @@
 """A tree of priorities: exact sums to draw from and the largest priority, both over float64.
 
 Every node has eight children, one cache line, so a tree over 2^20 leaves is seven levels deep and costs one seventh
-more than its leaves. A parent is always recomputed from its children, left to right, never adjusted by a difference:
-the sums cannot drift, `check_valid` proves them exactly equal to a rebuild, and none is ever needed.
+more than its leaves. A descent mostly waits for memory, so it asks for a node's line long before it reads it.
+
+A parent is always recomputed from its children, left to right, never adjusted by a difference: the sums cannot drift,
+`check_valid` proves them exactly equal to a rebuild, and none is ever needed.
 """
 
 from __future__ import annotations
@@ -10,10 +12,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 _FANOUT = 8
+_BLOCK = 256
+"""Positions that go down together: their nodes, and the lines asked for, fit the smallest cache."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -54,35 +61,60 @@ def _assign(sums: Floats, largest: Floats, levels: Ints, slots: Ints, priorities
         count = kept
 
 
+def _ask_for_line(typing: Any, array: Any, index: Any) -> Any:
+    """Types and code of `_prefetch(array, index)`: LLVM's hint, which numba has no name for."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        start = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        line = builder.bitcast(builder.gep(start, [arguments[1]]), cgutils.voidptr_t)
+        i32 = ir.IntType(32)
+        hint = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, i32, i32, i32])
+        functions: Any = cgutils
+        function = functions.get_or_insert_function(builder.module, hint, "llvm.prefetch.p0")
+        builder.call(function, [line, i32(0), i32(3), i32(1)])  # to read, into every cache, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+_prefetch: Any = intrinsic(_ask_for_line)
+"""Ask for the cache line of array[index] and go on."""
+
+
 @njit(cache=True, nogil=True)
-def _descend(sums: Floats, levels: Ints, positions: Floats) -> Ints:
-    """Slots whose share of the mass holds each position; all positions go down one level at a time."""
-    count = positions.shape[0]
-    slots = np.zeros(count, np.int64)
-    rest = positions.copy()
-    for level in range(levels.shape[0] - 2, -1, -1):
-        for i in range(count):
-            first = levels[level] + slots[i] * _FANOUT
-            x = rest[i]
-            # No branch depends on x, which a processor could not foresee: count the children whose end, in the order in
-            # which their parent was summed, lies at or before x. The first after them has mass.
-            chosen, end, before = 0, 0.0, 0.0
-            for child in range(_FANOUT):
-                end += sums[first + child]
-                passed = x >= end
-                chosen += passed
-                before = end if passed else before
-            if chosen == _FANOUT:  # rounding left x at or past the children's sum: the end of the last child with mass
-                chosen = 0
+def _descend(sums: Floats, levels: Ints, positions: Floats) -> tuple[Ints, Floats]:
+    """Slots whose share of the mass holds each position, and their masses; uses the positions up.
+
+    A block of positions goes down one level at a time, so that the waits for its nodes overlap.
+    """
+    slots, masses = np.empty(positions.shape[0], np.int64), np.empty(positions.shape[0])
+    for start in range(0, positions.shape[0], _BLOCK):
+        stop = min(start + _BLOCK, positions.shape[0])
+        slots[start:stop] = 0
+        for level in range(levels.shape[0] - 2, -1, -1):
+            for i in range(start, stop):
+                first = np.uint64(levels[level] + slots[i] * _FANOUT)  # unsigned: no index counts from the end
+                x = positions[i]
+                # No branch depends on x, which a processor could not foresee: count the children whose end, in the
+                # order in which their parent was summed, lies at or before x. The first after them has mass.
+                chosen, end, before = np.uint64(0), 0.0, 0.0
                 for child in range(_FANOUT):
-                    if sums[first + child] > 0.0:
-                        chosen = child
-                x = np.nextafter(sums[first + chosen], 0.0)
-            else:
-                x -= before
-            slots[i] = slots[i] * _FANOUT + chosen
-            rest[i] = x
-    return slots
+                    end += sums[first + np.uint64(child)]
+                    passed = x >= end
+                    chosen += np.uint64(passed)
+                    before = end if passed else before
+                if chosen == _FANOUT:  # rounding left x at or past the children's sum: the end of the last with mass
+                    for child in range(_FANOUT):
+                        if sums[first + np.uint64(child)] > 0.0:
+                            chosen = np.uint64(child)
+                    x, before = np.nextafter(sums[first + chosen], 0.0), 0.0
+                slots[i] = slots[i] * _FANOUT + np.int64(chosen)
+                positions[i] = x - before
+                if level:
+                    _prefetch(sums, levels[level - 1] + slots[i] * _FANOUT)
+                else:
+                    masses[i] = sums[first + chosen]
+    return slots, masses
 
 
 @njit(cache=True, nogil=True)
@@ -96,10 +128,10 @@ def _take(
     for i in range(count):
         total = sums[-1]
         position[0] = min(uniforms[i] * total, np.nextafter(total, 0.0))
-        chosen = _descend(sums, levels, position)
+        chosen, mass = _descend(sums, levels, position)
         slot = chosen[0]
         slots[i] = slot
-        shares[i] = sums[slot] / total
+        shares[i] = mass[0] / total
         times[slot] += np.uint32(1)
         if times[slot] >= limit:
             _assign(sums, largest, levels, chosen, nothing, 1.0)
@@ -118,6 +150,25 @@ def _stratify(uniforms: Floats, counts: Ints, total: float) -> Floats:
             positions[row] = min((stratum + uniforms[row]) * width, below)
             row += 1
     return positions
+
+
+@njit(cache=True, nogil=True)
+def _draw(sums: Floats, levels: Ints, uniforms: Floats, counts: Ints, stratified: bool) -> tuple[Ints, Floats]:
+    """Draws from the tree as it is. Slots and their shares of the mass."""
+    total = sums[-1]
+    if stratified:
+        positions = _stratify(uniforms, counts, total)
+    else:
+        positions = np.minimum(uniforms * total, np.nextafter(total, 0.0))
+    slots, masses = _descend(sums, levels, positions)
+    return slots, masses / total
+
+
+def _aligned_zeros(count: int) -> Floats:
+    """float64[count] from the start of a cache line on, where a node's children are in one and not in two."""
+    memory = np.zeros(count + _FANOUT)
+    start = -memory.ctypes.data % 64 // memory.itemsize
+    return memory[start : start + count]
 
 
 class SumTree:
@@ -141,8 +192,8 @@ class SumTree:
             end += -(-width // _FANOUT) * _FANOUT
             width = -(-width // _FANOUT)
         self._levels: Ints = np.array(levels, np.int64)
-        self._sums: Floats = np.zeros(end + 1)
-        self._largest: Floats = np.zeros(end + 1)
+        self._sums: Floats = _aligned_zeros(end + 1)
+        self._largest: Floats = _aligned_zeros(end + 1)
 
     @property
     def total(self) -> float:
@@ -163,28 +214,23 @@ class SumTree:
         """float64[capacity], the raw priorities; a view, not to be written to."""
         return self._largest[: self._capacity]
 
-    def masses(self, slots: Ints) -> Floats:
-        """float64[B], p^exponent of each slot."""
-        return self._sums[slots]
-
     def assign(self, slots: Ints, priorities: Floats) -> None:
         """Set priorities (finite, >= 0) of slots in [0, capacity); of equal slots the last wins."""
         _assign(self._sums, self._largest, self._levels, slots, priorities, self._exponent)
 
-    def draw(self, uniforms: Floats, counts: Ints, stratified: bool) -> Ints:
-        """Slots drawn in proportion to their mass; needs `total` > 0. Slots without mass are never drawn.
+    def draw(self, uniforms: Floats, counts: Ints, stratified: bool) -> tuple[Ints, Floats]:
+        """Draw slots in proportion to their mass; needs `total` > 0. Slots without mass are never drawn.
 
         Args:
             uniforms: float64[sum(counts)] in [0, 1).
             counts: int64[G], draws of each group; strata span one group.
             stratified: one draw from each of a group's equal strata, else independent draws.
+
+        Returns:
+            int64[B] slots, float64[B] probabilities.
         """
-        if stratified:
-            positions = _stratify(uniforms, counts, self.total)
-        else:
-            positions = np.minimum(uniforms * self.total, np.nextafter(self.total, 0.0))
-        slots: Ints = _descend(self._sums, self._levels, positions)
-        return slots
+        slots, shares = _draw(self._sums, self._levels, uniforms, counts, stratified)
+        return slots, shares
 
     def take(self, uniforms: Floats, times: NDArray[np.uint32], limit: int) -> tuple[Ints, Floats]:
         """Draw independently, one after the other; a slot leaves with its `limit`-th draw: its priority becomes zero.

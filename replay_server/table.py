@@ -240,9 +240,10 @@ class Table:
             InvalidRecord: nothing can be drawn, fewer draws are left than asked for, or a negative count.
         """
         groups = _own(counts, np.int64)
-        if (groups < 0).any():
+        sizes = groups.tolist()  # a few numbers: Python adds them up before NumPy has begun
+        if min(sizes, default=0) < 0:
             raise InvalidRecord("a group of a sample has a negative count")
-        rows = int(groups.sum())
+        rows = sum(sizes)
         if rows and self.mass <= 0.0:
             raise InvalidRecord("nothing to sample: the table holds no record of priority above zero")
         if rows > self.draws_left:
@@ -255,10 +256,7 @@ class Table:
         choice = self._choose(rows, groups)
         # "clip" because take copies through a buffer of its own to be able to raise; every slot is good
         self.records.take(choice.slots, axis=0, out=out.records, mode="clip")
-        out.keys["slot"] = choice.slots
-        out.keys["shard"] = self.shard
-        out.keys["incarnation"] = self.incarnation
-        out.keys["generation"] = self.slots.generations[choice.slots]
+        self.slots.write_keys(out.keys, choice.slots, self.shard, self.incarnation)
         out.probabilities[:] = choice.probabilities
         return out._replace(removed=self._remove_drawn(choice.slots))
 
@@ -360,7 +358,7 @@ class Table:
 
     def _choose(self, rows: int, groups: NDArray[np.int64]) -> Choice:
         if self.times_sampled is None or self.max_times_sampled is None:
-            return self._sampler.draw(groups, self._rng)
+            return self._sampler.draw(rows, groups, self._rng)
         return self._sampler.take(rows, self._rng, self.times_sampled, self.max_times_sampled)
 
     def _remove_drawn(self, slots: NDArray[np.int64]) -> NDArray[np.uint32]:

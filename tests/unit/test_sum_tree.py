@@ -43,12 +43,12 @@ def test_sequences_of_updates(capacity, exponent, steps):
         masses = naive_masses(expected, exponent)
         assert tree.total == pytest.approx(masses.sum(), rel=1e-12)
         assert tree.largest == expected.max()
-        np.testing.assert_allclose(tree.masses(np.arange(capacity)), masses, rtol=1e-12)
         if masses.sum() > 0:
             uniforms = np.linspace(0, np.nextafter(1.0, 0.0), 50)
             for stratified in (False, True):
-                drawn = tree.draw(uniforms, np.array([20, 0, 30]), stratified)
+                drawn, shares = tree.draw(uniforms, np.array([20, 0, 30]), stratified)
                 assert (masses[drawn] > 0).all()
+                np.testing.assert_allclose(shares, masses[drawn] / masses.sum(), rtol=1e-12)
 
 
 @pytest.mark.parametrize("capacity", [1, 2, 7, 8, 9, 63, 64, 65, 513, 4096])
@@ -61,7 +61,7 @@ def test_draws_match_cumulative_search(capacity, exponent):
     tree.assign(np.arange(capacity), priorities)
     masses = naive_masses(priorities, exponent)
     uniforms = rng.random(400)
-    ours = tree.draw(uniforms, np.array([400]), stratified=False)
+    ours, _ = tree.draw(uniforms, np.array([400]), stratified=False)
     theirs = naive_draw(masses, uniforms * masses.sum())
     assert np.count_nonzero(ours != theirs) <= 1  # a position within rounding of a boundary may fall either side
 
@@ -69,7 +69,7 @@ def test_draws_match_cumulative_search(capacity, exponent):
 def test_stratified_draws_have_one_in_each_stratum_of_each_group():
     tree = SumTree(1000, 1.0)
     tree.assign(np.arange(1000), np.ones(1000))
-    slots = tree.draw(np.random.default_rng(0).random(150), np.array([100, 50]), stratified=True)
+    slots, _ = tree.draw(np.random.default_rng(0).random(150), np.array([100, 50]), stratified=True)
     np.testing.assert_array_equal(slots[:100] // 10, np.arange(100))
     np.testing.assert_array_equal(slots[100:] // 20, np.arange(50))
 
@@ -85,7 +85,7 @@ def test_the_last_position_falls_on_the_last_slot_with_mass():
         tree = SumTree(size, 1.0)
         tree.assign(np.arange(size), priorities)
         for stratified in (False, True):
-            slot = tree.draw(almost_one, np.array([1]), stratified)[0]
+            slot = tree.draw(almost_one, np.array([1]), stratified)[0][0]
             assert priorities[slot] > 0.0
 
 
@@ -105,6 +105,25 @@ def test_check_valid_sees_a_wrong_node():
     tree._sums[-1] += 1e-9
     with pytest.raises(AssertionError, match="sum at node"):
         tree.check_valid()
+
+
+@pytest.mark.parametrize("capacity", [1, 9, 4096, 2**18])
+def test_a_nodes_children_are_one_cache_line(capacity):
+    tree = SumTree(capacity, 1.0)
+    for nodes in (tree._sums, tree._largest):
+        assert ((nodes.ctypes.data + 8 * tree._levels) % 64 == 0).all()
+
+
+def test_draws_do_not_depend_on_their_place_in_a_call():
+    """Positions go down in blocks; each has to arrive as if it were alone."""
+    rng = np.random.default_rng(5)
+    tree = SumTree(5000, 1.0)
+    tree.assign(np.arange(5000), rng.exponential(size=5000))
+    uniforms = rng.random(1000)
+    slots, shares = tree.draw(uniforms, np.array([1000]), stratified=False)
+    for i, uniform in enumerate(uniforms):
+        slot, share = tree.draw(np.array([uniform]), np.array([1]), stratified=False)
+        assert (slot[0], share[0]) == (slots[i], shares[i])
 
 
 def test_memory_per_slot():
