@@ -17,7 +17,7 @@ _WAITS = {
     "samples": "inserting waits for samples: the writers are ahead of the learner",
     "snapshot": "inserting waits for a snapshot to be written",
     "bytes": "calls wait until replies under way have left",
-    "disk": "inserting waits: the journal's disk is full",
+    "disk": "inserting waits: the journal's disk is full or slow",
 }
 
 
@@ -90,6 +90,8 @@ def _journal(journal: JournalStats) -> str:
         text += f"; written back {journal.syncs:,} times, {journal.sync_seconds / journal.syncs * 1000:.1f} ms each"
     if journal.pending_removals:
         text += f"; [red]{journal.pending_removals:,} removals wait for room on the disk[/red]"
+    if journal.trouble is not None:
+        text += f"; [red]{escape(journal.trouble)}[/red]"
     return text
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
-from replay_server.errors import HeadraceError
 from replay_server.shard import Shard
 
 _CHECK_S = 1.0
@@ -23,30 +23,32 @@ class Compactor:
 
     Args:
         shard: recovered.
+        report_failed: called once when the journal takes nothing any more.
     """
 
-    def __init__(self, shard: Shard) -> None:
+    def __init__(self, shard: Shard, report_failed: Callable[[], None]) -> None:
         self._shard = shard
+        self._report_failed = report_failed
         self._ended = threading.Event()
-        self.last_error: str | None = None
-        """Why the last attempt failed, None after one that did not."""
         self._thread = threading.Thread(target=self._run, name="replay-compaction", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """A snapshot under way is finished first."""
+        """A snapshot under way is given up."""
         self._ended.set()
+        self._shard.stop_saving()
         self._thread.join()
 
     def _run(self) -> None:
         pause = _CHECK_S
         while not self._ended.wait(pause):
             pause = _CHECK_S
+            if self._shard.failed:
+                self._report_failed()
+                return
             if not self._shard.journal_is_mostly_dead(_LEAST_BYTES, _DEAD_SHARE):
                 continue
             try:
                 self._shard.compact()
-                self.last_error = None
-            except HeadraceError as error:
-                self.last_error = str(error)
+            except Exception:  # of any kind: the stats of the journal say which, and the next attempt may do better
                 pause = _PAUSE_S

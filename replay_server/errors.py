@@ -59,7 +59,7 @@ class ReplayTimeout(ReplayError):
         blocked_on: `min_size` (too few records yet), `inserts` (sampling waits for more inserts),
             `samples` (inserting waits for more samples), `snapshot` (inserting waits until a snapshot has made
             room for before-images), `bytes` (replies under way fill the shard's budget), `disk` (the journal's disk
-            is full) or `reply` (no answer arrived in time).
+            is full, or has not written back yet) or `reply` (no answer arrived in time).
     """
 
     def __init__(self, message: str, blocked_on: str) -> None:

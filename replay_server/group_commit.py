@@ -21,6 +21,7 @@ class GroupCommit:
         lsn: the last entry that is on disk already.
 
     Attributes:
+        failure: why everything raises from now on, None while all is well.
         syncs, sync_seconds: how often it wrote back so far, and how long that took.
     """
 
@@ -30,7 +31,7 @@ class GroupCommit:
         self._syncing = threading.Lock()  # held while the handle is in use
         self._changed = threading.Condition()
         self._written = self._durable = self._wanted = lsn
-        self._failure: str | None = None
+        self.failure: str | None = None
         self.syncs = 0
         self.sync_seconds = 0.0
         self._closing = False
@@ -44,8 +45,8 @@ class GroupCommit:
 
     def check(self) -> None:
         """Raises JournalError after an fsync has failed."""
-        if self._failure is not None:
-            raise JournalError(self._failure)
+        if self.failure is not None:
+            raise JournalError(self.failure)
 
     def follow(self, handle: int | None) -> None:
         """The active segment from now on; everything in it is on disk. The one before may be closed after this."""
@@ -55,6 +56,11 @@ class GroupCommit:
     def written(self, lsn: int) -> None:
         """Entries up to `lsn` are in the active segment or durable."""
         self._written = lsn
+
+    def skip(self, lsn: int) -> None:
+        """No segment will hold entries up to `lsn`; before there is one."""
+        assert self._handle is None
+        self._written = self._durable = self._wanted = lsn
 
     def wait(self, lsn: int, timeout_s: float) -> None:
         """Until `lsn` is durable.
@@ -100,7 +106,7 @@ class GroupCommit:
     def fail(self, failure: str) -> None:
         """Nothing is certain any more: everything raises JournalError from now on."""
         with self._changed:
-            self._failure = failure + "; find out why, then restart this shard"
+            self.failure = failure + "; find out why, then restart this shard"
             self._changed.notify_all()
 
     def close(self) -> None:

@@ -72,11 +72,13 @@ class Journal:
     Attributes:
         level: `journal` (entries survive the process) or `fsync` (also a power loss, once `wait_durable` returns).
         position: lsn of the last entry, 0 when there is none.
+        trouble: why its shard could not take the last snapshot of it; None after one that it could.
     """
 
     def __init__(self, directory: str, identity: Identity, level: str, disk: Disk, *, salvage: bool, size: int) -> None:
         self.level = level
         self.position = 0
+        self.trouble: str | None = None
         self._directory = directory
         self._identity = identity
         self._disk = disk
@@ -151,6 +153,11 @@ class Journal:
     def pending_removals(self) -> int:
         """Removed records whose removal waits for the disk: after a crash they would be there again."""
         return self._occupancy.pending
+
+    @property
+    def failed(self) -> bool:
+        """Nothing is accepted any more until a restart."""
+        return self._commit is not None and self._commit.failure is not None
 
     def recover(
         self, table: RecoveredTable, marks: RecoveredMarks, after: int = 0, counters: Counters | None = None
@@ -251,7 +258,8 @@ class Journal:
         """For people and monitors."""
         commit = self._commit
         syncs, seconds = (0, 0.0) if commit is None else (commit.syncs, commit.sync_seconds)
-        return JournalStats(self.bytes, self.garbage_ratio, self.pending_removals, syncs, seconds)
+        trouble = self.trouble if commit is None else commit.failure or self.trouble
+        return JournalStats(self.bytes, self.garbage_ratio, self.pending_removals, syncs, seconds, trouble)
 
     def wait_durable(self, lsn: int, timeout_s: float) -> None:
         """Until entry `lsn` survives a power loss; at level `journal` at once. Not under the shard's lock.
@@ -278,11 +286,13 @@ class Journal:
         Segments with later entries are kept until `forget_before` of it, or `abandon_snapshot`.
 
         Raises:
-            StorageFull, JournalError: removals that wait to be written, or a first segment, cannot be.
+            StorageFull, JournalError: removals that wait to be written cannot be.
         """
         self._write_removals()
-        if self.position == 0:
-            self._roll()  # 0 means that there is no snapshot
+        if self.position == 0:  # which would mean that there is no snapshot; a segment would miss its records till then
+            self.position = 1
+            if self._commit is not None:
+                self._commit.skip(1)
         self._kept.pinned = self.position
         return self.position
 

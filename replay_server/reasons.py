@@ -10,7 +10,7 @@ _TEXTS = {
     "samples": "the rate limiter of shard {} waits for more samples",
     "snapshot": "shard {} takes no inserts until the snapshot being written has made room for them",
     "bytes": "replies under way fill the memory budget of shard {}",
-    "disk": "the disk of shard {}'s journal is full",
+    "disk": "the disk of shard {}'s journal is full, or has not written back yet",
     "reply": "shard {} has not answered yet",
 }
 

@@ -76,7 +76,7 @@ class JournalStats:
 
     `bytes` are on disk and needed, `garbage` is the share of them that tells of records nobody can draw any more,
     `pending_removals` wait for room on the disk; `syncs` times since the start it was written back, which took
-    `sync_seconds`.
+    `sync_seconds`. `trouble`: why it takes nothing any more, or cannot be shortened; None while all is well.
     """
 
     bytes: int
@@ -84,6 +84,7 @@ class JournalStats:
     pending_removals: int
     syncs: int
     sync_seconds: float
+    trouble: str | None = None
 
 
 @dataclass(frozen=True)

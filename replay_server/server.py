@@ -101,13 +101,12 @@ class ReplayServer:
         place = Path(directory) if directory is not None else None
         self._service = ReplayService(shard, hello, place, self._attachments, replies)
         self._health = health.HealthServicer(experimental_non_blocking=True)  # watchers take no thread
-        for served in ("", SERVICE):
-            self._health.set(served, health_pb2.HealthCheckResponse.SERVING)
+        self._say(health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._server.add_generic_rpc_handlers((self._service.handlers(),))
         self._server.start()
         if shard.durability != "checkpoint":
-            self._compactor = Compactor(shard)
+            self._compactor = Compactor(shard, lambda: self._say(health_pb2.HealthCheckResponse.NOT_SERVING))
 
     def serve_metrics(self, port: int) -> None:
         """Answer Prometheus on loopback until the server stops; raises ConfigError as `MetricsEndpoint`."""
@@ -126,11 +125,16 @@ class ReplayServer:
             self.metrics = None
         self._health.enter_graceful_shutdown()
         self._server.stop(grace_s).wait()
+        self.shard.stop_saving()
         self._threads.shutdown(wait=True)
         self._attachments.close()
         if self._compactor is not None:
             self._compactor.stop()
         self.shard.close()
+
+    def _say(self, status: Any) -> None:
+        for served in ("", SERVICE):
+            self._health.set(served, status)
 
     def __enter__(self) -> ReplayServer:
         return self

@@ -16,7 +16,6 @@ from replay_server.errors import (
     InvalidRecord,
     ReplayTimeout,
     StaleEpoch,
-    Unavailable,
 )
 from replay_server.journal import Journal, Recovered
 from replay_server.messages import (
@@ -32,22 +31,24 @@ from replay_server.messages import (
 from replay_server.rate_limiter import RateLimiter
 from replay_server.replay import ShardStats, SnapshotStats
 from replay_server.segments import Counters
-from replay_server.snapshot import PACE, ShardMeta, read_snapshot, write_snapshot
+from replay_server.snapshot import PACE, Rests, ShardMeta, read_snapshot, write_snapshot
 from replay_server.stand_still import StandStill
 from replay_server.table import Checked, Drawn, Table
 from replay_server.waiting import WaitingRoom
 from replay_server.writer_marks import Standing, WriterMarks
 
 _OTHER_SAVE_S = 60.0
-_DURABLE_S = 20.0
+_DURABLE_S = 2.0
 """How long an acknowledgement waits for the disk at level `fsync`; the writer then asks again."""
+_MOST_CREDIT = 2.0**40
+"""Of one call: far beyond any batch, and far below where adding one more to a float64 is lost."""
 
 
 class Shard:
     """Thread-safe; every wait has a deadline and a stated reason.
 
-    At most `max_waiters` inserts and as many samples wait at a time, so that blocked callers never take every thread
-    of a server; one more is answered `blocked` at once and has to come back.
+    At most `max_waiters` inserts, for the limiter or for the disk, and as many samples wait at a time, so that blocked
+    callers never take every thread of a server; one more is answered `blocked` at once and has to come back.
 
     With a journal every insert, opened epoch and removal is written to it before it is acknowledged; `recover` first.
 
@@ -83,6 +84,7 @@ class Shard:
         self._inserts = WaitingRoom(self._lock, max_waiters, self._clock)
         self._samples = WaitingRoom(self._lock, max_waiters, self._clock)
         self._saving = threading.Lock()
+        self._stopping = threading.Event()
         self._writers = WriterMarks()
         self._stand_still = StandStill()
         self._inserted = 0
@@ -99,18 +101,22 @@ class Shard:
     def insert(self, request: InsertRequest) -> InsertReply:
         """Store a chunk as soon as the limiter lets it, within `wait_s`.
 
+        A reply blocked on `disk` (level `fsync`) leaves open whether it is stored: send it again to know.
+
         Raises:
             InvalidRecord: the chunk is wrong in some way; nothing was changed.
             StaleEpoch: its writer was replaced by a newer epoch; counted in `fenced`.
             WriterEvicted: its writer is no longer remembered.
             StorageFull: the journal's disk is full; nothing was changed.
-            Unavailable: it is stored, but the disk has not confirmed it (level `fsync`); send it again to know.
+            JournalError: the journal takes nothing any more.
             Deadlocked: inserts and samples wait for each other.
         """
         rows = self.table.check(request.records, request.priorities)
         count = len(rows.records)
         with self._lock:
             known = False
+            if self._inserts.elsewhere and self._inserts.full:
+                return InsertReply(0, 0, self._inserts.reason or "disk", self._view())
 
             def blocked() -> str | None:
                 nonlocal known
@@ -124,9 +130,18 @@ class Shard:
                 self._duplicates += count
             else:
                 self._store(rows, request.stamp)
-            written = 0 if self._journal is None else self._journal.position
             reply = InsertReply(0 if known else count, count if known else 0, None, self._view())
-        self._confirm(written)
+            if self._journal is None or self._journal.level != "fsync":
+                return reply
+            written = self._journal.position
+            self._inserts.elsewhere += 1
+        try:
+            self._journal.wait_durable(written, _DURABLE_S)
+        except ReplayTimeout:
+            return InsertReply(0, 0, "disk", reply.view)
+        finally:
+            with self._lock:
+                self._inserts.elsewhere -= 1
         return reply
 
     def sample(self, request: SampleRequest, into: Callable[[int], Drawn] | None = None) -> SampleReply:
@@ -143,8 +158,7 @@ class Shard:
             InvalidRecord: nothing was changed.
             Deadlocked: inserts and samples wait for each other.
         """
-        if not (np.isfinite(request.credit) and request.credit >= 0.0):
-            raise InvalidRecord(f"sample credit is {request.credit}, must be finite and >= 0")
+        _check_credit("sample credit", request.credit)
         if (request.counts < 0).any():
             raise InvalidRecord("a batch of a sample request has a negative count")
         rows = int(request.counts.sum())
@@ -168,8 +182,7 @@ class Shard:
 
     def update(self, request: UpdateRequest) -> UpdateReply:
         """Apply priorities; take back credits of samples nobody will read."""
-        if not (np.isfinite(request.returned) and request.returned >= 0.0):
-            raise InvalidRecord(f"returned credit is {request.returned}, must be finite and >= 0")
+        _check_credit("returned credit", request.returned)
         with self._lock:
             applied, stale = self._update(request.updates.keys, request.updates.priorities)
             if request.returned > 0.0:
@@ -279,10 +292,15 @@ class Shard:
         """Take a snapshot for the journal to build on, and delete the segments it makes needless.
 
         Raises:
-            CheckpointError: it cannot be written; the journal stays as it is.
+            CheckpointError: it cannot be written; the journal stays as it is, and its stats say why until one can.
         """
         assert self._journal is not None
-        self._snapshot(str(self._journal.base), PACE, base_of=self._journal)
+        try:
+            self._snapshot(str(self._journal.base), PACE, base_of=self._journal)
+        except Exception as error:
+            self._journal.trouble = f"cannot be shortened: {str(error) or type(error).__name__}"
+            raise
+        self._journal.trouble = None
         deleted = True
         while deleted:
             with self._lock:
@@ -292,6 +310,15 @@ class Shard:
         """Whether more than this share of a journal of at least so many bytes is not needed any more."""
         journal = self._journal
         return journal is not None and journal.bytes >= least_bytes and journal.garbage_ratio > dead_share
+
+    @property
+    def failed(self) -> bool:
+        """The journal takes nothing any more, whatever happens: this shard has to be restarted."""
+        return self._journal is not None and self._journal.failed
+
+    def stop_saving(self) -> None:
+        """A snapshot under way ends soon, with CheckpointError, and none is begun any more: the shard is stopping."""
+        self._stopping.set()
 
     def close(self) -> None:
         """Let go of the journal."""
@@ -311,7 +338,7 @@ class Shard:
                 cut = self._clock.now()
             written = False
             try:
-                write_snapshot(path, capture, self._inserts.changed, meta, pace, self._clock)
+                write_snapshot(path, capture, self._inserts.changed, meta, Rests(pace, self._clock, self._stopping))
                 written = True
             finally:
                 with self._lock:
@@ -344,17 +371,6 @@ class Shard:
             self._writers.add(stamp)
         self._inserted += count
         self._moved(self._samples)
-
-    def _confirm(self, written: int) -> None:
-        """Wait, without the lock, until what was written survives what the level promises."""
-        if self._journal is None:
-            return
-        try:
-            self._journal.wait_durable(written, _DURABLE_S)
-        except ReplayTimeout:
-            raise Unavailable(
-                f"the disk of the shard at {self.address} has not confirmed an insert within {_DURABLE_S:g} s"
-            ) from None
 
     def _draw(self, counts: np.ndarray, into: Callable[[int], Drawn] | None) -> Drawn:
         rows = int(counts.sum())
@@ -429,3 +445,8 @@ class Shard:
 
     def _view(self) -> View:
         return View(self.table.mass, self.table.size, self._inserted, self._sampled)
+
+
+def _check_credit(name: str, credit: float) -> None:
+    if not 0.0 <= credit <= _MOST_CREDIT:
+        raise InvalidRecord(f"{name} is {credit}, must be between 0 and {_MOST_CREDIT:g}")

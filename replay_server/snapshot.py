@@ -58,6 +58,9 @@ from replay_server.writer_marks import WriterMarks
 PACE = 1.0
 """Seconds of rest for every second of work of a snapshot, so that the calls it runs beside keep the processor."""
 
+_MUST_BE_THE_SAME = ("shard", "max_times_sampled")
+"""In the shard that reads a snapshot. Its capacity may be larger, its sampler, remover and exponent are its own."""
+
 
 @dataclass(frozen=True)
 class ShardMeta:
@@ -76,16 +79,26 @@ class ShardMeta:
     position: int = 0
 
 
-class _Rests:
-    """Pauses of `pace` seconds for every second the processor worked since the last."""
+class Rests:
+    """What a snapshot does between its blocks: rest, or end when its shard is stopping.
 
-    def __init__(self, pace: float, clock: Clock) -> None:
+    Args:
+        pace: seconds of rest for every second the processor worked since the last, see PACE.
+        clock: of the rests.
+        stopping: of the shard.
+    """
+
+    def __init__(self, pace: float = 0.0, clock: Clock | None = None, stopping: threading.Event | None = None) -> None:
         self._pace = pace
-        self._clock = clock
+        self._clock = clock or SystemClock()
+        self._stopping = stopping or threading.Event()
         self._worked = time.thread_time()
 
-    def rest(self) -> None:
-        if self._pace > 0.0:
+    def between(self, *, hurry: bool = False) -> None:
+        """No rest in a `hurry`. Raises CheckpointError when the shard is stopping."""
+        if self._stopping.is_set():
+            raise CheckpointError("the snapshot was given up because its shard is stopping")
+        if self._pace > 0.0 and not hurry:
             self._clock.sleep(self._pace * (time.thread_time() - self._worked))
             self._worked = time.thread_time()
 
@@ -95,8 +108,7 @@ def write_snapshot(
     capture: Capture,
     lock: threading.Condition,
     meta: ShardMeta,
-    pace: float = 0.0,
-    clock: Clock | None = None,
+    rests: Rests | None = None,
 ) -> None:
     """Write beside `path`, sync, rename: the file is there whole or not at all.
 
@@ -105,18 +117,17 @@ def write_snapshot(
         capture: begun; its caller ends it.
         lock: what inserts wait on for room in the capture; taken for one block at a time, and told after each.
         meta: of the moment of the cut.
-        pace: seconds of rest for every second of work, see PACE; none while an insert waits for the capture.
-        clock: of the rests.
+        rests: between its blocks; none while an insert waits for the capture.
 
     Raises:
-        CheckpointError: the file cannot be written.
+        CheckpointError: the file cannot be written, or the shard is stopping.
     """
     target = Path(path)
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(target)
-        _write(beside, capture, lock, meta, pace, clock or SystemClock())
+        _write(beside, capture, lock, meta, rests or Rests())
         os.replace(beside, target)
         _sync(target.parent)
     except OSError as error:
@@ -166,7 +177,7 @@ def _read(handle: BinaryIO, table: Table, keep_incarnation: bool) -> ShardMeta:
 
 
 def _settings(table: Table) -> dict[str, Any]:
-    """What must be the same in the shard that reads it."""
+    """What the file says of the table it was made from."""
     return {
         "shard": table.shard,
         "capacity": table.capacity,
@@ -181,9 +192,14 @@ def _check_settings(attributes: dict[str, Any], table: Table) -> None:
     theirs = RecordSpec.from_json(attributes["spec"])
     if theirs != table.spec:
         raise CheckpointError(f"made for another record spec: {_difference(theirs, table.spec)}")
-    for name, ours in _settings(table).items():
-        if attributes[name] != ours:
-            raise CheckpointError(f"made with {name} {attributes[name]}, this shard has {ours}")
+    settings = _settings(table)
+    for name in _MUST_BE_THE_SAME:
+        if attributes[name] != settings[name]:
+            raise CheckpointError(f"made with {name} {attributes[name]}, this shard has {settings[name]}")
+    if attributes["capacity"] > table.capacity:
+        raise CheckpointError(
+            f"made with capacity {attributes['capacity']}, this shard has {table.capacity}: it may grow, not shrink"
+        )
 
 
 def _difference(theirs: RecordSpec, ours: RecordSpec) -> str:
@@ -197,7 +213,7 @@ def _difference(theirs: RecordSpec, ours: RecordSpec) -> str:
     return f"{len(theirs.fields)} fields, this shard has {len(ours.fields)}"
 
 
-def _write(path: Path, capture: Capture, lock: threading.Condition, meta: ShardMeta, pace: float, clock: Clock) -> None:
+def _write(path: Path, capture: Capture, lock: threading.Condition, meta: ShardMeta, rests: Rests) -> None:
     table, state = capture.table, capture.state
     size, used = len(state.order), len(state.generations)
     attributes = {
@@ -221,10 +237,9 @@ def _write(path: Path, capture: Capture, lock: threading.Condition, meta: ShardM
         streams = {name: Stream(descriptor, offsets[name], kind) for name, kind in kinds.items()}
         for rows in _free_rows(state):
             streams["free"].write(rows)
-        rests = _Rests(pace, clock)
         _write_rows(streams, capture, lock, rests)
         for _ in seal(descriptor):
-            rests.rest()
+            rests.between()
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -239,7 +254,7 @@ def _free_rows(state: TableState) -> Iterator[NDArray[Any]]:
         yield rows
 
 
-def _write_rows(streams: dict[str, Stream], capture: Capture, lock: threading.Condition, rests: _Rests) -> None:
+def _write_rows(streams: dict[str, Stream], capture: Capture, lock: threading.Condition, rests: Rests) -> None:
     while True:
         with lock:
             block = capture.next_block()
@@ -248,8 +263,7 @@ def _write_rows(streams: dict[str, Stream], capture: Capture, lock: threading.Co
             return
         for name, rows in _parts(capture, block).items():
             streams[name].write(rows)
-        if not capture.awaited:
-            rests.rest()
+        rests.between(hurry=capture.awaited)
 
 
 def _parts(capture: Capture, block: Block) -> dict[str, NDArray[Any]]:

@@ -113,6 +113,7 @@ def create(path: Path, attributes: dict[str, Any], kinds: dict[str, Kind]) -> di
     reserved = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     reserved.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     reserved.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    os.close(os.open(path, os.O_CREAT | os.O_CLOEXEC, 0o600))  # as the journal's files, whatever the umask
     with h5py.File(path, "w", libver=("v110", "v110")) as file:
         for name, value in attributes.items():
             if name in _TEXTS:

@@ -25,11 +25,15 @@ class WaitingRoom:
         limit: calls that wait at a time. One more is answered `blocked` at once and has to come back, so that blocked
             callers never take every thread of a server.
         clock: of the waits.
+
+    Attributes:
+        elsewhere: calls of this side that wait for something else than the lock; they count towards the limit.
     """
 
     def __init__(self, lock: threading.Lock, limit: int, clock: Clock) -> None:
         self.changed = threading.Condition(lock)
         self._limit = limit
+        self.elsewhere = 0
         self._clock = clock
         self._waiters: list[_Waiter] = []
         self._calls: dict[str, int] = {}
@@ -39,6 +43,11 @@ class WaitingRoom:
     def reason(self) -> str | None:
         """What the call that has waited longest waits for."""
         return self._waiters[0].reason if self._waiters else None
+
+    @property
+    def full(self) -> bool:
+        """Nobody else may wait now."""
+        return len(self._waiters) + self.elsewhere >= self._limit
 
     def waits(self) -> dict[str, Waits]:
         """Calls that had to wait so far, and their seconds, by the reason they found first."""
@@ -55,7 +64,7 @@ class WaitingRoom:
             return None
         first = reason
         self._calls[first] = self._calls.get(first, 0) + 1
-        if wait_s <= 0.0 or len(self._waiters) >= self._limit:
+        if wait_s <= 0.0 or self.full:
             return reason
         begin = self._clock.now()
         deadline = begin + wait_s

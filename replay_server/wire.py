@@ -41,7 +41,7 @@ _UPDATE_REPLY = struct.Struct("<QQ")  # applied, stale
 _ROWS_START = PREFIX.size + _SAMPLE_REPLY.size + VIEW.size
 _STAMPED, _PRIORITIZED, _OPENS = 1, 2, 4
 
-_REASONS = (None, "min_size", "inserts", "samples", "snapshot", "bytes")
+_REASONS = (None, "min_size", "inserts", "samples", "snapshot", "bytes", "disk")
 
 
 def max_request_bytes(spec: RecordSpec) -> int:

@@ -293,6 +293,7 @@ class StreamWriter:
                 self._pending.remove(chunk)
                 raise
             if reply.blocked_on is not None:
+                chunk.lost |= reply.blocked_on == "disk"  # it may be stored
                 self._put_off(chunk, timed_out(reply.blocked_on, self.shard), reply.blocked_on)
                 continue
             self._trouble, self._opened = None, True

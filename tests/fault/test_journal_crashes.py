@@ -90,7 +90,6 @@ class Life:
             self.journal.abandon_snapshot()
             self.under_way = None
         else:
-            self.journal.wait_durable(self.under_way.position, 5.0)
             self.snapshots.append(self.under_way)
             self.under_way = None
             if self.rng.random() < 0.2:

@@ -268,3 +268,14 @@ def test_a_writer_nobody_remembers_is_refused_unless_it_says_it_is_new():
     shard.insert(chunk([1], Stamp(7, 0, 5)))
     shard.insert(chunk([1], Stamp(7, 0, 6, opens=False)))
     assert shard.stats().inserted == 2
+
+
+@pytest.mark.parametrize("credit", [-1.0, 1e308, 2.0**41, float("inf"), float("nan")])
+def test_credits_that_no_batch_needs_are_refused(credit):
+    shard = Shard(Table(RecordSpec((Field("number", "int64"),)), 8))
+    nothing = Updates()
+    with pytest.raises(InvalidRecord, match="credit"):
+        shard.sample(SampleRequest(np.zeros(0, np.int64), credit, nothing, 0.0))
+    with pytest.raises(InvalidRecord, match="credit"):
+        shard.update(UpdateRequest(nothing, credit))
+    assert shard.stats().sampled == 0.0

@@ -1,6 +1,7 @@
 """A shard with a journal: what it acknowledged is there after it was killed."""
 
 import errno
+import queue
 import threading
 import time
 from collections.abc import Iterator
@@ -8,7 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from replay_server import ConfigError, Field, RateLimiter, RecordSpec, StaleEpoch, Unavailable
+from replay_server import CheckpointError, ConfigError, Field, RateLimiter, RecordSpec, StaleEpoch
+from replay_server.compaction import Compactor
 from replay_server.disk import OsDisk
 from replay_server.errors import JournalError, StorageFull, WriterEvicted
 from replay_server.journal import Journal
@@ -217,17 +219,118 @@ def test_a_shard_restored_from_a_checkpoint_journals_from_there(tmp_path):
     lives.kill()
 
 
+@pytest.mark.parametrize("level", ["journal", "fsync"])
+@pytest.mark.parametrize("step", ["os.open", "replay_server.snapshot.create", "os.replace", "os.fsync", None])
+def test_a_restore_that_ended_at_any_step_can_be_begun_again(tmp_path, monkeypatch, level, step):
+    first = Shard(Table(SPEC, 64, incarnation=next(_LIVES)))
+    first.insert(chunk([1, 2], Stamp(7, 0, 0)))
+    first.save(str(tmp_path / "saved.h5"))
+    lives = Lives(tmp_path / "own")
+    shard = lives.start(level=level)
+    with monkeypatch.context() as patch:
+        if step is not None:
+            patch.setattr(step, raising(OSError(errno.ENOSPC, "No space left on device")))
+        else:  # the base is there, and nothing after it
+            patch.setattr(Journal, "forget_before", raising(OSError("killed")))
+        with pytest.raises((CheckpointError, OSError)):
+            shard.restore(str(tmp_path / "saved.h5"))
+    shard = lives.start(level=level)
+    if step is not None:
+        assert shard.stats().size == 0
+        shard.restore(str(tmp_path / "saved.h5"))
+    assert shard.insert(chunk([1, 2], Stamp(7, 0, 0))).duplicates == 2
+    assert shard.insert(chunk([3], Stamp(7, 0, 1, opens=False))).accepted == 1
+    again = lives.start(level=level)
+    assert numbers_of(again) == [1, 2, 3]
+    again.check_valid()
+    lives.kill()
+
+
 def test_an_insert_the_disk_does_not_confirm_is_unknown_and_settled_by_sending_it_again(lives, monkeypatch):
     monkeypatch.setattr("replay_server.shard._DURABLE_S", 0.05)
     shard = lives.start(level="fsync")
     shard.insert(chunk([1], Stamp(7, 0, 0)))
     go = threading.Event()
     monkeypatch.setattr(lives.disk, "fsync", lambda handle: go.wait(10))
-    with pytest.raises(Unavailable, match="has not confirmed"):
-        shard.insert(chunk([2], Stamp(7, 0, 1)))
+    assert shard.insert(chunk([2], Stamp(7, 0, 1))).blocked_on == "disk"
     go.set()
     assert shard.insert(chunk([2], Stamp(7, 0, 1))).duplicates == 1
     assert numbers_of(shard) == [1, 2]
+
+
+def test_a_slow_disk_holds_no_more_inserts_than_a_limiter_would(lives, monkeypatch):
+    shard = lives.start(level="fsync")
+    shard.insert(chunk([0], Stamp(7, 0, 0)))
+    go, replies = threading.Event(), queue.SimpleQueue()
+    monkeypatch.setattr(lives.disk, "fsync", lambda handle: go.wait(10))
+    threads = [
+        threading.Thread(target=lambda i=i: replies.put(shard.insert(chunk([i], Stamp(7, 0, i, opens=False)))))
+        for i in range(1, 21)
+    ]
+    for thread in threads:
+        thread.start()
+    refused = [replies.get(timeout=5.0) for _ in range(20 - 12)]  # these at once, while the disk still writes
+    assert {reply.blocked_on for reply in refused} == {"disk"}
+    assert shard.stats().size == 1 + 12 and len(shard.sample(ask(4)).records) == 4
+    go.set()
+    for thread in threads:
+        thread.join(5)
+    assert [replies.get(timeout=5.0).accepted for _ in range(12)] == [1] * 12
+    assert shard.insert(chunk([30], Stamp(7, 0, 30, opens=False))).accepted == 1
+
+
+def test_a_journal_whose_disk_failed_says_so(lives, monkeypatch):
+    def broken(handle):
+        raise OSError(errno.EIO, "Input/output error")
+
+    shard = lives.start(level="fsync")
+    shard.insert(chunk([0]))
+    assert not shard.failed and shard.stats().journal.trouble is None
+    monkeypatch.setattr(lives.disk, "fsync", broken)
+    with pytest.raises(JournalError):
+        shard.insert(chunk([1]))
+    assert shard.failed and "Input/output error; find out why, then restart" in shard.stats().journal.trouble
+
+
+def test_a_journal_that_cannot_be_shortened_says_why_until_it_can(lives, monkeypatch):
+    shard = lives.start()
+    shard.insert(chunk([0]))
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr("replay_server.shard.write_snapshot", raising(MemoryError()))
+        shard.compact()
+    assert shard.stats().journal.trouble == "cannot be shortened: MemoryError"
+    shard.compact()
+    assert shard.stats().journal.trouble is None
+    shard.stop_saving()
+    with pytest.raises(CheckpointError, match="stopping"):
+        shard.compact()
+
+
+def test_the_thread_that_shortens_journals_outlives_any_error_and_reports_a_dead_journal(lives, monkeypatch):
+    for name in ("_CHECK_S", "_PAUSE_S"):
+        monkeypatch.setattr(f"replay_server.compaction.{name}", 0.01)
+    shard, tried, reported = lives.start(), threading.Semaphore(0), threading.Event()
+
+    def compact():
+        tried.release()
+        raise MemoryError
+
+    monkeypatch.setattr(shard, "journal_is_mostly_dead", lambda *_: True)
+    monkeypatch.setattr(shard, "compact", compact)
+    compactor = Compactor(shard, reported.set)
+    try:
+        assert all(tried.acquire(timeout=5.0) for _ in range(3)) and not reported.is_set()
+        monkeypatch.setattr(Shard, "failed", True)
+        assert reported.wait(5.0)
+    finally:
+        compactor.stop()
+
+
+def raising(error):
+    def call(*_):
+        raise error
+
+    return call
 
 
 def test_records_of_a_restored_checkpoint_can_be_consumed_and_overwritten(tmp_path):

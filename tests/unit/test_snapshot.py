@@ -20,7 +20,7 @@ from replay_server.capture import BLOCK_BYTES, Capture
 from replay_server.messages import InsertRequest, SampleRequest, Stamp, Updates
 from replay_server.replay import SnapshotStats
 from replay_server.shard import Shard
-from replay_server.snapshot import ShardMeta, read_snapshot, write_snapshot
+from replay_server.snapshot import Rests, ShardMeta, read_snapshot, write_snapshot
 from replay_server.table import Table
 
 SPEC = RecordSpec((Field("number", "int64"), Field("image", "uint8", (3, 2)), Field("flag", "bool")), {"gamma": "0.9"})
@@ -226,14 +226,30 @@ def other_fields(*fields):
     return RecordSpec(fields, SPEC.semantics)
 
 
+def test_a_shard_may_grow_and_draw_and_remove_otherwise_than_the_one_saved(tmp_path):
+    saved = table_of()
+    saved.insert(SPEC.pack({f.name: np.zeros((10, *f.shape), f.numpy_dtype) for f in SPEC.fields}), np.arange(10.0))
+    save(saved, tmp_path / "a.h5")
+    other = table_of(25, 2, priority_exponent=1.0, sampler="multinomial", remover="lowest_priority")
+    read_snapshot(str(tmp_path / "a.h5"), other)
+    other.check_valid()
+    assert (other.size, other.mass) == (10, 45.0)
+    other.insert(other.records[:17].copy(), np.full(17, 20.0))
+    other.check_valid()
+    assert sorted(other.priorities.tolist())[:8] == [*range(2, 10)]
+    assert other.size == 25 and set(other.sample([500]).keys["slot"]) <= set(range(25))
+
+
+def test_no_others_may_read_a_snapshot(tmp_path):
+    save(lived_in(1), tmp_path / "a.h5")
+    assert (tmp_path / "a.h5").stat().st_mode & 0o777 == 0o600
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"capacity": 11}, ["capacity 10", "has 11"]),
+        ({"capacity": 9}, ["capacity 10", "has 9"]),
         ({"shard": 1}, ["shard 0", "has 1"]),
-        ({"priority_exponent": 0.5}, ["priority_exponent 0.6", "has 0.5"]),
-        ({"sampler": "multinomial"}, ["sampler stratified", "has multinomial"]),
-        ({"remover": "lowest_priority"}, ["remover fifo", "has lowest_priority"]),
         ({"max_times_sampled": 5}, ["max_times_sampled 0", "has 5"]),
         ({"spec": RecordSpec(SPEC.fields, {"gamma": "0.8"})}, ["record spec", "gamma is '0.9'", "has '0.8'"]),
         ({"spec": RecordSpec(SPEC.fields, {"gamma": "0.9", "n": "1"})}, ["n is None", "has '1'"]),
@@ -344,7 +360,7 @@ def test_a_directory_that_cannot_be_written(tmp_path):
 
 
 def test_a_writer_rests_in_proportion_but_not_while_an_insert_waits_for_it(tmp_path):
-    class Rests:
+    class Counting:
         def __init__(self):
             self.seconds = []
 
@@ -365,10 +381,10 @@ def test_a_writer_rests_in_proportion_but_not_while_an_insert_waits_for_it(tmp_p
                 capture.room_for(np.array([3]))  # the last row to be read
 
     for insert_waits, rests in ((False, 4 + 5), (True, 1 + 5)):  # 4 blocks of rows, 5 of the checksum
-        capture, clock, lock = Capture(table, 0), Rests(), Lock()
+        capture, clock, lock = Capture(table, 0), Counting(), Lock()
         lock.insert_waits = insert_waits
         capture.begin()
-        write_snapshot(str(tmp_path / "a.h5"), capture, lock, META, pace=2.0, clock=clock)
+        write_snapshot(str(tmp_path / "a.h5"), capture, lock, META, Rests(2.0, clock))
         capture.end()
         assert len(clock.seconds) == rests and min(clock.seconds) > 0.0
 
@@ -381,7 +397,7 @@ import numpy as np
 from replay_server import Field, RecordSpec
 from replay_server.capture import Capture
 from replay_server.clock import SystemClock
-from replay_server.snapshot import ShardMeta, write_snapshot
+from replay_server.snapshot import Rests, ShardMeta, write_snapshot
 from replay_server.replay import SnapshotStats
 from replay_server.table import Table
 
@@ -396,7 +412,7 @@ for turn in range(2):
     capture = Capture(table, 10)
     capture.begin()
     meta = ShardMeta(turn, 0.0, 0, [])
-    write_snapshot({str(path)!r}, capture, threading.Condition(), meta, pace=1.0, clock=Slow())
+    write_snapshot({str(path)!r}, capture, threading.Condition(), meta, Rests(1.0, Slow()))
     capture.end()
     print("written", flush=True)
 """
