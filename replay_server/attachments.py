@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from replay_server.arena import MEMFD_NAME, NONCE_BYTES, SEALS
+from replay_server.arena import ARENA_BYTES, MEMFD_NAME, NONCE_BYTES, SEALS
 from replay_server.errors import InvalidRecord, NotShared
 
 _CHECK_S = 1.0
 _MOST = 256
-_MOST_BYTES = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -35,16 +34,17 @@ class _Attachment:
 class Attachments:
     """Sessions, each the memory of one client. Thread-safe.
 
-    The memory belongs to the clients, who have touched it; a shard only has it in its address space.
+    The memory belongs to the clients, who have touched it; a shard only has it in its address space. A client that has
+    a shard write where it has no pages makes them in the shard's name: clients of the same user are trusted not to.
 
     Args:
         most: sessions at a time.
-        most_bytes: addresses they may take together.
+        largest: bytes of one of them.
     """
 
-    def __init__(self, *, most: int = _MOST, most_bytes: int = _MOST_BYTES) -> None:
+    def __init__(self, *, most: int = _MOST, largest: int = ARENA_BYTES) -> None:
         self._most = most
-        self._most_bytes = most_bytes
+        self._largest = largest
         self._by_session: dict[int, _Attachment] = {}
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -68,8 +68,9 @@ class Attachments:
         with self._lock:
             if self._ended.is_set():
                 raise NotShared("this shard is ending")
-            taken = sum(len(attachment.memory) for attachment in self._by_session.values())
-            if len(self._by_session) >= self._most or taken + size > self._most_bytes:
+            if size > self._largest:
+                raise NotShared(f"shared memory of {size} bytes, a session has at most {self._largest}")
+            if len(self._by_session) >= self._most:
                 raise NotShared(f"this shard shares memory with {len(self._by_session)} clients already")
             attachment = _open(pid, descriptor, inode, size, nonce)
             session = secrets.randbits(53)  # a whole number in every language's JSON

@@ -1,7 +1,8 @@
 """Raw bytes over gRPC with nothing behind them: what the transport itself carries, a limit for benchmarks.
 
 Same library, client settings, message sizes and number of threads as a shard. `python -m replay_server.echo`
-serves on a free port of the loopback address, prints it, and ends with its standard input.
+serves on a free port of the loopback address, prints it, and ends with its standard input. It stands here and not with
+the benchmarks because grpc is imported in this package only.
 """
 
 from __future__ import annotations

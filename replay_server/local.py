@@ -27,6 +27,22 @@ def snapshot_name(shard: int) -> str:
     return f"replay-{shard}.h5"
 
 
+def hello_of(shard: Shard) -> Hello:
+    """What a shard in this process tells of itself."""
+    table = shard.table
+    return Hello(
+        address=shard.address,
+        shard=table.shard,
+        incarnation=table.incarnation,
+        capacity=table.capacity,
+        min_size=shard.limiter.min_size,
+        max_message_bytes=_UNLIMITED,
+        spec=table.spec,
+        durability=shard.durability,
+        consuming=table.consuming,
+    )
+
+
 class LocalShard:
     """Every call ends inside the one that makes it: deterministic in one thread."""
 
@@ -34,19 +50,8 @@ class LocalShard:
     transport = "in-process"
 
     def __init__(self, shard: Shard) -> None:
-        table = shard.table
         self._shard = shard
-        self.hello = Hello(
-            address=shard.address,
-            shard=table.shard,
-            incarnation=table.incarnation,
-            capacity=table.capacity,
-            min_size=shard.limiter.min_size,
-            max_message_bytes=_UNLIMITED,
-            spec=table.spec,
-            durability=shard.durability,
-            consuming=table.consuming,
-        )
+        self.hello = hello_of(shard)
 
     def insert(self, request: InsertRequest) -> Call[InsertReply]:
         return Finished(lambda: self._shard.insert(request))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
+from replay_server.replay import Waits
+
 
 class ReplyBudget:
     """Bytes for replies under way. Thread-safe.
@@ -21,12 +23,23 @@ class ReplyBudget:
         self._max_waiters = max_waiters
         self._room = threading.Condition()
         self._taken = 0
-        self._waiting = 0
+        self._waiting = self._waits = 0
+        self._waited_s = 0.0
 
     @property
     def taken(self) -> int:
         """Bytes under way."""
         return self._taken
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for room now."""
+        return self._waiting
+
+    def waits(self) -> Waits:
+        """Calls that found no room, ever, and the seconds they waited for it."""
+        with self._room:
+            return Waits(self._waits, self._waited_s)
 
     def take(self, size: int, wait_s: float) -> bool:
         """Take `size` bytes as soon as there is room; False when there is none within `wait_s`."""
@@ -34,9 +47,11 @@ class ReplyBudget:
             if self._fits(size):
                 self._taken += size
                 return True
+            self._waits += 1
             if self._waiting >= self._max_waiters:
                 return False
-            deadline = time.monotonic() + wait_s
+            begin = time.monotonic()
+            deadline = begin + wait_s
             self._waiting += 1
             try:
                 while not self._fits(size):
@@ -46,6 +61,7 @@ class ReplyBudget:
                     self._room.wait(remaining)
             finally:
                 self._waiting -= 1
+                self._waited_s += time.monotonic() - begin
             self._taken += size
             return True
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from replay_server.arrivals import Arrivals
 from replay_server.attachments import Attachments
 from replay_server.channels import WINDOW_BYTES, server_options
 from replay_server.compaction import Compactor
 from replay_server.errors import ConfigError
 from replay_server.frames import DEFAULT_TABLE
-from replay_server.messages import Hello
+from replay_server.health import Health
+from replay_server.local import hello_of
 from replay_server.metrics import MetricsEndpoint
 from replay_server.reply_budget import ReplyBudget
 from replay_server.security import ServerSecurity
@@ -24,7 +26,7 @@ from replay_server.shard import Shard
 from replay_server.specs import RecordSpec
 from replay_server.table import warm_up
 from replay_server.token_guard import TokenGuard
-from replay_server.wire import MAX_REPLY_BYTES, SERVICE, max_request_bytes
+from replay_server.wire import MAX_REPLY_BYTES, max_request_bytes
 
 _THREADS = 32
 _CALLS = 256
@@ -33,6 +35,8 @@ WAITERS = 12
 """Waiting inserts, and as many waiting samples."""
 _REPLY_WAITERS = 4
 """Samples that wait for room for their replies; so some threads always answer."""
+_SLOW_REQUESTS = 8
+"""Calls that may take long to send their message, see `Arrivals`."""
 
 
 def message_bytes(spec: RecordSpec) -> int:
@@ -80,19 +84,11 @@ class ReplayServer:
             )
         self.address = f"{address.rpartition(':')[0]}:{port}"
         shard.address = self.address
-        table = shard.table
-        hello = Hello(
-            address=self.address,
-            shard=table.shard,
-            incarnation=table.incarnation,
-            capacity=table.capacity,
-            min_size=shard.limiter.min_size,
+        hello = dataclasses.replace(
+            hello_of(shard),
             max_message_bytes=MAX_REPLY_BYTES,
-            max_request_bytes=max_request_bytes(table.spec),
-            spec=table.spec,
+            max_request_bytes=max_request_bytes(shard.table.spec),
             table=name,
-            durability=shard.durability,
-            consuming=table.consuming,
             shared_memory=True,
         )
         self.metrics: MetricsEndpoint | None = None
@@ -100,13 +96,12 @@ class ReplayServer:
         replies = ReplyBudget(_REPLY_BYTES, _REPLY_WAITERS)
         place = Path(directory) if directory is not None else None
         self._service = ReplayService(shard, hello, place, self._attachments, replies)
-        self._health = health.HealthServicer(experimental_non_blocking=True)  # watchers take no thread
-        self._say(health_pb2.HealthCheckResponse.SERVING)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self._server.add_generic_rpc_handlers((self._service.handlers(),))
+        self._arrivals = Arrivals(_SLOW_REQUESTS)
+        self._health = Health(self._arrivals)
+        self._server.add_generic_rpc_handlers((self._service.handlers(self._arrivals), self._health.handlers()))
         self._server.start()
         if shard.durability != "checkpoint":
-            self._compactor = Compactor(shard, lambda: self._say(health_pb2.HealthCheckResponse.NOT_SERVING))
+            self._compactor = Compactor(shard, self._health.serves_no_longer)
 
     def serve_metrics(self, port: int) -> None:
         """Answer Prometheus on loopback until the server stops; raises ConfigError as `MetricsEndpoint`."""
@@ -123,18 +118,15 @@ class ReplayServer:
         if self.metrics is not None:
             self.metrics.close()
             self.metrics = None
-        self._health.enter_graceful_shutdown()
+        self._health.stop()
         self._server.stop(grace_s).wait()
         self.shard.stop_saving()
         self._threads.shutdown(wait=True)
+        self._arrivals.close()
         self._attachments.close()
         if self._compactor is not None:
             self._compactor.stop()
         self.shard.close()
-
-    def _say(self, status: Any) -> None:
-        for served in ("", SERVICE):
-            self._health.set(served, status)
 
     def __enter__(self) -> ReplayServer:
         return self

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replay_server import wire
+from replay_server.arrivals import Arrivals
 from replay_server.attachments import Attachments
 from replay_server.call_meter import CallMeter
 from replay_server.documents import hello_document
@@ -57,6 +59,9 @@ _CODES: list[tuple[type[HeadraceError], Any]] = [
 
 
 _NOWHERE = np.zeros(0, np.uint8)
+_SAVES = 2
+"""One that writes and one that waits for it, or for a compaction; others would only take threads."""
+_LONGEST_PATH = 4096
 
 
 class _ReplyInPlace:
@@ -108,20 +113,24 @@ class ReplayService:
             "Attach": self._attach,
             "Detach": self._detach,
         }
+        self._saves = threading.BoundedSemaphore(_SAVES)
         self._started = time.monotonic()
         self._meter = CallMeter(tuple(self._methods))
 
-    def handlers(self) -> Any:
+    def handlers(self, arrivals: Arrivals) -> Any:
         """A generic gRPC handler; requests and replies stay bytes."""
         return grpc.method_handlers_generic_handler(
             wire.SERVICE,
-            {name: grpc.unary_unary_rpc_method_handler(self._typed(name)) for name in self._methods},
+            {name: grpc.stream_unary_rpc_method_handler(self._typed(name, arrivals)) for name in self._methods},
         )
 
     def stats(self) -> ShardStats:
         """The shard's, with what this server counted."""
+        stats, waits = self._shard.stats(), self._replies.waits()
         return dataclasses.replace(
-            self._shard.stats(),
+            stats,
+            blocked_on=stats.blocked_on or ("bytes" if self._replies.waiting else None),
+            waits={**stats.waits, "bytes": waits} if waits.calls else stats.waits,
             uptime_s=time.monotonic() - self._started,
             calls=self._meter.calls(),
             refusals=self._meter.refusals(),
@@ -145,20 +154,26 @@ class ReplayService:
             return self._plain(self._shard.sample(request))
         size = wire.reply_bytes(rows, self._layout.spec)
         if len(place) >= size:
-            placed = _ReplyInPlace(place[:size], self._layout)
-            reply = self._shard.sample(request, placed.rows)
-            return encode_placed_reply(size, self._layout.table) if placed.finish(reply) else self._plain(reply)
+            plain = self._sample_into(place[:size], request)
+            return encode_placed_reply(size, self._layout.table) if plain is None else plain
+        begin = time.monotonic()
         if not self._replies.take(size, request.wait_s):
             updated = self._shard.sample(SampleRequest(np.zeros(0, np.int64), 0.0, request.updates, 0.0))
             return self._plain(dataclasses.replace(updated, blocked_on="bytes"))
         if not context.add_callback(lambda: self._replies.give_back(size)):
             self._replies.give_back(size)
             raise Unavailable("the caller has gone")
+        request = dataclasses.replace(request, wait_s=max(request.wait_s - (time.monotonic() - begin), 0.0))
         message = BytesIO(bytes(size))
-        sent = _ReplyInPlace(np.frombuffer(message.getbuffer(), np.uint8), self._layout)
-        reply = self._shard.sample(request, sent.rows)
-        # not a copy: a BytesIO hands out what it was made of
-        return message.getvalue() if sent.finish(reply) else self._plain(reply)
+        plain = self._sample_into(np.frombuffer(message.getbuffer(), np.uint8), request)
+        # not a copy: a BytesIO hands out what it was made of, once no array looks at it any more
+        return message.getvalue() if plain is None else plain
+
+    def _sample_into(self, memory: NDArray[np.uint8], request: SampleRequest) -> bytes | None:
+        """Make the reply in `memory`; or return it, when it has no rows. No array of it is left behind."""
+        placed = _ReplyInPlace(memory, self._layout)
+        reply = self._shard.sample(request, placed.rows)
+        return None if placed.finish(reply) else self._plain(reply)
 
     def _plain(self, reply: SampleReply) -> bytes:
         return wire.encode_sample_reply(reply, self._layout)
@@ -213,20 +228,28 @@ class ReplayService:
         if self._directory is None:
             raise CheckpointError(f"shard {self._hello.shard} was started without a directory and cannot save")
         root = self._directory.resolve()
-        target = (root / requested).resolve()
+        target = _path_inside(root, requested)
         if not target.is_relative_to(root):
             raise CheckpointError(f"{requested!r} is outside the directory this shard may write to, {root}")
         name = snapshot_name(self._hello.shard)
-        self._shard.save(str(target / name), pace=PACE)
+        if not self._saves.acquire(blocking=False):
+            raise CheckpointError(
+                f"shard {self._hello.shard} is saving itself, and another save waits; try again later"
+            )
+        try:
+            self._shard.save(str(target / name), pace=PACE)
+        finally:
+            self._saves.release()
         return self._told({"name": name})
 
-    def _typed(self, name: str) -> Callable[[bytes, Any], bytes]:
+    def _typed(self, name: str, arrivals: Arrivals) -> Callable[[Iterator[bytes], Any], bytes]:
         """A method with its errors as status and details, counted."""
         method, meter = self._methods[name], self._meter
 
-        def handle(frame: bytes, context: Any) -> bytes:
-            begin = time.perf_counter()
+        def handle(messages: Iterator[bytes], context: Any) -> bytes:
             try:
+                frame = arrivals.first(messages, context)
+                begin = time.perf_counter()
                 reply = method(frame, context)
             except HeadraceError as error:
                 meter.refused(type(error).__name__)
@@ -237,3 +260,13 @@ class ReplayService:
             return reply
 
         return handle
+
+
+def _path_inside(root: Path, requested: str) -> Path:
+    """Where a path of a client's leads; raises InvalidRecord for one that no file system takes."""
+    try:
+        if "\0" in requested or len(requested.encode()) > _LONGEST_PATH:
+            raise ValueError
+        return (root / requested).resolve()
+    except (ValueError, OSError, RuntimeError):  # a lone surrogate, a part too long, links in a circle
+        raise InvalidRecord(f"a save's directory is no path: {requested[:80]!a}") from None

@@ -73,12 +73,11 @@ class Sharing:
 
     def lease(self, size: int) -> Shared | None:
         """A region for a frame of `size` bytes; None while nothing is shared or no room is left."""
-        with self._lock:
-            arena, session = self._arena, self._session
-        if arena is None or session is None:
-            return None
-        region = arena.lease(size)
-        return None if region is None else Shared(session, region)
+        with self._lock:  # over the lease too: an arena given up meanwhile has closed its descriptor
+            if self._arena is None or self._session is None:
+                return None
+            region = self._arena.lease(size)
+            return None if region is None else Shared(self._session, region)
 
     def lost(self, session: int) -> None:
         """The shard does not know the session, or may write into it at any time: share other memory from now on."""

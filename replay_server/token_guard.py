@@ -8,9 +8,10 @@ import grpc
 
 from replay_server import wire
 from replay_server.errors import Unauthenticated
+from replay_server.health import HEALTH_SERVICE
 from replay_server.security import TOKEN_VARIABLE, Token
 
-_OPEN = "/grpc.health.v1.Health/Check"
+_OPEN = f"/{HEALTH_SERVICE}/Check"
 """Says only whether the shard serves; what starts and stops containers asks it and knows no token."""
 
 
@@ -23,7 +24,8 @@ class TokenGuard(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no t
 
     def __init__(self, token: Token) -> None:
         self._token = token
-        self._refusal = grpc.unary_unary_rpc_method_handler(_refuse)
+        # takes a stream, and never looks at it: a handler of one message would have a thread wait for the message
+        self._refusal = grpc.stream_unary_rpc_method_handler(_refuse)
 
     def intercept_service(self, continuation: Any, call: Any) -> Any:
         if call.method == _OPEN or self._token.admits(call.invocation_metadata):
@@ -31,7 +33,7 @@ class TokenGuard(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no t
         return self._refusal
 
 
-def _refuse(request: bytes, context: Any) -> bytes:
+def _refuse(_: Any, context: Any) -> bytes:
     given = any(key == "authorization" for key, _ in context.invocation_metadata())
     what = "the token is not this shard's" if given else "no token was given"
     error = Unauthenticated(f"{what}: pass token_file=FILE to connect, or set {TOKEN_VARIABLE}")

@@ -16,15 +16,22 @@ from functools import partial
 
 from fault.records import SPEC
 from replay_server import wire
+from replay_server.attachments import Attachments
 from replay_server.documents import hello_from, stats_from
 from replay_server.errors import HeadraceError
 from replay_server.frames import Layout
+from replay_server.placing import decode_placed, decode_placed_reply
 
 _LAYOUT = Layout(SPEC)
 
 
 def _json_then(read: Callable[[dict[str, object]], object]) -> Callable[[bytes], object]:
     return lambda frame: read(wire.decode_json(frame, reply=True))
+
+
+def _attach(frame: bytes) -> int:
+    """A ticket of this process would open what it names; none that is made here names a descriptor of that kind."""
+    return Attachments().attach(wire.decode_json(frame, reply=False))
 
 
 DECODERS: tuple[Callable[[bytes], object], ...] = (
@@ -37,6 +44,9 @@ DECODERS: tuple[Callable[[bytes], object], ...] = (
     _json_then(hello_from),
     _json_then(stats_from),
     lambda frame: wire.decode_error(frame.decode("utf-8", "replace")),
+    partial(decode_placed, table=_LAYOUT.table),
+    partial(decode_placed_reply, table=_LAYOUT.table),
+    _attach,
 )
 
 

@@ -18,12 +18,14 @@ from replay_server.batches import KEY_DTYPE
 from replay_server.errors import SchemaMismatch
 from replay_server.frames import Layout
 from replay_server.messages import InsertRequest, SampleRequest, Stamp, UpdateRequest, Updates
+from replay_server.placing import Placement, encode_placed
 
 pytestmark = pytest.mark.integration
 
 LAYOUT = Layout(SPEC)
 RECORDS = SPEC.pack(rows(1000, 3))
 KEYS = np.zeros(2, KEY_DTYPE)
+TICKET = {"pid": 1, "descriptor": 3, "inode": 1234, "size": 1 << 20, "nonce": "00" * 32}
 
 
 def raw_call(channel, method, frame, timeout_s=20.0):
@@ -96,6 +98,13 @@ BAD = {
     "no frame": ("Insert", b"", InvalidRecord),
     "another protocol version": ("Sample", sample()[:4] + b"\xff\x7f" + sample()[6:], SchemaMismatch),
     "a directory that is no text": ("Save", wire.encode_json({"directory": 5}, reply=False), InvalidRecord),
+    "a directory with a NUL": ("Save", wire.encode_json({"directory": "a\0b"}, reply=False), InvalidRecord),
+    "half a character": ("Save", wire.encode_json({"directory": "\ud800"}, reply=False), InvalidRecord),
+    "a directory of 100,000 letters": (
+        "Save",
+        wire.encode_json({"directory": "x" * 10**5}, reply=False),
+        InvalidRecord,
+    ),
     "no JSON": ("Hello", wire.encode_json({}, reply=False)[:-2] + b"{{", InvalidRecord),
 }
 
@@ -140,11 +149,12 @@ def test_oversize_messages_are_refused_both_ways(server, channel):
 def test_an_expired_deadline_is_reported_and_stores_nothing(server):
     with connect([server.address], prefetch=0) as replay:
         ack = replay.insert(rows(100, 5), timeout_s=0.0)
-        assert ack.accepted + ack.unknown == 5
+        assert (ack.accepted, ack.unknown) in ((5, 0), (0, 5))
         with pytest.raises(ReplayTimeout):
             replay.sample(5, timeout_s=0.0)
         assert len(replay.sample(5)) == 5
-        assert replay.stats().size <= 15
+        size = replay.stats().size
+        assert size == 10 + ack.accepted if ack.unknown == 0 else size in (10, 15)
 
 
 def test_mutated_frames_never_break_a_live_server(server, channel, soak, figures):
@@ -159,11 +169,19 @@ def test_mutated_frames_never_break_a_live_server(server, channel, soak, figures
         ("Update", update([1.0, 2.0])),
         ("Hello", wire.encode_json({}, reply=False)),
         ("Stats", wire.encode_json({}, reply=False)),
+        ("Save", wire.encode_json({"directory": "some/where"}, reply=False)),
+        ("Attach", wire.encode_json({**TICKET, "replaces": None}, reply=False)),
+        ("Detach", wire.encode_json({"session": 12345}, reply=False)),
+        ("Insert", encode_placed(Placement(5, 4096, 200, 0, 0), LAYOUT.table)),
+        ("Sample", encode_placed(Placement(5, 0, 0, 8192, 1 << 16), LAYOUT.table, sample())),
     ]
+    rare = {"Save": 20}  # an understood one writes a file
     fine = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ABORTED)
     answered = 0
     for _ in range(count):
         method, frame = good[int(rng.integers(len(good)))]
+        if method in rare and rng.integers(rare[method]):
+            continue
         mutated = mutate(rng, frame)
         try:
             raw_call(channel, method, mutated)

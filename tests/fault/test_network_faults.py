@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 import numpy as np
@@ -12,8 +11,12 @@ from fault.history import check_history, read_history
 from fault.proxy import TO_CLIENT, TO_SHARD, Proxy
 from fault.records import SPEC, check_bodies, rows, stored_ids
 from replay_server import HeadraceError, connect
+from replay_server.messages import SampleRequest, Updates
+from replay_server.remote import RemoteShard
 
 pytestmark = pytest.mark.integration
+
+_LARGE = 20 << 20
 
 
 def test_connections_cut_at_random_bytes(start_shard, start_writer, soak, figures):
@@ -85,24 +88,21 @@ def _sample_until_it_works(replay, patience_s=25.0):
 
 
 def test_a_silent_client_holds_nobody_up(start_shard, soak):
-    """Clients that ask for large batches and never read the reply, while others' calls go on."""
+    """Clients that ask for large batches and never read the replies, until no room is left for more of them."""
     shard = start_shard(capacity=20_000)
     with connect([shard.address], spec=SPEC, prefetch=0) as good, Proxy(shard.address) as proxy:
         good.insert(rows(0, 20_000), timeout_s=20.0)
-        with connect([proxy.address], spec=SPEC, prefetch=32) as slow:
-            slow.sample(10_000)
-            proxy.silence(TO_CLIENT)
-
-            def ask():
-                for _ in range(10):
-                    try:
-                        slow.sample(10_000, timeout_s=0.2)
-                    except HeadraceError:
-                        continue
-
-            asking = threading.Thread(target=ask)
-            asking.start()
-            for _ in range(soak.count(50, 1000)):
-                check_bodies(good.sample(64, timeout_s=5.0).columns)
-            asking.join(30)
-            proxy.cut()
+        silent = [RemoteShard(proxy.address, 20.0, transport="grpc") for _ in range(8)]
+        proxy.silence(TO_CLIENT)
+        large = SampleRequest(np.array([_LARGE // SPEC.record_size]), 0.0, Updates(), 0.2)
+        calls = [port.sample(large) for port in silent for _ in range(10)]  # more than 1.6 GB together
+        deadline = time.monotonic() + 20
+        while "bytes" not in (waits := good.stats().shards[0].waits):
+            assert time.monotonic() < deadline, waits
+        for _ in range(soak.count(50, 1000)):
+            check_bodies(good.sample(64, timeout_s=5.0).columns)
+        assert good.insert(rows(20_000, 100), timeout_s=5.0).accepted == 100
+        assert not all(call.done() for call in calls)
+        proxy.cut()
+        for port in silent:
+            port.close()

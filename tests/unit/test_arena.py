@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -13,13 +14,14 @@ import pytest
 from replay_server.arena import MEMFD_NAME, Arena
 from replay_server.attachments import Attachments
 from replay_server.errors import InvalidRecord, NotShared
+from replay_server.sharing import Sharing
 
 MIB = 1 << 20
 
 
 @pytest.fixture
 def attachments():
-    made = Attachments(most=2, most_bytes=4 * MIB)
+    made = Attachments(most=2, largest=2 * MIB)
     yield made
     made.close()
 
@@ -175,13 +177,13 @@ def test_files_that_are_no_memory_are_never_opened(attachments, tmp_path):
 
 
 def test_sessions_and_their_bytes_are_bounded(attachments):
-    arenas, large = [Arena(MIB) for _ in range(3)], Arena(4 * MIB)
+    arenas, large = [Arena(MIB) for _ in range(3)], Arena(2 * MIB + 4096)
     first = attachments.attach(arenas[0].ticket())
     attachments.attach(arenas[1].ticket())
     with pytest.raises(NotShared, match="2 clients already"):
         attachments.attach(arenas[2].ticket())
     attachments.detach(first)
-    with pytest.raises(NotShared):
+    with pytest.raises(NotShared, match="at most 2097152"):
         attachments.attach(large.ticket())
     attachments.attach(arenas[2].ticket())
 
@@ -215,3 +217,25 @@ def test_a_machine_short_of_memory_refuses_a_lease(monkeypatch):
     assert arena.lease(5000) is None
     monkeypatch.undo()
     assert arena.lease(5000) is not None
+
+
+def test_memory_is_not_given_up_under_a_lease(monkeypatch):
+    """The descriptor would be closed, or another file's by then, when pages are asked for."""
+    sharing = Sharing(lambda *_: None)
+    sharing.begin()
+    arena = sharing._arena
+    sharing.answered(arena, 7)
+    lost = threading.Thread(target=sharing.lost, args=(7,))
+    lease, inode = arena.lease, os.fstat(arena._descriptor).st_ino
+
+    def while_it_is_lost(size):
+        lost.start()
+        lost.join(0.1)
+        assert os.fstat(arena._descriptor).st_ino == inode
+        return lease(size)
+
+    monkeypatch.setattr(arena, "lease", while_it_is_lost)
+    assert sharing.lease(5000).session == 7
+    lost.join(20)
+    assert sharing._arena is not arena
+    sharing.close()

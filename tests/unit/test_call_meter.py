@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from replay_server import Field, InvalidRecord, RecordSpec, wire
+from replay_server.arrivals import Arrivals
 from replay_server.attachments import Attachments
 from replay_server.call_meter import LATENCY_BOUNDS, CallMeter
 from replay_server.documents import stats_from
@@ -39,7 +40,11 @@ def test_a_shard_counts_what_it_did_and_its_service_how_it_was_asked():
     shard = Shard(Table(SPEC, 100, shard=3))
     hello = Hello("here", 3, 0, 100, 1, 1 << 20, SPEC)
     service = ReplayService(shard, hello, None, Attachments(), ReplyBudget(1 << 20, 1))
-    call = {name: service._typed(name) for name in ("Insert", "Sample", "Stats")}  # as gRPC would
+    arrivals = Arrivals(1)
+    typed = {name: service._typed(name, arrivals) for name in ("Insert", "Sample", "Stats")}
+    call = {
+        name: lambda frame, context, method=method: method(iter([frame]), context) for name, method in typed.items()
+    }
     rows = SPEC.pack({"x": np.arange(5, dtype=np.float32)})
     layout = Layout(SPEC, hello.table)
     chunk = wire.encode_insert(InsertRequest(rows, None, Stamp(1, 0, 0, True), 0.0), layout)
@@ -61,6 +66,7 @@ def test_a_shard_counts_what_it_did_and_its_service_how_it_was_asked():
 
     with pytest.raises(Aborted, match="InvalidRecord"):
         call["Insert"](chunk[:-1], Context())
+    arrivals.close()
     stats = service.stats()
     assert (stats.shard, stats.inserted, stats.duplicates, stats.drawn) == (3, 5, 5, 4)
     assert (stats.updated, stats.stale) == (0, 1)

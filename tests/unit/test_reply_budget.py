@@ -2,13 +2,14 @@
 
 import threading
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from replay_server import Field, RecordSpec, wire
 from replay_server.attachments import Attachments
-from replay_server.errors import Unavailable
+from replay_server.errors import CheckpointError, Unavailable
 from replay_server.frames import Layout
 from replay_server.messages import Hello, SampleRequest, Updates
 from replay_server.reply_budget import ReplyBudget
@@ -94,6 +95,79 @@ def test_replies_that_nobody_has_read_hold_up_further_ones(service):
     assert budget.taken == 0
     assert len(ask(service, 10, Context()).keys) == 10
     shard.check_valid()
+
+
+def test_waits_for_room_are_counted_and_shown(service):
+    service, budget, _ = service
+    assert service.stats().waits == {} and service.stats().blocked_on is None
+    ask(service, 40, Context())
+    ask(service, 10, Context())
+    waits = service.stats().waits["bytes"]
+    assert waits.calls == 1 and 0.01 <= waits.seconds < 5.0
+    waiter = threading.Thread(target=budget.take, args=(1 << 20, 20.0), daemon=True)
+    waiter.start()
+    while service.stats().blocked_on != "bytes":
+        time.sleep(0.001)
+    budget.give_back(budget.taken)
+    waiter.join(20)
+    assert service.stats().blocked_on is None
+
+
+def test_waiting_for_room_comes_off_what_the_shard_may_wait(service, monkeypatch):
+    service, budget, shard = service
+    asked = []
+    sample = shard.sample
+    monkeypatch.setattr(
+        shard, "sample", lambda request, into=None: (asked.append(request.wait_s), sample(request, into))[1]
+    )
+    budget.take(budget._limit, 0.0)
+    threading.Timer(0.1, budget.give_back, (budget._limit,)).start()
+    request = SampleRequest(np.array([5]), 0.0, Updates(), 0.5)
+    reply = wire.decode_sample_reply(service._sample(wire.encode_sample(request, LAYOUT), Context()), LAYOUT)
+    assert len(reply.keys) == 5
+    assert 0.0 <= asked[0] <= 0.45
+
+
+def test_a_reply_is_made_once_and_not_copied():
+    wide, rows = RecordSpec((Field("numbers", "float32", (128,)),)), 10_000
+    shard = Shard(Table(wide, 100))
+    shard.table.insert(wide.pack({"numbers": np.zeros((50, 128), np.float32)}))
+    hello = Hello("here", 0, 0, 100, 1, 1 << 20, wide)
+    service = ReplayService(shard, hello, None, Attachments(), ReplyBudget(1 << 30, 1))
+    frame = wire.encode_sample(SampleRequest(np.array([rows]), 0.0, Updates(), 0.0), Layout(wide))
+    service._sample(frame, Context())  # compiles
+    tracemalloc.start()
+    try:
+        reply = service._sample(frame, Context())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(reply) <= peak < 1.5 * len(reply)
+
+
+def test_few_saves_take_threads(tmp_path, monkeypatch):
+    shard = Shard(Table(SPEC, 100))
+    begun, go_on = threading.Semaphore(0), threading.Event()
+
+    def slow(path, pace):
+        begun.release()
+        assert go_on.wait(20)
+
+    monkeypatch.setattr(shard, "save", slow)
+    hello = Hello("here", 0, 0, 100, 1, 1 << 20, SPEC)
+    service = ReplayService(shard, hello, tmp_path, Attachments(), ReplyBudget(1 << 20, 1))
+    frame = wire.encode_json({"directory": "."}, reply=False)
+    saving = [threading.Thread(target=service._save, args=(frame, None), daemon=True) for _ in range(2)]
+    for thread in saving:
+        thread.start()
+        assert begun.acquire(timeout=20)
+    for _ in range(3):
+        with pytest.raises(CheckpointError, match="try again later"):
+            service._save(frame, None)
+    go_on.set()
+    for thread in saving:
+        thread.join(20)
+    assert wire.decode_json(service._save(frame, None), reply=True) == {"name": "replay-0.h5"}
 
 
 def test_a_caller_that_has_gone_takes_no_room(service):
