@@ -89,7 +89,7 @@ class Consumption:
         free = self._members.live.copy()
         free[list(self._under_way)] = False
         views = self._members.views
-        sizes = np.where(free & views.open, views.sizes, 0)
+        sizes = np.where(free & np.array(views.open), views.sizes, 0)
         total = int(sizes.sum())
         if total == 0:
             sizes = np.where(free, 1, 0)
@@ -173,7 +173,7 @@ class Consumption:
             taken[0].records if len(taken) == 1 else np.concatenate([d.records for d in taken]),
             taken[0].keys if len(taken) == 1 else np.concatenate([d.keys for d in taken]),
             taken[0].probabilities if len(taken) == 1 else np.concatenate([d.probabilities for d in taken]),
-            int(views.sizes.sum()),
+            sum(views.sizes),
             views.inserted,
         )
 

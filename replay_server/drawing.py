@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from replay_server.batches import KEY_DTYPE, SampleBatch
 from replay_server.clock import Clock
 from replay_server.errors import ReplayTimeout, Unavailable
 from replay_server.members import Asked, Members
-from replay_server.messages import LONGEST_WAIT_S, SampleReply, SampleRequest, Updates
+from replay_server.messages import LONGEST_WAIT_S, NO_UPDATES, SampleReply, SampleRequest, Updates
 from replay_server.reasons import timed_out
 from replay_server.strays import Strays
 
@@ -27,13 +28,17 @@ def patience(deadline: float, clock: Clock) -> float:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked of N shards: int64[K, N] rows of each of K batches, shares float64[N] they were drawn with, credits
-    float64[N], and bool[N] which shards are asked at all (for rows, credits or only what they hold)."""
+    """What is asked of N shards: of each its rows of each of K batches, the share it was drawn with and its credits;
+    and the positions of those that are asked at all (for rows, credits or only what they hold)."""
 
-    counts: NDArray[np.int64]
-    shares: NDArray[np.float64]
-    credits: NDArray[np.float64]
-    asked: NDArray[np.bool_]
+    counts: list[list[int]]
+    shares: list[float]
+    credits: list[float]
+    asked: list[int]
+
+    @property
+    def batches(self) -> int:
+        return len(self.counts[0])
 
 
 @dataclass(frozen=True)
@@ -69,13 +74,13 @@ class Round:
         self.lost = False
         """A shard was lost while it was asked."""
         wait_s = patience(deadline, clock)
-        for position in np.flatnonzero(plan.asked).tolist():
+        for position in plan.asked:
             self._ask(position, members.updates.take(position), wait_s)
 
     @property
     def left(self) -> int:
         """Batches not yet handed out."""
-        return len(self._plan.counts) - self._next
+        return self._plan.batches - self._next
 
     def finish(self, deadline: float, jitter: np.random.Generator) -> bool:
         """Wait for every shard; False when one can no longer serve its part, so that the round has to be planned anew.
@@ -85,7 +90,7 @@ class Round:
             HeadraceError: what a shard refused; the round is lost.
         """
         for position in self._blocked:
-            self._ask(position, Updates(), patience(deadline, self._clock))
+            self._ask(position, NO_UPDATES, patience(deadline, self._clock))
         self._blocked.clear()
         whole = True
         while self._drawings:
@@ -119,11 +124,14 @@ class Round:
 
     def share_deviation(self) -> float:
         """Total variation distance between the shares used and the masses the shards had when they served."""
-        masses = self._members.views.masses[: len(self._plan.shares)]
+        shares = self._plan.shares
+        if len(shares) == 1:
+            return 0.0
+        masses = self._members.views.masses[: len(shares)]
         for position, reply in self._replies.items():
             masses[position] = reply.view.mass
-        total = masses.sum()
-        return float(0.5 * np.abs(self._plan.shares - masses / total).sum()) if total > 0.0 else 0.0
+        total = sum(masses)
+        return 0.5 * sum(abs(s - m / total) for s, m in zip(shares, masses, strict=True)) if total > 0.0 else 0.0
 
     @property
     def waits_for(self) -> str:
@@ -132,10 +140,10 @@ class Round:
 
     def abandon(self) -> None:
         """Nobody wants what is left: its credits go back to the shards that took them, now or when they answer."""
-        share = self.left / max(len(self._plan.counts), 1)
-        self._next = len(self._plan.counts)
+        share = self.left / max(self._plan.batches, 1)
+        self._next = self._plan.batches
         for position in self._replies:
-            self._strays.give_back(position, float(self._plan.credits[position]) * share)
+            self._strays.give_back(position, self._plan.credits[position] * share)
         for position in list(self._drawings):
             self._stray(position)
         self._blocked.clear()
@@ -158,11 +166,11 @@ class Round:
             if other != position:
                 self._strays.ask_view(other)
         self._strays.poll()
-        return bool((views.payable & self._members.live).any())
+        return any(live and payable for live, payable in zip(self._members.live, views.payable, strict=True))
 
     def _stray(self, position: int) -> None:
         drawing = self._drawings.pop(position)
-        self._strays.take(drawing.asked, float(self._plan.credits[position]), drawing.updates)
+        self._strays.take(drawing.asked, self._plan.credits[position], drawing.updates)
 
     def _timeout(self, position: int) -> ReplayTimeout:
         return timed_out(self._reasons[position], self._members.ports[position].hello.shard)
@@ -176,11 +184,11 @@ class Round:
         if remaining <= 0.0:
             self._blocked.append(position)
             raise self._timeout(position)
-        self._ask(position, Updates(), patience(deadline, self._clock))
+        self._ask(position, NO_UPDATES, patience(deadline, self._clock))
 
     def _ask(self, position: int, updates: Updates, wait_s: float) -> None:
-        credit = float(self._plan.credits[position])
-        request = SampleRequest(self._plan.counts[:, position], credit, updates, wait_s)
+        credit = self._plan.credits[position]
+        request = SampleRequest(np.array(self._plan.counts[position], np.int64), credit, updates, wait_s)
         self._members.views.send(position, credit)
         asked = self._members.ask(position, lambda port: port.sample(request), wait_s)
         self._drawings[position] = _Drawing(asked, len(updates))
@@ -188,16 +196,13 @@ class Round:
     def _arrived(self, position: int, reply: SampleReply) -> None:
         asked = self._drawings.pop(position).asked
         if self._members.current(asked):
-            self._members.views.arrive(position, float(self._plan.credits[position]))
+            self._members.views.arrive(position, self._plan.credits[position])
         self._members.saw(asked, reply.view)
         self._members.updates.count(reply.applied, reply.stale)
 
 
 class _Part(NamedTuple):
-    """What one shard drew for all K batches: those of batch k are rows bounds[k] to bounds[k + 1].
-
-    Keys are plain 16-byte values here: numpy copies those ten times as fast as records of named fields.
-    """
+    """What one shard drew for all K batches: those of batch k are rows bounds[k] to bounds[k + 1]."""
 
     bounds: list[int]
     records: NDArray[np.uint8]
@@ -211,15 +216,15 @@ class _Cut:
     def __init__(self, members: Members, plan: Plan, replies: dict[int, SampleReply]) -> None:
         self._spec = members.spec
         self._parts: list[_Part] = []
-        sizes = members.views.sizes[: len(plan.shares)].copy()
+        sizes = members.views.sizes
         for position, reply in sorted(replies.items()):
             sizes[position] = reply.view.size
             if len(reply.keys):
-                share = float(plan.shares[position])
+                share = plan.shares[position]
                 probabilities = reply.probabilities if share == 1.0 else reply.probabilities * share
-                bounds = [0, *np.cumsum(plan.counts[:, position]).tolist()]
-                self._parts.append(_Part(bounds, reply.records, reply.keys.view(_KEY_BYTES), probabilities))
-        self._table_size = int(sizes[plan.shares > 0.0].sum())
+                bounds = list(accumulate(plan.counts[position], initial=0))
+                self._parts.append(_Part(bounds, reply.records, reply.keys, probabilities))
+        self._table_size = sum(size for size, share in zip(sizes, plan.shares, strict=False) if share > 0.0)
         self._inserted = members.views.inserted
 
     def batch(self, index: int) -> SampleBatch:
@@ -232,13 +237,13 @@ class _Cut:
         else:
             count = sum(stop - start for _, start, stop in spans)
             records = np.empty((count, self._spec.record_size), np.uint8)
-            keys, probabilities = np.empty(count, _KEY_BYTES), np.empty(count)
+            keys, probabilities = np.empty(count, KEY_DTYPE), np.empty(count)
+            plain = keys.view(_KEY_BYTES)  # numpy copies those ten times as fast as records of named fields
             done = 0
             for part, start, stop in spans:
                 here = slice(done, done + stop - start)
                 records[here] = part.records[start:stop]
-                keys[here] = part.keys[start:stop]
+                plain[here] = part.keys[start:stop].view(_KEY_BYTES)
                 probabilities[here] = part.probabilities[start:stop]
                 done = here.stop
-        keys = keys.view(KEY_DTYPE)
         return SampleBatch(self._spec, records, keys, probabilities, self._table_size, self._inserted)

@@ -101,6 +101,9 @@ class Updates:
         return len(self.keys)
 
 
+NO_UPDATES = Updates()
+
+
 @dataclass(frozen=True)
 class SampleRequest:
     """Updates to apply first, then rows to draw.

@@ -118,7 +118,7 @@ class Sampling:
     def await_mass(self, deadline: float) -> None:
         """Until some shard may be drawn from, by what it last said; asks them again meanwhile."""
         members, answered = self._members, False
-        while members.views.masses.sum() <= 0.0:
+        while not any(members.views.masses):
             members.await_live(deadline)
             try:
                 self._refresh(deadline)
@@ -128,12 +128,12 @@ class Sampling:
                 raise
             answered = True
             remaining = deadline - self._clock.now()
-            if members.views.masses.sum() <= 0.0:
+            if not any(members.views.masses):
                 if remaining <= 0.0:
                     raise self._nothing_to_sample()
                 pause = min(remaining, _POLL_S)
                 self._clock.sleep(pause)
-                self._waits.add("inserts" if members.views.open.any() else "min_size", pause)
+                self._waits.add("inserts" if any(members.views.open) else "min_size", pause)
 
     def _resize(self, batch_size: int) -> None:
         size = self._members.check_batch(batch_size)
@@ -149,19 +149,24 @@ class Sampling:
 
     def _top_up(self, deadline: float) -> None:
         """Ask ahead for as many batches as there is room for; never waits."""
-        while self._ahead + self._together <= self._depth and self._members.views.masses.any():
+        while self._ahead + self._together <= self._depth and any(self._members.views.masses):
             self._plan_round(deadline)
 
     def _plan_round(self, deadline: float) -> None:
-        views, live, batches = self._members.views, self._members.live, self._together
-        shares = self._shares(views.masses)
-        if len(self._members) == 1:
-            counts = np.full((batches, 1), self._batch_size)
-        else:
-            counts = self._rng.multinomial(self._batch_size, shares, size=batches)
+        views, batches = self._members.views, self._together
         credits = views.credits(float(batches * self._batch_size))
-        asked = live & (counts.any(axis=0) | (credits > 0.0) | ~views.payable)  # some only for a fresh view
-        plan = Plan(counts, shares, credits, asked)
+        if len(credits) == 1:
+            plan = Plan([[self._batch_size] * batches], [1.0], credits, [0])
+        else:
+            shares = self._shares(np.array(views.masses))
+            counts = self._rng.multinomial(self._batch_size, shares, size=batches).T.tolist()
+            wanted = zip(self._members.live.tolist(), counts, credits, views.payable, strict=True)
+            asked = [  # some only for a fresh view
+                position
+                for position, (live, rows, credit, payable) in enumerate(wanted)
+                if live and (any(rows) or credit > 0.0 or not payable)
+            ]
+            plan = Plan(counts, shares.tolist(), credits, asked)
         self._rounds.append(Round(self._members, self._strays, plan, deadline, self._clock))
         self._ahead += batches
 
@@ -180,8 +185,8 @@ class Sampling:
     def _refresh(self, deadline: float) -> None:
         """Ask every shard that answers what it holds; answers that do not come in time are read at the next call."""
         if self._views_round is None:
-            nothing = np.zeros(len(self._members))
-            plan = Plan(np.zeros((0, len(nothing)), np.int64), nothing, nothing, self._members.live.copy())
+            nothing = [0.0] * len(self._members)
+            plan = Plan([[] for _ in nothing], nothing, nothing, np.flatnonzero(self._members.live).tolist())
             self._views_round = Round(self._members, self._strays, plan, deadline, self._clock)
         while not self._finish(self._views_round, deadline):
             pass
@@ -189,7 +194,7 @@ class Sampling:
 
     def _nothing_to_sample(self) -> ReplayTimeout:
         views = self._members.views
-        if views.open.any():
+        if any(views.open):
             return ReplayTimeout("nothing to sample: every record has priority zero", "inserts")
         held = ", ".join(
             f"shard {port.hello.shard} holds {size} of {port.hello.min_size}"

@@ -42,6 +42,7 @@ _DURABLE_S = 2.0
 """How long an acknowledgement waits for the disk at level `fsync`; the writer then asks again."""
 _MOST_CREDIT = 2.0**40
 """Of one call: far beyond any batch, and far below where adding one more to a float64 is lost."""
+_NOTHING = np.zeros(0, np.int64)
 
 
 class Shard:
@@ -159,9 +160,10 @@ class Shard:
             Deadlocked: inserts and samples wait for each other.
         """
         _check_credit("sample credit", request.credit)
-        if (request.counts < 0).any():
+        counts = request.counts.tolist()  # lists are faster for so few numbers
+        if min(counts, default=0) < 0:
             raise InvalidRecord("a batch of a sample request has a negative count")
-        rows = int(request.counts.sum())
+        rows = sum(counts)
         with self._lock:
             applied, stale = self._update(request.updates.keys, request.updates.priorities)
 
@@ -171,9 +173,8 @@ class Shard:
             massless = self.table.size >= self.limiter.min_size and self.table.mass <= 0.0
             wait_s = 0.0 if massless else request.wait_s  # its client then turns to the other shards
             reason = self._wait(self._samples, blocked, wait_s)
-            counts = request.counts if reason is None else np.zeros(0, np.int64)
             view = self._view()
-            drawn = self._draw(counts, into)
+            drawn = self._draw(request.counts, rows, into) if reason is None else self._draw(_NOTHING, 0, into)
             if reason is None and request.credit > 0.0:
                 self._sampled += request.credit
                 view = view._replace(sampled=self._sampled)
@@ -372,8 +373,7 @@ class Shard:
         self._inserted += count
         self._moved(self._samples)
 
-    def _draw(self, counts: np.ndarray, into: Callable[[int], Drawn] | None) -> Drawn:
-        rows = int(counts.sum())
+    def _draw(self, counts: np.ndarray, rows: int, into: Callable[[int], Drawn] | None) -> Drawn:
         self._drawn += rows
         drawn = self.table.sample(counts, into(rows) if into is not None and rows else None)
         if len(drawn.removed):

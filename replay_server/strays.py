@@ -7,7 +7,7 @@ from typing import Any
 
 from replay_server.errors import HeadraceError, ReplayTimeout
 from replay_server.members import Asked, Members
-from replay_server.messages import SampleReply, UpdateReply, UpdateRequest, Updates
+from replay_server.messages import NO_UPDATES, SampleReply, UpdateReply, UpdateRequest
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Strays:
     def give_back(self, position: int, credit: float) -> None:
         """Credits of rows that were drawn and will not be read."""
         if credit > 0.0:
-            request = UpdateRequest(Updates(), credit)
+            request = UpdateRequest(NO_UPDATES, credit)
             self._returns.append(self._members.ask(position, lambda port: port.update(request)))
 
     def ask_view(self, position: int) -> None:
         """Ask a shard what it holds, unless its answer to another call like this is awaited; `poll` takes it in."""
         if not any(asked.position == position for asked in self._returns):
-            request = UpdateRequest(Updates())
+            request = UpdateRequest(NO_UPDATES)
             self._returns.append(self._members.ask(position, lambda port: port.update(request)))
 
     def poll(self) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from replay_server.batches import KEY_DTYPE, checked_priorities
 from replay_server.errors import InvalidRecord
-from replay_server.messages import Updates
+from replay_server.messages import NO_UPDATES, Updates
 from replay_server.replay import UpdateReport
 
 _MOST_IN_A_REQUEST = 65_536
@@ -60,6 +60,8 @@ class UpdateQueue:
         """The oldest updates of one shard, as many as one request carries."""
         self._route()
         queue = self._waiting[position]
+        if not queue:
+            return NO_UPDATES
         if len(queue) == 1 and len(queue[0]) <= _MOST_IN_A_REQUEST:
             return queue.popleft()
         taken: list[Updates] = []
@@ -145,6 +147,6 @@ def _joined(parts: list[Updates]) -> Updates:
     if len(parts) == 1:
         return parts[0]
     if not parts:
-        return Updates()
+        return NO_UPDATES
     keys = np.concatenate([u.keys.view(_KEY_BYTES) for u in parts]).view(KEY_DTYPE)  # ten times as fast as by fields
     return Updates(keys, np.concatenate([u.priorities for u in parts]))

@@ -199,9 +199,9 @@ def _simulate(inserters, masses, steps, batch=32, ratio=4.0, min_size=50, chunk=
             ):
                 inserted[j] += chunk
             views.see(j, View(masses[j] * inserted[j], inserted[j], inserted[j], sampled[j]))
-        if not views.open.any():
+        if not any(views.open):
             continue
-        credits = views.credits(batch)
+        credits = np.array(views.credits(batch))
         assert credits.sum() == pytest.approx(batch)
         assert (credits >= 0).all()
         blocked = any(
