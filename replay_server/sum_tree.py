@@ -51,11 +51,11 @@ def _assign(sums: Floats, largest: Floats, levels: Ints, slots: Ints, priorities
             previous = node
             nodes[kept] = node
             kept += 1
-            first = below + node * _FANOUT
+            first = np.uint64(below + node * _FANOUT)
             total, top = 0.0, 0.0
-            for child in range(first, first + _FANOUT):
-                total += sums[child]
-                top = max(top, largest[child])
+            for child in range(_FANOUT):
+                total += sums[first + np.uint64(child)]
+                top = max(top, largest[first + np.uint64(child)])
             sums[here + node] = total
             largest[here + node] = top
         count = kept
@@ -87,29 +87,28 @@ def _descend(sums: Floats, levels: Ints, positions: Floats) -> tuple[Ints, Float
 
     A block of positions goes down one level at a time, so that the waits for its nodes overlap.
     """
-    slots, masses = np.empty(positions.shape[0], np.int64), np.empty(positions.shape[0])
+    slots, masses = np.zeros(positions.shape[0], np.int64), np.empty(positions.shape[0])
+    ends = np.zeros(_FANOUT + 1)  # of a node's children, in the order in which their parent was summed
     for start in range(0, positions.shape[0], _BLOCK):
         stop = min(start + _BLOCK, positions.shape[0])
-        slots[start:stop] = 0
         for level in range(levels.shape[0] - 2, -1, -1):
             for i in range(start, stop):
                 first = np.uint64(levels[level] + slots[i] * _FANOUT)  # unsigned: no index counts from the end
-                x = positions[i]
-                # No branch depends on x, which a processor could not foresee: count the children whose end, in the
-                # order in which their parent was summed, lies at or before x. The first after them has mass.
-                chosen, end, before = np.uint64(0), 0.0, 0.0
+                # No branch depends on x, which a processor could not foresee: count the children that end at or before
+                # it. The first after them has mass.
+                x, end, chosen = positions[i], 0.0, np.uint64(0)
                 for child in range(_FANOUT):
                     end += sums[first + np.uint64(child)]
-                    passed = x >= end
-                    chosen += np.uint64(passed)
-                    before = end if passed else before
-                if chosen == _FANOUT:  # rounding left x at or past the children's sum: the end of the last with mass
+                    ends[child + 1] = end
+                    chosen += np.uint64(x >= end)
+                rest = x - ends[chosen]
+                if chosen == np.uint64(_FANOUT):  # x was rounded to or past the last end: the last child with mass
                     for child in range(_FANOUT):
                         if sums[first + np.uint64(child)] > 0.0:
                             chosen = np.uint64(child)
-                    x, before = np.nextafter(sums[first + chosen], 0.0), 0.0
+                    rest = np.nextafter(sums[first + chosen], 0.0)
+                positions[i] = rest
                 slots[i] = slots[i] * _FANOUT + np.int64(chosen)
-                positions[i] = x - before
                 if level:
                     _prefetch(sums, levels[level - 1] + slots[i] * _FANOUT)
                 else:
