@@ -23,6 +23,9 @@ BLOCK_BYTES = 4 << 20
 """Rows copied in one go, under the lock of the shard: half a millisecond. Smaller blocks hold it for less long, but
 each waits for the interpreter's lock several times, and in a busy server that costs more than the copy."""
 
+_READING = 40
+"""Bytes a slot of reading a snapshot: the state as it is in the file and in the table, and the sorts that check it."""
+
 _SHARE = 8
 _LEAST_BYTES = 16 << 20
 
@@ -43,10 +46,11 @@ def before_image_rows(capacity: int, record_size: int) -> int:
 
 
 def working_bytes(capacity: int, record_size: int) -> int:
-    """Bytes a capture and its writing hold at most, for the memory budget."""
+    """Bytes that taking a snapshot, or reading one, holds at most, for the memory budget."""
     per_slot = 8 + 4 + 4 + 4 + 4 + 4 + 1  # priorities, generations, links, times sampled, order, images, pending
     blocks = 3 * max(BLOCK_BYTES, record_size)  # one read, one on its way into the file as columns
-    return capacity * per_slot + before_image_rows(capacity, record_size) * (record_size + 4) + blocks
+    taking = capacity * per_slot + before_image_rows(capacity, record_size) * (record_size + 4)
+    return max(taking, capacity * _READING) + blocks
 
 
 class Capture:
@@ -112,11 +116,6 @@ class Capture:
             incarnation=self._incarnation,
             rng=self._rng,
         )
-
-    @property
-    def size(self) -> int:
-        """Records at the cut."""
-        return self._size
 
     @property
     def finished(self) -> bool:

@@ -23,6 +23,9 @@ ACTIVITIES = {
     "fsync": {"durability": "fsync"},
 }
 
+_TRACES = {"snapshot": ".replay-*.tmp", "segment roll": "journal/*.log"}
+"""What a shard makes while it does this."""
+
 
 @pytest.mark.parametrize("activity", ACTIVITIES)
 def test_a_shard_killed_during(activity, start_shard, start_writer, start_client, soak, figures):
@@ -37,20 +40,27 @@ def test_a_shard_killed_during(activity, start_shard, start_writer, start_client
     writers = [start_writer([shard.address], number, seed=number, **patient) for number in (1, 2)]
     for writer in writers:
         writer.wait_for_lines(5)
+    reader, hits = None, 0
     if activity == "sample and update":
-        start_client("reader_process", [shard.address], pause_s=0.001, rows=256)
+        reader = start_client("reader_process", [shard.address], pause_s=0.001, rows=256)
     for _ in range(kills):
         for writer in writers:
             writer.more_lines(20)
-        saving = None
+        saving, before = None, set(shard.directory.glob(_TRACES.get(activity, "-")))
         if activity == "snapshot":
             saving = threading.Thread(target=_save, args=(shard.address,))
             saving.start()
-        time.sleep(float(rng.exponential(0.05)))
+        if activity in _TRACES:
+            _wait_for_new(shard.directory, _TRACES[activity], before)
+        else:
+            time.sleep(float(rng.exponential(0.05)))
         shard.kill()
         if saving is not None:
             saving.join(60)
+            hits += bool(set(shard.directory.glob(_TRACES[activity])) - before)  # it was not finished
         shard.start()
+        if reader is not None:
+            reader.more_lines(20)
     for writer in writers:
         writer.more_lines(20)
         writer.finish()
@@ -59,8 +69,21 @@ def test_a_shard_killed_during(activity, start_shard, start_writer, start_client
         verdict = check_history(calls, stored_ids(replay, shard.directory), settings["capacity"])
     again = sum("duplicates=0" not in line["note"] for w in writers for line in w.lines if line["op"] == "ok")
     figures.add(kills=kills, acknowledged=verdict.acknowledged, uncertain=verdict.uncertain, flushes_seen_again=again)
+    if activity == "snapshot":
+        figures.add(killed_under_way=hits)
+        assert hits
+    if reader is not None:
+        assert any(line["op"] == "sample" for line in reader.lines[-20:]), "the reader did not come back"
     assert verdict.valid, verdict
     assert verdict.acknowledged
+
+
+def _wait_for_new(directory, pattern, before):
+    """Until there is a file that was not there before."""
+    deadline = time.monotonic() + 20
+    while not set(directory.glob(pattern)) - before:
+        assert time.monotonic() < deadline, f"no new {pattern} in {directory}"
+        time.sleep(0.0002)
 
 
 def _save(address):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 import resource
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from replay_server import Field, RateLimiter, RecordSpec, connect, start_server, wire
+from replay_server import Field, HeadraceError, RateLimiter, RecordSpec, connect, start_server, wire
 from replay_server.frames import Layout
 from replay_server.messages import InsertRequest, SampleRequest, Updates
 from replay_server.remote import RemoteShard
@@ -67,6 +68,25 @@ def test_health_is_checked_and_watched_without_taking_threads():
     for thread in threads:
         thread.join(20)
     assert all(mine == [SERVING, NOT_SERVING] for mine in seen)
+
+
+def test_a_shard_whose_disk_failed_is_not_healthy_but_samples(tmp_path, monkeypatch):
+    def broken(handle):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with start_server(SPEC, 100, durability="fsync", directory=str(tmp_path)) as server:
+        seen = []
+        thread = watch(server.address, "", seen)
+        with connect([server.address], prefetch=0) as replay:
+            replay.insert(rows(10))
+            with monkeypatch.context() as patch:
+                patch.setattr("replay_server.disk.os.fsync", broken)
+                with pytest.raises(HeadraceError, match="Input/output error"):
+                    replay.insert(rows(10))
+            wait_for(lambda: seen == [SERVING, NOT_SERVING])
+            assert len(replay.sample(4).keys) == 4
+            assert "Input/output error" in replay.stats().shards[0].journal.trouble
+    thread.join(20)
 
 
 def test_a_stopping_server_answers_the_calls_it_has():

@@ -520,3 +520,34 @@ def test_an_insert_that_finds_no_room_for_before_images_names_the_snapshot_as_it
     assert shard.insert(InsertRequest(rows(2), None, None, 0.0)).accepted == 2
     capture.end()
     assert Path(tmp_path).exists()
+
+
+def test_writing_and_reading_take_no_more_memory_than_the_budget_says(tmp_path):
+    """Of a table of tiny records that counts draws, where the state is what counts."""
+    script = f"""
+import numpy as np
+from replay_server import Field, RecordSpec
+from replay_server.capture import working_bytes
+from replay_server.shard import Shard
+from replay_server.table import Table
+
+def resident(name):
+    return 1024 * int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1])
+
+rows, spec = 700_000, RecordSpec((Field("x", "int64"),))
+tables = [Table(spec, rows, max_times_sampled=3, incarnation=life) for life in (1, 2)]
+for table in tables:  # every page of both is there from now on
+    table.insert(np.zeros((rows, spec.record_size), np.uint8))
+one, other = map(Shard, tables)
+for work in (one.save, other.restore):
+    open("/proc/self/clear_refs", "w").write("5")  # VmHWM begins anew
+    before = resident("VmRSS")
+    work({str(tmp_path / "a.h5")!r})
+    print(resident("VmHWM") - before, working_bytes(rows, spec.record_size))
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    for line in run.stdout.splitlines():
+        taken, budget = map(int, line.split())
+        print(f"{taken / 700_000:.1f} of {budget / 700_000:.1f} bytes a slot")
+        assert budget / 4 < taken <= budget
