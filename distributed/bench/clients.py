@@ -17,8 +17,8 @@ from replay_server.connecting import connect
 from replay_server.errors import ReplayError, Unavailable
 
 _FLUSH_S = 60.0
-_PREFETCH = {"8": 32, "128": 16, "images": 4}
-"""Batches asked for ahead: 1.7 MB, 8.7 MB and 116 MB."""
+_PREFETCH = {"8": 64, "128": 16, "images": 4}
+"""Batches asked for ahead, half of them in one call: 3.4 MB, 8.7 MB and 116 MB."""
 
 
 def open_replay(shards: Sequence[ServedShard], work: Workload, transport: str, prefetch: int = -1) -> ReplayClient:
