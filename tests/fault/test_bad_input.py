@@ -41,7 +41,8 @@ def server(tmp_path):
 
 @pytest.fixture
 def channel(server):
-    with grpc.insecure_channel(server.address, options=[("grpc.max_send_message_length", -1)]) as opened:
+    unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+    with grpc.insecure_channel(server.address, options=unlimited) as opened:
         yield opened
 
 
