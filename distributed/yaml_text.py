@@ -61,7 +61,10 @@ def read(text: str, where: str, *, is_file: bool = True) -> Document:
         ConfigError: not YAML, a duplicate key, a key that is not text, a number that is not finite, or a tag such as
             `!!python/object`.
     """
-    loader = _Loader(text)
+    try:
+        loader = _Loader(text)
+    except yaml.reader.ReaderError as error:  # a character that YAML does not have
+        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
     try:
         root = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
@@ -70,6 +73,8 @@ def read(text: str, where: str, *, is_file: bool = True) -> Document:
         raise ConfigError(f"{place}: not valid YAML: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: not valid YAML: nested too deeply") from None
     finally:
         loader.dispose()
     if root is None:

@@ -294,5 +294,7 @@ class ReplayClient:
             except HeadraceError as error:
                 reason = str(error)
         hello = self._members.ports[position].hello
-        last = self._last_stats.get(position) or ShardStats(hello.address, 0, hello.capacity, 0, 0.0, 0.0, 0, None)
+        last = self._last_stats.get(position) or ShardStats(
+            hello.address, 0, hello.capacity, 0, 0.0, 0.0, 0, None, shard=hello.shard
+        )
         return replace(last, size=0, priority_mass=0.0, blocked_on=None, state="unreachable", reason=reason)

@@ -50,6 +50,8 @@ def start_server(
         CheckpointError: `restore_from` is missing, damaged or of another kind.
         JournalError: the journal is damaged, or of another spec, shard or capacity.
     """
+    if rate_limiter is not None and not isinstance(rate_limiter, RateLimiter):
+        raise ConfigError("start_server: rate_limiter is not a RateLimiter, such as RateLimiter.queue(1000)")
     limiter = rate_limiter or RateLimiter()
     return open_server(_config(spec, capacity, address, limiter, settings), insecure=insecure, salvage=salvage)
 

@@ -345,7 +345,8 @@ class Shard:
                 with self._lock:
                     capture.end()
                     self._inserts.notify()
-                    self._note_snapshot(self._clock.now() - begin, cut - begin)
+                    if written:
+                        self._note_snapshot(self._clock.now() - begin, cut - begin)
                     if base_of is not None:
                         base_of.forget_before(position) if written else base_of.abandon_snapshot()
         finally:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import secrets
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from replay_server.capture import working_bytes
+from replay_server.errors import ConfigError
 from replay_server.incarnation import next_incarnation
 from replay_server.journal import Journal, Recovered
 from replay_server.memory import MemoryBudget, memory_limit
@@ -46,6 +48,7 @@ def make_shard(config: ShardConfig, *, salvage: bool = False) -> MadeShard:
     budget = memory_budget(config)
     budget.check(memory_limit())
     if config.durability == "checkpoint" or config.directory is None:
+        _refuse_to_forget(config)
         shard = _shard(config, secrets.randbits(32), None)
         if config.restore_from is not None:
             shard.restore(config.restore_from)
@@ -64,6 +67,15 @@ def make_shard(config: ShardConfig, *, salvage: bool = False) -> MadeShard:
         journal.close()
         raise
     return MadeShard(shard, budget, _told(recovered, config.directory, time.monotonic() - begin))
+
+
+def _refuse_to_forget(config: ShardConfig) -> None:
+    """Raises ConfigError where a shard without a journal would start empty beside the journal of one that had it."""
+    if config.directory is not None and any(Path(config.directory, "journal").glob("*.log")):
+        raise ConfigError(
+            f"durability: {config.directory} holds the journal of a durable shard, which checkpoint would start "
+            "without; use journal or fsync, or another directory"
+        )
 
 
 def memory_budget(config: ShardConfig) -> MemoryBudget:

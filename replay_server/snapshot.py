@@ -130,11 +130,17 @@ def write_snapshot(
         _write(beside, capture, lock, meta, rests or Rests())
         os.replace(beside, target)
         _sync(target.parent)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot write the snapshot: {error}") from error
+    except (OSError, RuntimeError) as error:  # HDF5 raises either, in several lines of its own words
+        raise CheckpointError(f"{path}: cannot write the snapshot: {_first_line(error)}") from error
     finally:
         with contextlib.suppress(OSError):  # it is gone already, or could never be made
             beside.unlink()
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).partition("\n")[0].partition(": time = ")[0]
 
 
 def read_snapshot(path: str, table: Table, *, keep_incarnation: bool = False) -> ShardMeta:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from replay_server.errors import InvalidRecord, SchemaMismatch
 
+_LARGEST = 1 << 30  # bytes of one value
 _WIDE = 16  # fields of this many bytes or more start at a multiple of it
 
 
@@ -47,6 +49,8 @@ class Field:
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
         if any(n < 1 for n in self.shape):
             raise SchemaMismatch(f"field {self.name!r}: shape {self.shape} has an empty axis")
+        if math.prod(self.shape) * dtype.itemsize > _LARGEST:
+            raise SchemaMismatch(f"field {self.name!r}: shape {self.shape} makes more than {_LARGEST:,} bytes a record")
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:

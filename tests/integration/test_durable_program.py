@@ -118,3 +118,13 @@ def test_a_journal_is_let_go_when_the_server_cannot_start(tmp_path):
         with pytest.raises(ConfigError, match="metrics_port"):
             start_server(spec, 100, metrics_port=int(other.address.rpartition(":")[2]), **settings)
     start_server(spec, 100, **settings).stop()
+
+
+def test_a_directory_with_a_journal_is_not_served_without_it(tmp_path):
+    spec = RecordSpec((Field("x", "float32"),))
+    start_server(spec, 100, durability="journal", directory=str(tmp_path)).stop()
+    durable = start_server(spec, 100, durability="journal", directory=str(tmp_path))
+    with durable, connect([durable.address], prefetch=0) as replay:
+        replay.insert({"x": np.arange(5, dtype=np.float32)})
+    with pytest.raises(ConfigError, match="holds the journal of a durable shard"):
+        start_server(spec, 100, directory=str(tmp_path))

@@ -119,3 +119,8 @@ def test_transition_spec_of_eight_floats():
         "policy_version",
     ]
     assert spec.record_size == 96
+
+
+def test_a_value_too_large_to_be_meant_is_refused():
+    with pytest.raises(SchemaMismatch, match="more than"):
+        Field("x", "float32", (100_000_000_000,))

@@ -83,3 +83,9 @@ def test_non_finite_numbers_are_never_read():
     assert read(".nan", "here").values == ".nan"
     with pytest.raises(ConfigError, match="not a finite number"):
         read(write_value(math.inf), "here")
+
+
+@pytest.mark.parametrize("text", ["a: \0", "[" * 5000])
+def test_text_that_the_parser_itself_chokes_on_is_one_line(text):
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        read(text, "x.yaml")
