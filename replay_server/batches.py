@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -87,3 +88,11 @@ def checked_priorities(priorities: Any, rows: int) -> NDArray[np.float64]:
         row = int(np.argmax(wrong))
         raise InvalidRecord(f"priority {array[row]} in row {row}: must be finite, >= 0 and <= {MAX_PRIORITY:g}")
     return array
+
+
+def whole_batch_size(batch_size: int) -> int:
+    """A batch size as an int; raises InvalidRecord for what is no whole number."""
+    try:
+        return operator.index(batch_size)
+    except TypeError:
+        raise InvalidRecord(f"batch size is {batch_size!r}, must be a whole number") from None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from replay_server.batches import SampleBatch
+from replay_server.batches import SampleBatch, whole_batch_size
 from replay_server.clock import Clock, SystemClock
 from replay_server.consuming import Consumption
 from replay_server.errors import ConfigError, HeadraceError, Unavailable
@@ -147,8 +147,9 @@ class ReplayClient:
         Raises:
             ReplayTimeout: with the reason; what is under way is kept for the next call.
             Unavailable: no shard answers; the message names them.
-            InvalidRecord: a batch size below 1 or too large for a message.
+            InvalidRecord: a batch size that is no whole number, below 1 or too large for a message; nothing changed.
         """
+        batch_size = whole_batch_size(batch_size)
         deadline = self._clock.now() + timeout_s
         if self._members.consuming:
             return self._consumption.next(batch_size, deadline)

@@ -18,6 +18,9 @@ from replay_server.members import Asked, Members
 from replay_server.messages import Call, SampleReply, SampleRequest, ShardPort
 from replay_server.reasons import timed_out
 
+_LATE_S = 0.5
+"""An answer later than this, beyond what its shard may hold the call, is what a timeout blames."""
+
 
 @dataclass(frozen=True)
 class _Drawn:
@@ -59,7 +62,7 @@ class Consumption:
         self._pooled = 0
         self._under_way: dict[int, _Drawing] = {}
         self._late: list[_Drawing] = []
-        self._reason = ("reply", 0)
+        self._reason: tuple[str, int] | None = None  # what which shard last waited for, in this call of `next`
 
     def next(self, batch_size: int, deadline: float) -> SampleBatch:
         """The next batch.
@@ -70,6 +73,7 @@ class Consumption:
             InvalidRecord: a batch size below 1 or too large for a message.
         """
         self._members.check_batch(batch_size)
+        self._reason = None
         self._take_late()
         while self._pooled < batch_size:
             self._members.await_live(deadline)
@@ -114,7 +118,10 @@ class Consumption:
             try:
                 reply = self._members.answer(drawing.asked, deadline)
             except ReplayTimeout:
-                raise
+                late_s = self._clock.now() - drawing.asked.sent - drawing.asked.held_s
+                if self._reason is None or late_s > _LATE_S:
+                    raise
+                raise timed_out(*self._reason) from None  # it was asked again only just before the deadline
             except Unavailable:
                 self._late.append(self._under_way.pop(position))
                 continue
@@ -127,7 +134,7 @@ class Consumption:
         if blocked:
             remaining = deadline - self._clock.now()
             if remaining <= 0.0:
-                raise timed_out(*self._reason)
+                raise timed_out(*(self._reason or ("reply", 0)))
             self._clock.sleep(min(remaining, 0.002))
 
     def _arrived(self, drawing: _Drawing, reply: SampleReply) -> bool:

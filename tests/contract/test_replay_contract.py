@@ -25,6 +25,8 @@ from replay_server.table import Table
 
 SPEC = RecordSpec((Field("number", "int64"), Field("vector", "float32", (5,))), {"gamma": "0.99"})
 
+QUEUE = {"limiter": RateLimiter.queue(300), "sampler": "fifo", "max_times_sampled": 1}
+
 
 def rows(numbers):
     numbers = np.asarray(numbers, np.int64)
@@ -196,12 +198,18 @@ class TestReplayContract:
         assert replay.stats().inserted == 0
         assert replay.insert(rows([1])).accepted == 1
 
-    @pytest.mark.parametrize("size", [0, -1])
-    def test_bad_batch_sizes_are_refused(self, setup, size):
-        replay = setup.make()
-        replay.insert(rows([1]))
-        with pytest.raises(InvalidRecord):
-            replay.sample(size)
+    @pytest.mark.parametrize("queue", [False, True])
+    def test_bad_batch_sizes_are_refused_and_change_nothing(self, setup, queue):
+        replay = setup.make(**(QUEUE if queue else {}))
+        replay.insert(rows(range(4)))
+        replay.sample(1)
+        before, sampled = replay.state_dict(), replay.stats().sampled
+        for size in (0, -1, 1.0, 1.5, "a", None):
+            with pytest.raises(InvalidRecord, match="batch size is"):
+                replay.sample(size)
+        assert replay.state_dict() == before
+        assert replay.stats().sampled == sampled
+        assert len(replay.sample(np.int64(1))) == 1
 
     def test_sampling_waits_for_min_size_and_says_so(self, setup):
         replay = setup.make(limiter=RateLimiter(10))
@@ -332,10 +340,20 @@ class TestReplayContract:
         for index, numbers in enumerate(given):
             assert [n for n in taken if n // 100 == index] == numbers
         with pytest.raises(ReplayTimeout) as caught:
-            replay.sample(5, timeout_s=0.2)
-        assert caught.value.blocked_on in ("inserts", "min_size", "reply")
+            replay.sample(5, timeout_s=0.4)
+        assert caught.value.blocked_on == "inserts"
         replay.insert(rows(range(1000, 1005)))
         assert replay.sample(5).columns["number"].tolist() == list(range(1000, 1005))
+
+    @pytest.mark.parametrize("held", [0, 3])
+    def test_a_queue_that_can_serve_nothing_waits_for_inserts(self, setup, held):
+        """It is empty, or all it holds has priority zero."""
+        replay = setup.make(**QUEUE)
+        if held:
+            replay.insert(rows(range(held)), np.zeros(held))
+        with pytest.raises(ReplayTimeout, match="waits for more inserts") as caught:
+            replay.sample(1, timeout_s=0.4)
+        assert caught.value.blocked_on == "inserts"
 
     def test_two_clients_of_one_seed_are_two_writers(self, setup):
         """One seed makes the same choices; the records of the second must not pass for repeats of the first one's."""
