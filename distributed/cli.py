@@ -64,7 +64,7 @@ headrace status HOST:PORT... [--json] [--token-file FILE] [--tls-ca FILE] [--deb
   --tls-certificate FILE  our own certificate, for shards that ask for one, and with --tls-key its key
 """
 _BENCH_HELP = """\
-headrace bench replay [--json FILE] [--quick] [--rows NAME,...] [--peer NAME=PYTHON ...] [--directory DIR]
+headrace bench replay [--json FILE] [--quick] [--rows NAME,...] [--peer NAME=PYTHON ...] [--directory DIR] [--shards N]
 headrace bench table FILE
 
   replay               measure every row of the replay server's table: about ten minutes, on a machine with nothing
@@ -74,6 +74,7 @@ headrace bench table FILE
   --quick              small sizes and short times, to see that everything runs; the figures mean little
   --rows NAME,...      these rows only; * stands for anything, as in grpc-*,shm-sample-8
   --peer NAME=PYTHON   compare with another replay: the interpreter of its environment (see benchmarks/README.md)
+  --shards N           compare N shards with one; default: 2
   --directory DIR      where shards write journals and snapshots; default: the system's place for temporary files
 """
 _CONFIG_HELP = """\
@@ -226,12 +227,16 @@ def _bench(arguments: Arguments) -> int:
     from distributed.bench.replay import ReplayBench
     from distributed.bench.rows import chosen
 
+    shards = arguments.count("shards", 2)
+    if shards == 1:
+        raise ConfigError("--shards: one shard is what the others are compared with; give 2 or more")
     return ReplayBench(
         rows=chosen([pattern for pattern in arguments.options.get("rows", "").split(",") if pattern]),
         quick="quick" in arguments.switches,
         json=arguments.path("json"),
         directory=arguments.path("directory"),
         peers=peers_from(arguments.lists.get("peer", [])),
+        shards=shards,
     ).run()
 
 
@@ -246,7 +251,7 @@ _COMMANDS: dict[str, tuple[Callable[[Arguments], int], Grammar, str]] = {
     ),
     "bench": (
         _bench,
-        Grammar(("replay | table", "[FILE]"), ("json", "rows", "directory"), ("quick",), repeated=("peer",)),
+        Grammar(("replay | table", "[FILE]"), ("json", "rows", "directory", "shards"), ("quick",), repeated=("peer",)),
         _BENCH_HELP,
     ),
     "config": (_config, Grammar(("show", "[CONFIG]"), settings=True), _CONFIG_HELP),

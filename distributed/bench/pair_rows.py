@@ -19,21 +19,23 @@ _DRAWS_A_BIN = 4096
 _FLUSH_S = 60.0
 
 
-def measure_shards(book: Notebook, work: Workload, directory: Path | None) -> None:
-    """Two shards against one that holds as much, measured in turn; the draws over two are exact."""
+def measure_shards(book: Notebook, work: Workload, directory: Path | None, many: int) -> None:
+    """So many shards against one that holds as much, measured in turn."""
     names = book.wants("shards-sample", "shards-cycle")
     with ExitStack() as stack, book.trying(names):
         if not names:
             return
         contenders: dict[str, Measure] = {}
-        for count in (1, 2):
+        for count in (1, many):
             shards = stack.enter_context(served(work, directory, shards=count))
             fill(shards, work)
             for name in names:
                 replay = closing(stack, open_replay(shards, work, GRPC))
                 label = f"{name}-{count}"
                 contenders[label] = sampling(replay) if name == "shards-sample" else cycling(replay, work, book, label)
-        _compare(book, contenders, {name: (f"{name}-2", f"{name}-1") for name in names})
+        _compare(book, contenders, {name: (f"{name}-{many}", f"{name}-1") for name in names})
+        for name in names:
+            book.detail(name, shards=many)
 
 
 def measure_chi_square(book: Notebook, work: Workload, directory: Path | None) -> None:

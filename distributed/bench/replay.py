@@ -48,6 +48,7 @@ class ReplayBench:
         json: file for the raw figures.
         directory: where shards write journals and snapshots; None for the system's place for temporary files.
         peers: interpreter of each peer.
+        shards: how many are compared with one, >= 2.
     """
 
     rows: tuple[Row, ...] = ROWS
@@ -55,6 +56,7 @@ class ReplayBench:
     json: Path | None = None
     directory: Path | None = None
     peers: dict[str, Path] = field(default_factory=dict)
+    shards: int = 2
 
     def run(self) -> int:
         """Measure, print the table, write the file; 0 also when targets are missed or rows could not be measured.
@@ -100,7 +102,7 @@ class ReplayBench:
             measure_limits(book, of, self.directory)
         for work in works.values():
             measure_served(book, work, self.directory, self.peers, size.fill_seconds)
-        measure_shards(book, works["8"], self.directory)
+        measure_shards(book, works["8"], self.directory, self.shards)
         measure_chi_square(book, works["8"], self.directory)
         measure_durability(book, works["8"], self.directory)
         measure_snapshot(book, works["128"], self.directory)

@@ -163,3 +163,8 @@ def test_the_report_is_plain_json(run):
     document = json.loads((directory / "r.json").read_text())
     assert set(document["lines"][0]) >= {"name", "transport", "unit", "figure", "target", "limit_figure", "passed"}
     assert set(document["lines"][0]["figure"]) == {"samples", "median", "low", "high"}
+
+
+def test_one_shard_is_not_compared_with_itself(capsys):
+    assert cli.main(["bench", "replay", "--shards", "1"]) == 2
+    assert "give 2 or more" in capsys.readouterr().err
