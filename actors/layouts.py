@@ -1,4 +1,4 @@
-"""How observations and actions of a Gymnasium space are stored."""
+"""How observations of a Gymnasium space are stored."""
 
 from __future__ import annotations
 
@@ -26,20 +26,4 @@ def observation_layout(space: spaces.Space[Any]) -> Layout:
     raise ConfigError(
         f"environment.id: observation space {type(space).__name__} is not one array of numbers; add "
         "gymnasium.wrappers.FlattenObservation to environment.wrappers"
-    )
-
-
-def action_layout(space: spaces.Space[Any]) -> Layout:
-    """Layout of one action: int64 for discrete choices, float32 for continuous ones.
-
-    Raises:
-        ConfigError: a space that is neither.
-    """
-    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
-        return "int64", space.shape or ()
-    if isinstance(space, spaces.Box) and space.dtype.kind == "f":
-        return "float32", space.shape
-    raise ConfigError(
-        f"environment.id: action space {type(space).__name__} is not supported; it must be Discrete, MultiDiscrete "
-        "or a Box of floats"
     )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import gymnasium
 import torch
+from gymnasium import spaces
 
 from actors.accumulators import NStepAccumulator
 from actors.environments import describe_spaces, make_vector_env
-from actors.layouts import action_layout, observation_layout
+from actors.layouts import observation_layout
 from actors.loop import ActorLoop, ActorPace
 from actors.normalisation import MomentTracker
 from actors.vector_steps import VectorSteps
@@ -18,7 +20,7 @@ from distributed.config import ExperimentConfig
 from learners.algorithm import Algorithm
 from learners.learner import Learner
 from learners.loop import LearnerLoop
-from learners.task import Task
+from learners.task import ContinuousActions, DiscreteActions, SlateActions, Task
 from learners.weights import WeightSink, WeightSource
 from replay_server.errors import ConfigError
 from replay_server.rate_limiter import RateLimiter
@@ -26,48 +28,60 @@ from replay_server.replay import Replay, Writer
 from replay_server.specs import RecordSpec
 from replay_server.transitions import transition_spec
 
-ALGORITHMS = {"dqn": "learners.dqn:DQNConfig"}
-"""Short names of `algorithm.type`; any other algorithm is named by its dotted path."""
-
 
 def make_task(config: ExperimentConfig) -> Task:
     """What the learner has to know of the environment.
 
     Raises:
-        ConfigError: the environment is unknown, or its spaces are not among those the algorithm takes.
+        ConfigError: the environment is unknown, or its spaces are not arrays of numbers.
     """
     observation_space, action_space = describe_spaces(config.environment)
-    if not isinstance(action_space, gymnasium.spaces.Discrete) or action_space.start != 0:
-        raise ConfigError(
-            f"environment.id: {config.environment.id} has the action space {action_space}; algorithm.type "
-            f"{config.algorithm.type} takes Discrete actions from 0, for example through a wrapper in "
-            "environment.wrappers"
-        )
-    if not isinstance(observation_space, gymnasium.spaces.Box):
-        raise ConfigError(
-            f"environment.id: {config.environment.id} has the observation space {observation_space}; a Box of numbers "
-            "is needed, for example through gymnasium.wrappers.FlattenObservation in environment.wrappers"
-        )
     dtype, shape = observation_layout(observation_space)
     return Task(
         observation_dtype=dtype,
         observation_shape=shape,
-        num_actions=int(action_space.n),
+        actions=_actions(config, action_space),
         normalise_observations=config.environment.normalise_observations,
+        normalise_rewards=config.environment.normalise_rewards,
+    )
+
+
+def _actions(
+    config: ExperimentConfig, space: gymnasium.Space[Any]
+) -> DiscreteActions | ContinuousActions | SlateActions:
+    if isinstance(space, spaces.Discrete) and space.start == 0:
+        return DiscreteActions(int(space.n))
+    if isinstance(space, spaces.Box) and space.dtype.kind == "f" and len(space.shape) == 1 and space.is_bounded():
+        return ContinuousActions(tuple(map(float, space.low)), tuple(map(float, space.high)))
+    if isinstance(space, spaces.MultiDiscrete) and len(space.shape) == 1 and len(set(space.nvec.tolist())) == 1:
+        return SlateActions(int(space.nvec[0]), len(space.nvec))
+    raise ConfigError(
+        f"environment.id: {config.environment.id} has the action space {space}; Discrete from 0, a bounded vector Box "
+        "of floats and MultiDiscrete of equal sizes are known; put a wrapper into environment.wrappers"
     )
 
 
 def make_spec(config: ExperimentConfig, task: Task) -> RecordSpec:
     """The record layout of the run, and what its numbers mean."""
-    algorithm = config.algorithm
-    _, action_space = describe_spaces(config.environment)
+    algorithm: Algorithm = config.algorithm
     semantics = {
         "environment": config.environment.id,
         "gamma": repr(algorithm.gamma),
         "n_step": str(algorithm.n_step),
         "reward_scale": repr(algorithm.reward_scale),
     }
-    return transition_spec((task.observation_dtype, task.observation_shape), action_layout(action_space), semantics)
+    observation = (task.observation_dtype, task.observation_shape)
+    return transition_spec(observation, _action_layout(task), semantics, algorithm.record_fields(task))
+
+
+def _action_layout(task: Task) -> tuple[str, tuple[int, ...]]:
+    match task.actions:
+        case DiscreteActions():
+            return "int64", ()
+        case ContinuousActions():
+            return "float32", (task.actions.size,)
+        case SlateActions():
+            return "int64", (task.actions.slots,)
 
 
 def shard_capacity(config: ExperimentConfig) -> int:

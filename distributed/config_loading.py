@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -70,7 +71,7 @@ def load(
     root_type: type[T],
     path: Path | None,
     overrides: Sequence[Override] = (),
-    algorithm_types: Mapping[str, str] | None = None,
+    algorithm_modules: Mapping[str, str] | None = None,
 ) -> Loaded[T]:
     """Read a config file, put the overrides in, and decode it.
 
@@ -78,8 +79,8 @@ def load(
         root_type: the struct of the whole file.
         path: a YAML file, or None for nothing but defaults and overrides.
         overrides: later ones win over earlier ones and over the file.
-        algorithm_types: short name -> `module:Class` of the struct that `algorithm.type` picks (any other
-            `module:Class` works as well); None for files without an algorithm.
+        algorithm_modules: short name -> module of the struct that `algorithm.type` picks (any `module:Class` works as
+            well); None for files without an algorithm.
 
     Raises:
         ConfigError: one line with file or option, field, what is wrong and what to do.
@@ -90,13 +91,13 @@ def load(
     sources = raw.sources()
     types = field_types(root_type)
     algorithm = raw.values.get("algorithm")
-    if algorithm_types is not None and isinstance(algorithm, dict) and "type" in algorithm:
-        types["algorithm"] = _algorithm_type(raw, algorithm_types)
+    if algorithm_modules is not None and isinstance(algorithm, dict) and "type" in algorithm:
+        types["algorithm"] = _algorithm_type(raw, algorithm_modules)
         if "type" not in field_types(types["algorithm"]):
             del algorithm["type"]
     _refuse_unknown(raw, raw.values, types, ())
-    if algorithm_types is not None and types["algorithm"] is field_types(root_type)["algorithm"]:
-        raise ConfigError(f"{raw.at((*_ALGORITHM, 'type'))}: missing; give one of {_offered(algorithm_types)}")
+    if algorithm_modules is not None and types["algorithm"] is field_types(root_type)["algorithm"]:
+        raise ConfigError(f"{raw.at((*_ALGORITHM, 'type'))}: missing; give one of {_offered(algorithm_modules)}")
     for field in msgspec.structs.fields(root_type):
         if field.required and field.name not in raw.values:
             raise ConfigError(_missing(raw, types, (field.name,)))
@@ -180,16 +181,27 @@ def _algorithm_type(raw: RawConfig, known: Mapping[str, str]) -> type[msgspec.St
         raise ConfigError(f"{where}: no algorithm '{name}'{hint}; give one of {_offered(known)}")
     module, _, class_name = known.get(name, name).partition(":")
     try:
-        found = getattr(importlib.import_module(module), class_name, None)
+        loaded = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module}.".startswith(f"{error.name}."):
             raise ConfigError(f"{where}: no module '{module}'; start where it can be imported from") from None
         raise ConfigError(f"{where}: '{name}' needs {error.name}; {install_hint(error.name)}") from None
     except Exception as error:  # a user's module can fail in any way; the message says which
         raise ConfigError(f"{where}: importing '{module}' failed: {_one_line(repr(error))}") from error
+    found = getattr(loaded, class_name, None) if class_name else _config_of(loaded, name)
     if not (isinstance(found, type) and issubclass(found, msgspec.Struct)):
         raise ConfigError(f"{where}: '{class_name}' in module '{module}' must be a msgspec.Struct class")
     return found
+
+
+def _config_of(module: ModuleType, name: str) -> type[msgspec.Struct]:
+    """The struct of a shipped algorithm: the one whose `type` is its own name."""
+    for found in vars(module).values():
+        if isinstance(found, type) and issubclass(found, msgspec.Struct) and found.__module__ == module.__name__:
+            defaults = {field.name: field.default for field in msgspec.structs.fields(found)}
+            if defaults.get("type") == name:
+                return found
+    raise TypeError(f"{module.__name__} has no config struct with type = {name!r}")
 
 
 def _offered(known: Mapping[str, str]) -> str:

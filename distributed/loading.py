@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from distributed.build import ALGORITHMS
+import learners.algorithms
 from distributed.config import ExperimentConfig
 from distributed.config_loading import Loaded, Override, load
 
@@ -16,4 +17,10 @@ def load_experiment(path: Path, overrides: Sequence[Override]) -> Loaded[Experim
     Raises:
         ConfigError: one line naming file or option, field and remedy.
     """
-    return load(ExperimentConfig, path, overrides, ALGORITHMS)
+    return load(ExperimentConfig, path, overrides, shipped_algorithms())
+
+
+def shipped_algorithms() -> dict[str, str]:
+    """Short name -> module: every file in `learners/algorithms` is the algorithm of its name."""
+    package = learners.algorithms
+    return {found.name: f"{package.__name__}.{found.name}" for found in pkgutil.iter_modules(package.__path__)}

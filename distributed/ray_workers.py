@@ -109,6 +109,7 @@ class LearnerWorker:
 
     def save(self, directory: Path, with_replay: bool) -> tuple[WeightSnapshot, LearnerReport]:
         """Publish, and write the learner and (unless they run elsewhere) the shards into a directory."""
+        self._loop.drain()
         self._replay.flush()
         snapshot = self._loop.publish()
         save_learner(self._learner, directory)

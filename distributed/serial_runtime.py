@@ -99,6 +99,7 @@ class SerialRuntime:
         for actor in self._actors:
             while not actor.end(0.0):
                 self._learner_loop.step(0.0)
+        self._learner_loop.drain()
         self._replay.flush()
         snapshot = self._learner_loop.publish()
         progress = self._report()

@@ -1,14 +1,24 @@
-"""The contract of an algorithm: a frozen config that builds its own learner and policies."""
+"""The contract of an algorithm: a frozen config that builds its own learner and policies; and what most have alike."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Annotated, Protocol
+
+import msgspec
+import torch
+from msgspec import Meta
 
 from learners.learner import Learner
 from learners.policies import Policy
 from learners.task import Task
-from replay_server.specs import RecordSpec
+from replay_server.specs import Field, RecordSpec
+
+Positive = Annotated[float, Meta(gt=0)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Rate = Annotated[float, Meta(gt=0, le=1)]
+Count = Annotated[int, Meta(ge=1)]
+Sizes = Annotated[tuple[Count, ...], Meta(min_length=1)]
 
 
 class Algorithm(Protocol):
@@ -21,17 +31,79 @@ class Algorithm(Protocol):
     def gamma(self) -> float: ...
 
     @property
-    def n_step(self) -> int: ...
+    def n_step(self) -> int | None:
+        """Steps of one record; None: to the end of the episode."""
 
     @property
     def reward_scale(self) -> float: ...
+
+    def record_fields(self, task: Task) -> tuple[Field, ...]:
+        """Columns that records have beyond those of every transition: what its policy puts into `Action.extras`."""
 
     def make_learner(self, task: Task, spec: RecordSpec, *, seed: int, device: str) -> Learner:
         """A fresh learner.
 
         Raises:
-            ConfigError: the algorithm's networks can't take this task.
+            ConfigError: the algorithm can't take this task's observations or actions.
         """
 
     def make_policy(self, task: Task, *, env_indices: Sequence[int], total_envs: int) -> Policy:
-        """A policy for the environments at `env_indices` of the run's `total_envs`."""
+        """A policy for the environments at `env_indices` of the run's `total_envs`; raises like `make_learner`."""
+
+
+class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings that learners have alike; all step counts are environment transitions unless the name says updates."""
+
+    gamma: Annotated[float, Meta(gt=0, le=1, description="Discount per environment step.")] = 0.99
+    n_step: Annotated[Count, Meta(description="Steps summed into one reward.")] = 1
+    reward_scale: Annotated[float, Meta(gt=0, description="Factor on rewards before storing; aim at |Q| < 10.")] = 1.0
+    hidden_sizes: Annotated[Sizes, Meta(description="Units of each hidden layer.")] = (128, 128)
+    batch_size: Annotated[int, Meta(ge=1, description="Records per update.")] = 128
+    learning_rate: Annotated[float, Meta(gt=0, description="Step size at the start.")] = 1e-3
+    final_learning_rate: Annotated[
+        Positive | None, Meta(description="Step size at the end of the decay; null keeps it constant.")
+    ] = None
+    learning_rate_decay_env_steps: Annotated[
+        Count | None, Meta(description="Transitions over which the step size falls linearly.")
+    ] = None
+    max_grad_norm: Annotated[float, Meta(gt=0, description="Gradients are scaled down to this global norm.")] = 10.0
+    importance_beta: Annotated[Fraction, Meta(description="Importance-sampling exponent at the start.")] = 0.4
+    final_importance_beta: Annotated[Fraction, Meta(description="Importance-sampling exponent at the end.")] = 1.0
+    importance_beta_env_steps: Annotated[
+        int, Meta(ge=1, description="Transitions over which the exponent moves linearly.")
+    ] = 100_000
+    priority_epsilon: Annotated[float, Meta(gt=0, description="Added to |error| so that no record dies out.")] = 1e-6
+    diagnose_every_updates: Annotated[
+        int, Meta(ge=1, description="Updates between two that are measured for the metrics.")
+    ] = 10
+    max_skipped_updates: Annotated[
+        int, Meta(ge=1, description="Updates in a row skipped for values that are not finite before the run ends.")
+    ] = 10
+
+    def __post_init__(self) -> None:
+        if (self.final_learning_rate is None) != (self.learning_rate_decay_env_steps is None):
+            raise ValueError("final_learning_rate and learning_rate_decay_env_steps go together: set both or neither")
+
+    def record_fields(self, task: Task) -> tuple[Field, ...]:
+        """No further columns."""
+        return ()
+
+    def rate(self, position: int) -> float:
+        """Step size after `position` transitions."""
+        if self.final_learning_rate is None or self.learning_rate_decay_env_steps is None:
+            return self.learning_rate
+        return linear(self.learning_rate, self.final_learning_rate, position / self.learning_rate_decay_env_steps)
+
+    def beta(self, position: int) -> float:
+        """Importance-sampling exponent after `position` transitions."""
+        return linear(self.importance_beta, self.final_importance_beta, position / self.importance_beta_env_steps)
+
+
+def linear(start: float, end: float, position: float) -> float:
+    """From `start` to `end` while `position` goes from 0 to 1."""
+    return start + (end - start) * min(max(position, 0.0), 1.0)
+
+
+def seeded(seed: int, device: str = "cpu") -> torch.Generator:
+    """A generator of its own."""
+    return torch.Generator(device).manual_seed(seed)

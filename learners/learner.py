@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -16,28 +15,50 @@ from replay_server.batches import SampleBatch
 
 @dataclass(frozen=True)
 class StepOutput:
-    """Result of one update: new priorities float64[B] (|delta| + epsilon, finite, >= 0) and scalar metrics."""
+    """What a finished update gives back to the replay.
 
-    priorities: NDArray[np.float64]
-    metrics: Mapping[str, float]
+    Attributes:
+        keys: KEY_DTYPE[B], of the batch that was learnt from.
+        priorities: float64[B], |error| + epsilon: finite, >= 0.
+    """
+
+    keys: NDArray[Any]
+    priorities: NDArray[Any]
 
 
 class Learner(Protocol):
-    """Owns networks and optimizer; holds no replay handle and no weight sink.
+    """Owns networks and optimizers; holds no replay handle and no weight sink.
 
     The loop it lives in::
 
-        batch = replay.sample(batch_size)
-        output = learner.step(batch)
-        replay.update_priorities(batch.keys, output.priorities)
+        output = learner.step(replay.sample(batch_size))
+        if output is not None:
+            replay.update_priorities(output.keys, output.priorities)
         sink.publish(learner.snapshot())
+
+    On a GPU nothing waits for the device: what a step gives back is that of an earlier one, and the last is fetched
+    by `drain`.
     """
 
     @property
     def updates(self) -> int:
         """Updates made."""
 
-    def step(self, batch: SampleBatch) -> StepOutput: ...
+    def step(self, batch: SampleBatch) -> StepOutput | None:
+        """One update from B records.
+
+        Returns:
+            What the newest finished update gives back; None where none has finished or it has no priorities.
+
+        Raises:
+            Diverged: too many updates in a row were skipped for values that are not finite.
+        """
+
+    def drain(self) -> StepOutput | None:
+        """Wait for the device and return what is still to be given back."""
+
+    def take_metrics(self) -> dict[str, float]:
+        """Means of the diagnostics since the last call; waits for the device."""
 
     def set_moments(self, moments: Mapping[str, NDArray[Any]]) -> None:
         """Use new running moments: `observation_mean`, `observation_std` and `return_std`, each optional."""

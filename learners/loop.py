@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from learners.learner import Learner
+from learners.learner import Learner, StepOutput
 from learners.weights import WeightSink, WeightSnapshot
 from replay_server.errors import ReplayTimeout
 from replay_server.replay import Replay
@@ -65,8 +64,6 @@ class LearnerLoop:
         self._publish_every_updates = publish_every_updates
         self._clock = clock
         self._version = 0
-        self._sums: dict[str, float] = defaultdict(float)
-        self._summed = 0
         self._seconds_waiting = 0.0
         self._blocked_on: str | None = None
 
@@ -77,6 +74,10 @@ class LearnerLoop:
         else:
             self._sink.publish(published)
             self._version = published.version
+
+    def drain(self) -> None:
+        """Have every update made so far finished, and its priorities on their way."""
+        self._give_back(self._learner.drain())
 
     def publish(self) -> WeightSnapshot:
         """Publish the weights as they are now."""
@@ -99,20 +100,18 @@ class LearnerLoop:
         self._blocked_on = None
         if self._inserted_before:
             batch = replace(batch, inserted=max(batch.inserted - self._inserted_before, 0))
-        output = self._learner.step(batch)
-        self._replay.update_priorities(batch.keys, output.priorities)
-        for name, value in output.metrics.items():
-            self._sums[name] += value
-        self._summed += 1
+        self._give_back(self._learner.step(batch))
         if self._learner.updates % self._publish_every_updates == 0:
             self.publish()
         return True
 
     def report(self) -> LearnerReport:
         """What happened since the last report."""
-        metrics = {name: total / self._summed for name, total in self._sums.items()}
-        report = LearnerReport(self._learner.updates, self._version, metrics, self._seconds_waiting, self._blocked_on)
-        self._sums.clear()
-        self._summed = 0
+        updates, metrics = self._learner.updates, self._learner.take_metrics()
+        report = LearnerReport(updates, self._version, metrics, self._seconds_waiting, self._blocked_on)
         self._seconds_waiting = 0.0
         return report
+
+    def _give_back(self, output: StepOutput | None) -> None:
+        if output is not None:
+            self._replay.update_priorities(output.keys, output.priorities)

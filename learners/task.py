@@ -3,8 +3,54 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import msgspec
+
+from replay_server.errors import ConfigError
+
+
+class DiscreteActions(msgspec.Struct, frozen=True):
+    """One choice out of `count`; stored as int64[]."""
+
+    count: int
+
+
+class ContinuousActions(msgspec.Struct, frozen=True):
+    """A vector within bounds, one pair for each dimension; stored as float32[len(low)]."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    @property
+    def size(self) -> int:
+        """Dimensions of one action."""
+        return len(self.low)
+
+
+class SlateActions(msgspec.Struct, frozen=True):
+    """`slots` places, each filled with one of `candidates`; stored as int64[slots]."""
+
+    candidates: int
+    slots: int
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One named array inside a packed observation (a Dict space, packed into one float32 vector).
+
+    Attributes:
+        name: key in the Dict space.
+        start: first number of the part in the vector.
+        stop: one past its last.
+        shape: shape of the part.
+        integer: whole numbers (item ids, masks), never standardised.
+    """
+
+    name: str
+    start: int
+    stop: int
+    shape: tuple[int, ...]
+    integer: bool
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -13,16 +59,59 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         observation_dtype: numpy dtype name of an observation.
         observation_shape: shape of one observation.
-        num_actions: number of discrete actions.
+        actions: what can be chosen.
+        parts: named arrays of a packed Dict observation, in order; empty where the observation is one array. Names
+            with a meaning: `observation` (numbers), `action_mask` [A] (1: allowed), `candidates` [M] item ids or [M, d]
+            features, `history` [H] item ids (-1: none) or [H, d] features, `response` (what the last slate led to).
+        item_embeddings: float32[N, d] of the items actions choose from, or None where the environment has none.
         normalise_observations: networks standardise observations with the run's running moments.
+        normalise_rewards: rewards are divided by the run's running deviation of the discounted return.
     """
 
     observation_dtype: str
     observation_shape: tuple[int, ...]
-    num_actions: int
+    actions: DiscreteActions | ContinuousActions | SlateActions
+    parts: tuple[Part, ...] = ()
+    item_embeddings: Any = None
     normalise_observations: bool = False
+    normalise_rewards: bool = False
 
     @property
     def observation_size(self) -> int:
         """Numbers in one flattened observation."""
         return math.prod(self.observation_shape)
+
+    def part(self, name: str) -> Part | None:
+        """The part of that name, or None."""
+        return next((part for part in self.parts if part.name == name), None)
+
+    def discrete(self, algorithm: str) -> DiscreteActions:
+        """The actions, for an algorithm that chooses one of several.
+
+        Raises:
+            ConfigError: they are of another kind.
+        """
+        if not isinstance(self.actions, DiscreteActions):
+            raise ConfigError(f"algorithm.type: {algorithm} takes Discrete actions from 0, {_said(self.actions)}")
+        return self.actions
+
+    def continuous(self, algorithm: str) -> ContinuousActions:
+        """The actions, for an algorithm that chooses a vector.
+
+        Raises:
+            ConfigError: they are of another kind.
+        """
+        if not isinstance(self.actions, ContinuousActions):
+            raise ConfigError(f"algorithm.type: {algorithm} takes a bounded Box of actions, {_said(self.actions)}")
+        return self.actions
+
+
+def _said(actions: object) -> str:
+    match actions:
+        case DiscreteActions(count):
+            return f"the environment's are Discrete({count}); dqn takes these"
+        case ContinuousActions():
+            return f"the environment's are a Box of {len(actions.low)} dimension(s); td3 takes these"
+        case SlateActions(candidates, slots):
+            return f"the environment's are slates of {slots} out of {candidates}; slateq takes these"
+    raise TypeError(type(actions))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from replay_server.specs import Field, RecordSpec
 
@@ -11,6 +11,7 @@ def transition_spec(
     observation: tuple[str, tuple[int, ...]],
     action: tuple[str, tuple[int, ...]],
     semantics: Mapping[str, str],
+    further: Sequence[Field] = (),
 ) -> RecordSpec:
     """Spec of one n-step transition.
 
@@ -21,6 +22,7 @@ def transition_spec(
         observation: dtype and shape of one observation.
         action: dtype and shape of one action.
         semantics: what the numbers mean (`gamma`, `n_step`, `reward_scale`), see RecordSpec.
+        further: columns of the algorithm's own, after all others.
     """
     return RecordSpec(
         (
@@ -31,6 +33,7 @@ def transition_spec(
             Field("discount", "float32"),
             Field("behaviour_log_prob", "float32"),
             Field("policy_version", "int64"),
+            *further,
         ),
         semantics,
     )

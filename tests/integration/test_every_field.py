@@ -35,7 +35,7 @@ from distributed.runtime import Origin
 from distributed.serial_runtime import SerialRuntime
 from distributed.stop_signal import StopSignal
 from distributed.train import _make_runtime, train
-from learners.dqn import DQNConfig
+from learners.algorithms.dqn import DQNConfig
 from replay_server.errors import ConfigError
 
 BASE = ExperimentConfig(
@@ -114,6 +114,7 @@ RUNS = {
     "algorithm.importance_beta": Change(0.8, "weights"),
     "algorithm.final_importance_beta": Change(0.5, "weights"),
     "algorithm.importance_beta_env_steps": Change(300, "weights"),
+    "algorithm.diagnose_every_updates": Change(3, "metrics"),
     "algorithm.priority_epsilon": Change(1.0, "priorities"),
     "algorithm.actor_priorities": Change(False, "priorities"),
     "algorithm.epsilon_base": Change(0.9, "replay"),
@@ -243,7 +244,8 @@ def see_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def see_algorithm_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_algorithm.py").write_text(
-        "from learners.dqn import DQNConfig\nclass Mine(DQNConfig, frozen=True, kw_only=True): knob: int = 3\n"
+        "from learners.algorithms.dqn import DQNConfig\n\n\n"
+        "class Mine(DQNConfig, frozen=True, kw_only=True):\n    knob: int = 3\n"
     )
     (tmp_path / "base.yaml").write_text(dump_yaml(BASE))
     monkeypatch.syspath_prepend(tmp_path)
@@ -319,8 +321,12 @@ def test_a_field_arrives_where_it_acts(name: str, tmp_path: Path, monkeypatch: p
     LOOKS[name](tmp_path, monkeypatch)
 
 
+ELSEWHERE = {"algorithm.max_skipped_updates": "tests/unit/test_dqn.py"}
+"""Fields that act only when something goes wrong, and where that is tested."""
+
+
 def test_no_field_is_left_out() -> None:
-    assert sorted([*RUNS, *LOOKS]) == sorted(name for name, _ in fields_of(ExperimentConfig))
+    assert sorted([*RUNS, *LOOKS, *ELSEWHERE]) == sorted(name for name, _ in fields_of(ExperimentConfig))
 
 
 def test_every_field_says_what_it_means() -> None:

@@ -21,7 +21,7 @@ from distributed.progress import LiveView
 from distributed.run_directory import RunDirectory
 from distributed.serial_runtime import SerialRuntime
 from distributed.stop_signal import StopSignal
-from learners.dqn import DQNConfig
+from learners.algorithms.dqn import DQNConfig
 
 TOTAL, EVERY = 6_000, 1_500
 

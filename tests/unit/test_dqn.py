@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from learners.dqn import DQNConfig
+from learners.algorithms.dqn import DQNConfig
 from learners.exploration import annealed, ape_x_epsilons
-from learners.task import Task
+from learners.task import DiscreteActions, Task
 from replay_server.batches import KEY_DTYPE, SampleBatch
 from replay_server.errors import ConfigError, Diverged
 from replay_server.transitions import transition_spec
 
 STATES, ACTIONS, GAMMA = 5, 2, 0.9
-TASK = Task(observation_dtype="float32", observation_shape=(STATES,), num_actions=ACTIONS)
+TASK = Task(observation_dtype="float32", observation_shape=(STATES,), actions=DiscreteActions(ACTIONS))
 SPEC = transition_spec(("float32", (STATES,)), ("int64", ()), {})
 
 
@@ -145,7 +145,7 @@ def test_importance_weights_reach_the_update(loss: Any) -> None:
     for probabilities in (np.full(16, 1 / 16), np.linspace(0.01, 0.2, 16)):
         learner = learner_of(DQNConfig(target_update_tau=0.1, loss=loss, importance_beta=1.0))
         learner.step(batch_of(columns, probabilities))
-        moved.append(learner.state_dict()["adam.head.weight.exp_avg"])
+        moved.append(learner.state_dict()["optimizer.online.head.weight.exp_avg"])
     assert not torch.allclose(moved[0], moved[1])
 
 
@@ -171,20 +171,28 @@ def test_a_reloaded_learner_continues_bit_for_bit() -> None:
     second.load_state_dict(first.state_dict())
     for batch in batches[3:]:
         outputs = first.step(batch), second.step(batch)
-        assert outputs[0].metrics == outputs[1].metrics
+        assert np.array_equal(outputs[0].priorities, outputs[1].priorities)
     states = first.state_dict(), second.state_dict()
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_a_value_that_is_not_finite_stops_the_learner_and_changes_nothing() -> None:
-    learner = learner_of(DQNConfig(target_update_tau=0.1))
-    columns = random_columns(np.random.default_rng(4))
-    columns["reward"][3] = np.inf
+def test_updates_that_are_not_finite_are_skipped_and_too_many_in_a_row_end_the_run() -> None:
+    learner = learner_of(DQNConfig(target_update_tau=0.1, max_skipped_updates=3))
+    rng = np.random.default_rng(4)
+    good, bad = random_columns(rng), random_columns(rng)
+    bad["reward"][3] = np.inf
     before = learner.state_dict()
-    with pytest.raises(Diverged, match="not finite"):
-        learner.step(batch_of(columns))
-    assert all(torch.equal(value, before[name]) for name, value in learner.state_dict().items())
+    for _ in range(2):
+        assert learner.step(batch_of(bad)) is None
+    after = learner.state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in after.items() if name != "counters")
+    assert learner.bad_batch.columns["reward"][3] == np.inf
+    assert learner.step(batch_of(good)) is not None  # the count begins anew
+    for _ in range(2):
+        assert learner.step(batch_of(bad)) is None
+    with pytest.raises(Diverged, match="not finite 3 times in a row"):
+        learner.step(batch_of(bad))
 
 
 def test_epsilon_greedy_frequencies_and_log_probabilities() -> None:
@@ -213,8 +221,8 @@ def test_ape_x_epsilons_and_annealing() -> None:
 
 def test_moments_standardise_observations_and_scale_rewards() -> None:
     task = Task(
-        observation_dtype="float32", observation_shape=(2,), num_actions=2,
-        normalise_observations=True,
+        observation_dtype="float32", observation_shape=(2,), actions=DiscreteActions(2),
+        normalise_observations=True, normalise_rewards=True,
     )  # fmt: skip
     spec = transition_spec(("float32", (2,)), ("int64", ()), {})
     config = DQNConfig(target_update_tau=0.1, hidden_sizes=(8,))
@@ -228,7 +236,7 @@ def test_moments_standardise_observations_and_scale_rewards() -> None:
     raw = np.array([[7.0, -2.5]], np.float32)
     with torch.inference_mode():
         assert torch.allclose(scaled._network(torch.from_numpy(raw)), plain._network(torch.tensor([[1.0, 1.0]])))
-    assert scaled._network.reward_scale.item() == 0.25
+    assert scaled._network.torso.normaliser.reward_factor.item() == 0.25
 
 
 def test_contradictions_are_refused_with_both_names() -> None:
@@ -241,7 +249,7 @@ def test_contradictions_are_refused_with_both_names() -> None:
 
 
 def test_images_are_refused_with_the_remedy() -> None:
-    task = Task(observation_dtype="uint8", observation_shape=(84, 84, 4), num_actions=2)
+    task = Task(observation_dtype="uint8", observation_shape=(84, 84, 4), actions=DiscreteActions(2))
     with pytest.raises(ConfigError, match=r"shape \[84, 84, 4\].*environment.wrappers"):
         DQNConfig(target_update_tau=0.1).make_learner(task, SPEC, seed=0, device="cpu")
 

@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from actors.environments import EnvironmentConfig, describe_spaces, make_vector_env
 from actors.envs.movie_pick import MoviePickVectorEnv
-from actors.layouts import action_layout, observation_layout
+from actors.layouts import observation_layout
 from actors.vector_steps import VectorSteps
 from replay_server.errors import ConfigError
 
@@ -206,9 +206,8 @@ def test_config_is_strict() -> None:
 
 
 def test_describe_spaces() -> None:
-    observation, action = describe_spaces(config("headrace/MoviePick10-v0", num_envs=512))
+    observation, _ = describe_spaces(config("headrace/MoviePick10-v0", num_envs=512))
     assert observation_layout(observation) == ("float32", (100,))
-    assert action_layout(action) == ("int64", ())
 
 
 def test_layouts() -> None:
@@ -217,9 +216,5 @@ def test_layouts() -> None:
     assert observation_layout(spaces.Discrete(5)) == ("int64", ())
     assert observation_layout(spaces.MultiDiscrete([3, 4], dtype=np.int32)) == ("int32", (2,))
     assert observation_layout(spaces.MultiBinary(4)) == ("int8", (4,))
-    assert action_layout(spaces.Box(-1, 1, (2,), dtype=np.float64)) == ("float32", (2,))
-    assert action_layout(spaces.MultiDiscrete([3, 4])) == ("int64", (2,))
     with pytest.raises(ConfigError, match="FlattenObservation"):
         observation_layout(spaces.Dict({"a": spaces.Discrete(2)}))
-    with pytest.raises(ConfigError, match="action space Dict"):
-        action_layout(spaces.Dict({"a": spaces.Discrete(2)}))

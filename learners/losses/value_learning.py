@@ -1,20 +1,11 @@
-"""Losses as pure functions of tensors; time is in the name: `_tm1` where the action was taken, `_t` where it led."""
+"""Temporal-difference errors of action values and what is made of an error."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-
-def check_shapes(**tensors_and_shapes: tuple[Tensor, tuple[int, ...]]) -> None:
-    """Refuse any tensor whose shape is not the one named, before broadcasting can hide it.
-
-    Raises:
-        ValueError: naming the tensor, its shape and the shape expected.
-    """
-    for name, (tensor, shape) in tensors_and_shapes.items():
-        if tuple(tensor.shape) != shape:
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {shape}")
+from learners.losses.shapes import check_shapes
 
 
 def q_learning_td_error(
@@ -60,9 +51,3 @@ def huber(error: Tensor, delta: float) -> Tensor:
 def squared(error: Tensor) -> Tensor:
     """Half the squared error, elementwise; its gradient matches `huber`'s near zero."""
     return 0.5 * error.square()
-
-
-def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
-    """Mean of losses [B] times importance weights [B]."""
-    check_shapes(weights=(weights, tuple(losses.shape)))
-    return (losses * weights).mean()

@@ -1,0 +1,23 @@
+"""Refuses tensors of other shapes than a loss is defined for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def check_shapes(**tensors_and_shapes: tuple[Tensor, tuple[int, ...]]) -> None:
+    """Refuse any tensor whose shape is not the one named, before broadcasting can hide it.
+
+    Raises:
+        ValueError: naming the tensor, its shape and the shape expected.
+    """
+    for name, (tensor, shape) in tensors_and_shapes.items():
+        if tensor.shape != shape:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {shape}")
+
+
+def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
+    """Mean of losses [B] times importance weights [B]."""
+    check_shapes(weights=(weights, tuple(losses.shape)))
+    return torch.dot(losses, weights) / len(losses)

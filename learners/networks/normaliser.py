@@ -1,0 +1,59 @@
+"""Running moments inside a network, so that they travel with its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from learners.task import Task
+
+_CLIP = 10.0  # standardised observations beyond this are outliers of the running moments
+_LEAST = 1e-4  # deviations below this are numerical dust
+
+
+class Normaliser(nn.Module):
+    """Flattens observations to float32 and, where the task asks for it, standardises them and scales rewards.
+
+    Integer parts of a packed observation (ids, masks) pass unchanged.
+    """
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self._observations, self._rewards = task.normalise_observations, task.normalise_rewards
+        self._integers = [part for part in task.parts if part.integer]
+        self.mean: Tensor
+        self.inverse_std: Tensor
+        self.reward_factor: Tensor
+        self.register_buffer("mean", torch.zeros(task.observation_size))
+        self.register_buffer("inverse_std", torch.ones(task.observation_size))
+        self.register_buffer("reward_factor", torch.ones(()))
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """[B, *shape] of any number dtype -> float32[B, size]."""
+        flat = observation.flatten(1).float()
+        if not self._observations:
+            return flat
+        return ((flat - self.mean) * self.inverse_std).clamp(-_CLIP, _CLIP)
+
+    def reward(self, r_t: Tensor) -> Tensor:
+        """Rewards [B] as the learner counts them."""
+        return r_t * self.reward_factor if self._rewards else r_t
+
+    def set_moments(self, moments: Mapping[str, NDArray[Any]]) -> None:
+        """Use new moments: `observation_mean`, `observation_std` [*shape] and `return_std` [], each optional."""
+        if "observation_mean" in moments:
+            mean, std = (
+                torch.as_tensor(moments[f"observation_{name}"], dtype=torch.float32).flatten()
+                for name in ("mean", "std")
+            )
+            inverse = 1.0 / std.clamp(min=_LEAST)
+            for part in self._integers:
+                mean[part.start : part.stop], inverse[part.start : part.stop] = 0.0, 1.0
+            self.mean.copy_(mean)
+            self.inverse_std.copy_(inverse)
+        if "return_std" in moments:
+            self.reward_factor.fill_(1.0 / max(float(moments["return_std"]), _LEAST))
