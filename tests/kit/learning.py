@@ -1,0 +1,119 @@
+"""Batches made by hand for learners, and proof that every setting of an algorithm does something."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+
+from learners.algorithm import AlgorithmConfig
+from learners.task import ContinuousActions, DiscreteActions, Task
+from replay_server.batches import KEY_DTYPE, SampleBatch
+from replay_server.specs import RecordSpec
+from replay_server.transitions import transition_spec
+
+DISCRETE = Task(observation_dtype="float32", observation_shape=(5,), actions=DiscreteActions(3))
+CONTINUOUS = Task(
+    observation_dtype="float32", observation_shape=(5,), actions=ContinuousActions((-1.0, -2.0), (1.0, 0.5))
+)
+
+COMMON = {
+    "learning_rate": 3e-2,
+    "hidden_sizes": (8,),
+    "max_grad_norm": 1e-3,
+    "importance_beta": 0.9,
+    "priority_epsilon": 0.5,
+}
+"""Other values for fields of every gradient-based algorithm that a few updates show."""
+
+NOT_IN_UPDATES = {
+    "type", "gamma", "n_step", "reward_scale", "batch_size", "diagnose_every_updates", "max_skipped_updates",
+}  # fmt: skip
+"""Fields of AlgorithmConfig that act in accumulator, loop or metrics, or when something goes wrong: tested there."""
+
+
+def spec_of(config: Any, task: Task) -> RecordSpec:
+    """The records an algorithm learns from."""
+    observation = (task.observation_dtype, task.observation_shape)
+    match task.actions:
+        case DiscreteActions():
+            action: tuple[str, tuple[int, ...]] = ("int64", ())
+        case ContinuousActions():
+            action = ("float32", (task.actions.size,))
+        case _:
+            action = ("int64", (task.actions.slots,))
+    return transition_spec(observation, action, {}, config.record_fields(task))
+
+
+def random_columns(config: Any, task: Task, rng: np.random.Generator, size: int = 16) -> dict[str, np.ndarray]:
+    """Columns of random records: normal observations and rewards, actions within the space, zeros in further fields."""
+    spec = spec_of(config, task)
+    columns = {f.name: np.zeros((size, *f.shape), f.numpy_dtype) for f in spec.fields}
+    for name in ("observation", "next_observation", "reward"):
+        columns[name] = rng.normal(size=columns[name].shape).astype(columns[name].dtype)
+    columns["discount"] = np.where(rng.random(size) < 0.2, 0.0, 0.9).astype(np.float32)
+    match task.actions:
+        case DiscreteActions(count):
+            columns["action"] = rng.integers(0, count, size)
+        case ContinuousActions(low, high):
+            columns["action"] = rng.uniform(low, high, (size, len(low))).astype(np.float32)
+        case _:
+            columns["action"] = rng.integers(0, task.actions.candidates, columns["action"].shape)
+    columns["behaviour_log_prob"] = np.log(rng.uniform(0.1, 0.9, size)).astype(np.float32)
+    return columns
+
+
+def batch_of(
+    spec: RecordSpec, columns: dict[str, np.ndarray], probabilities: np.ndarray | None = None, inserted: int = 0
+) -> SampleBatch:
+    """Records as a sample; drawn uniformly unless `probabilities` say otherwise."""
+    size = len(columns["reward"])
+    if probabilities is None:
+        probabilities = np.full(size, 1.0 / size)
+    return SampleBatch(spec, spec.pack(columns), np.zeros(size, KEY_DTYPE), probabilities, size, inserted)
+
+
+def trained(config: Any, task: Task, updates: int = 5, seed: int = 0) -> tuple[dict[str, torch.Tensor], list[Any]]:
+    """State of a fresh learner after updates from fixed random batches of unequal probability, and its outputs."""
+    rng, spec = np.random.default_rng(seed), spec_of(config, task)
+    learner = config.make_learner(task, spec, seed=seed, device="cpu")
+    outputs = []
+    for update in range(updates):
+        probabilities = rng.uniform(0.2, 1.8, 16) / 16
+        columns = random_columns(config, task, rng)
+        outputs.append(learner.step(batch_of(spec, columns, probabilities, inserted=100 * update)))
+    return learner.state_dict(), outputs
+
+
+def every_field_matters(base: AlgorithmConfig, task: Task, changes: dict[str, Any], elsewhere: set[str]) -> None:
+    """Fail unless every field of the config is changed here and shows after a few updates, or is named in `elsewhere`.
+
+    Args:
+        base: settings to start from.
+        task: what to learn.
+        changes: field -> another value, or (another value, {field: value} that both sides have set).
+        elsewhere: fields that act outside the learner (in policies, say), tested there.
+    """
+    changes = {**COMMON, **changes}
+    names = {field.name for field in msgspec.structs.fields(type(base))}
+    left_out = names - changes.keys() - elsewhere - NOT_IN_UPDATES
+    assert not left_out, f"no test changes {sorted(left_out)}"
+    for name, change in changes.items():
+        value, given = change if isinstance(change, tuple) and isinstance(change[-1], dict) else (change, {})
+        before = msgspec.structs.replace(base, **given)
+        after = msgspec.structs.replace(before, **{name: value})
+        assert _differ(trained(before, task), trained(after, task)), f"{name} = {value} changes nothing"
+
+
+def _differ(one: tuple[dict[str, torch.Tensor], list[Any]], other: tuple[dict[str, torch.Tensor], list[Any]]) -> bool:
+    states, outputs = (one[0], other[0]), (one[1], other[1])
+    if states[0].keys() != states[1].keys():
+        return True
+    if any(not torch.equal(value, states[1][name]) for name, value in states[0].items()):
+        return True
+    return any(
+        a is not None and b is not None and not np.array_equal(a.priorities, b.priorities)
+        for a, b in zip(*outputs, strict=True)
+    )
