@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actors.timestep import TimeStep
 from learners.policies import Action
+
+
+class Accumulator(Protocol):
+    """Makes records of B environments' steps; `NStepAccumulator.step` says what a record holds."""
+
+    def first(self, observation: NDArray[Any]) -> None: ...
+
+    def step(self, action: Action, policy_version: int, timestep: TimeStep) -> dict[str, NDArray[Any]]: ...
+
+    def flush_truncated(self) -> dict[str, NDArray[Any]]: ...
 
 
 class NStepAccumulator:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.accumulators import NStepAccumulator
+from actors.accumulators import Accumulator
 from actors.moments import Moments
 from actors.normalisation import MomentTracker
 from actors.seeds import generator
@@ -51,10 +51,12 @@ class ActorPace:
 
     Attributes:
         records_per_insert: records collected before they are given priorities and sent.
+        most_per_insert: records sent at once at most: no more than a shard holds.
         total_actors: actors of the run; one actor's steps times it stand for the run's when schedules are read.
     """
 
     records_per_insert: int
+    most_per_insert: int
     total_actors: int
 
 
@@ -77,7 +79,7 @@ class ActorLoop:
         *,
         steps: VectorSteps,
         policy: Policy,
-        accumulator: NStepAccumulator,
+        accumulator: Accumulator,
         writer: Writer,
         weights: WeightSource,
         moments: MomentTracker | None,
@@ -116,7 +118,7 @@ class ActorLoop:
 
     def end(self, timeout_s: float) -> bool:
         """Hand over what is still open, cut off as truncated; False when the replay did not take it in time."""
-        self._outbox.append(self._accumulator.flush_truncated())
+        self._keep(self._accumulator.flush_truncated())
         return self._send(timeout_s)
 
     def step(self, timeout_s: float) -> bool:
@@ -129,7 +131,7 @@ class ActorLoop:
             self._observation, self._rng, explore=True, env_steps=self._env_steps * self._pace.total_actors
         )
         timestep = self._steps.step(action.action)
-        self._outbox.append(self._accumulator.step(action, self._policy.version, timestep))
+        self._keep(self._accumulator.step(action, self._policy.version, timestep))
         self._observation = timestep.observation
         self._env_steps += int(np.count_nonzero(timestep.valid))
         if self._moments is not None:
@@ -159,6 +161,10 @@ class ActorLoop:
         self._seconds_blocked = 0.0
         return report
 
+    def _keep(self, columns: dict[str, NDArray[Any]]) -> None:
+        if len(columns["reward"]):
+            self._outbox.append(columns)
+
     def _waiting(self) -> int:
         return sum(len(columns["reward"]) for columns in self._outbox)
 
@@ -167,10 +173,10 @@ class ActorLoop:
             return True
         records = {name: np.concatenate([columns[name] for columns in self._outbox]) for name in self._outbox[0]}
         self._outbox = [records]
-        priorities = self._policy.initial_priorities(records)
         begin = self._clock()
         try:
-            self._writer.append(records, priorities, timeout_s=timeout_s)
+            while self._waiting():
+                self._send_some(timeout_s)
         except ReplayTimeout as timeout:
             self._blocked_on = timeout.blocked_on
             return False
@@ -183,6 +189,13 @@ class ActorLoop:
         self._outbox = []
         self._blocked_on = None
         return True
+
+    def _send_some(self, timeout_s: float) -> None:
+        """Hand over what is waiting, or as much of it as may go at once."""
+        records, most = self._outbox[0], self._pace.most_per_insert
+        some = {name: column[:most] for name, column in records.items()}
+        self._writer.append(some, self._policy.initial_priorities(some), timeout_s=timeout_s)
+        self._outbox[0] = {name: column[most:] for name, column in records.items()}
 
     def _count_episodes(self, reward: NDArray[np.float32], valid: NDArray[np.bool_], ended: NDArray[np.bool_]) -> None:
         self._returns += np.where(valid, reward, 0.0)

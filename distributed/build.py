@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import torch
 from gymnasium import spaces
 
-from actors.accumulators import NStepAccumulator
+from actors.accumulators import Accumulator, NStepAccumulator
 from actors.environments import describe_spaces, make_vector_env
+from actors.episodes import EpisodeAccumulator
 from actors.layouts import observation_layout
 from actors.loop import ActorLoop, ActorPace
 from actors.normalisation import MomentTracker
@@ -84,25 +85,46 @@ def _action_layout(task: Task) -> tuple[str, tuple[int, ...]]:
             return "int64", (task.actions.slots,)
 
 
+class ShardSampling(NamedTuple):
+    """Settings of a table, named as the table names them."""
+
+    sampler: str
+    priority_exponent: float
+    max_times_sampled: int | None
+
+
 def shard_capacity(config: ExperimentConfig) -> int:
     """Records one shard holds."""
     return math.ceil(config.replay.capacity / config.replay.shards)
 
 
 def shard_limiter(config: ExperimentConfig) -> RateLimiter:
-    """The rate limiter of one shard: the run's law divided by the number of shards.
+    """The rate limiter of one shard: a queue as long as the shard, or the run's law divided by the number of shards.
 
-    The buffer holds two rounds of everything that moves at once, so that neither side stops the other for a moment's
-    unevenness: the batches the learner asks for ahead, and a chunk from every actor.
+    The buffer of the law holds two rounds of everything that moves at once, so that neither side stops the other for a
+    moment's unevenness: the batches the learner asks for ahead, and a chunk from every actor.
     """
+    if config.replay.sampler == "queue":
+        return RateLimiter.queue(shard_capacity(config))
     ratio = config.learner.samples_per_insert
-    chunk = max(config.actors.records_per_insert, config.environment.num_envs * config.algorithm.n_step)
+    chunk = max(config.actors.records_per_insert, config.environment.num_envs * (config.algorithm.n_step or 1))
     batches = config.algorithm.batch_size * max(config.replay.prefetch, 1)
     return RateLimiter(
         min_size=math.ceil(config.replay.min_size / config.replay.shards),
         samples_per_insert=ratio,
         error_buffer=2.0 * (batches + ratio * chunk * config.actors.count),
     )
+
+
+def shard_sampling(config: ExperimentConfig) -> ShardSampling:
+    """How the tables of the run's shards are drawn from."""
+    match config.replay.sampler:
+        case "queue":
+            return ShardSampling("fifo", 0.0, 1)
+        case "uniform":
+            return ShardSampling("uniform", 0.0, None)
+        case _:
+            return ShardSampling("stratified", config.replay.priority_exponent, None)
 
 
 def make_learner(config: ExperimentConfig, task: Task, spec: RecordSpec, *, seed: int, device: str) -> Learner:
@@ -150,15 +172,19 @@ def make_actor_loop(
             env_indices=range(index, environment.num_envs * count, count),
             total_envs=environment.num_envs * count,
         ),
-        accumulator=NStepAccumulator(
-            environment.num_envs, algorithm.n_step, algorithm.gamma, reward_scale=algorithm.reward_scale
-        ),
+        accumulator=_accumulator(environment.num_envs, algorithm),
         writer=writer,
         weights=weights,
         moments=_moment_tracker(config, task),
-        pace=ActorPace(config.actors.records_per_insert, total_actors=count),
+        pace=ActorPace(config.actors.records_per_insert, shard_capacity(config), total_actors=count),
         clock=clock,
     )
+
+
+def _accumulator(num_envs: int, algorithm: Algorithm) -> Accumulator:
+    if algorithm.n_step is None:
+        return EpisodeAccumulator(num_envs, algorithm.gamma, reward_scale=algorithm.reward_scale)
+    return NStepAccumulator(num_envs, algorithm.n_step, algorithm.gamma, reward_scale=algorithm.reward_scale)
 
 
 def _moment_tracker(config: ExperimentConfig, task: Task) -> MomentTracker | None:

@@ -17,7 +17,8 @@ Address = Annotated[str, Meta(pattern=r"^[^\s/]+:\d+$")]
 class ReplayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Replay: where transitions are kept.
 
-    With `addresses` the shards' own config decides capacity, priority exponent, minimum size and samples per insert.
+    With `addresses` the shards' own config decides capacity, sampler, priority exponent, minimum size and samples per
+    insert. A `queue` lets actors run ahead of the learner by `capacity` records.
     """
 
     shards: Annotated[int, Meta(ge=1, description="Shards the run starts itself.")] = 1
@@ -25,7 +26,13 @@ class ReplayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         tuple[Address, ...],
         Meta(description="HOST:PORT of shards that run elsewhere; empty: own shards."),
     ] = ()
-    capacity: Annotated[int, Meta(ge=1, description="Records over all shards; the oldest are overwritten.")] = 200_000
+    capacity: Annotated[
+        int, Meta(ge=1, description="Records over all shards; the oldest are overwritten, or a full queue waited for.")
+    ] = 200_000
+    sampler: Annotated[
+        Literal["prioritized", "uniform", "queue"],
+        Meta(description="prioritized; uniform: all alike; queue: each record once, the oldest first (on-policy)."),
+    ] = "prioritized"
     priority_exponent: Annotated[
         float, Meta(ge=0, le=1, description="Exponent alpha on priorities; 0 samples uniformly.")
     ] = 0.6
@@ -41,6 +48,14 @@ class ReplayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def __post_init__(self) -> None:
         if self.min_size > self.capacity:
             raise ValueError(f"min_size ({self.min_size}) is larger than capacity ({self.capacity})")
+        if self.sampler != "prioritized" and self.priority_exponent != 0.0:
+            raise ValueError(
+                f"priority_exponent ({self.priority_exponent}) does nothing with sampler {self.sampler}: set it to 0"
+            )
+        if self.sampler == "queue" and self.min_size != 1:
+            raise ValueError(f"min_size ({self.min_size}) must be 1 with sampler queue, whose records leave when drawn")
+        if self.addresses and self.sampler != "prioritized":
+            raise ValueError(f"sampler ({self.sampler}) is decided by the shards' own config where addresses are given")
         if self.addresses and self.shards not in (1, len(self.addresses)):
             raise ValueError(f"shards ({self.shards}) contradicts the {len(self.addresses)} addresses")
         if len(set(self.addresses)) != len(self.addresses):
@@ -120,6 +135,11 @@ class ExperimentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     def __post_init__(self) -> None:
         if self.environment.normalise_rewards and self.algorithm.reward_scale != 1.0:
             raise ValueError("algorithm.reward_scale must be 1 when environment.normalise_rewards is on")
+        if self.replay.sampler == "queue" and self.learner.samples_per_insert != 1.0:
+            raise ValueError(
+                f"learner.samples_per_insert ({self.learner.samples_per_insert}) must be 1 with replay.sampler queue, "
+                "which gives every record once"
+            )
         if not self.replay.addresses and self.replay.shards > self.actors.count:
             raise ValueError(
                 f"replay.shards ({self.replay.shards}) is larger than actors.count ({self.actors.count}): an actor "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from actors.evaluator import EvaluationResult
 from actors.seeds import derive
-from distributed.build import make_spec, make_task, resolve_device, shard_capacity, shard_limiter
+from distributed.build import make_spec, make_task, resolve_device, shard_capacity, shard_limiter, shard_sampling
 from distributed.config import ExperimentConfig
 from distributed.ray_evaluator import RayEvaluator
 from distributed.ray_session import get, spawn, start_ray
@@ -159,12 +160,8 @@ class RayRuntime:
             "address": "127.0.0.1:0",
             "spec": json.loads(self._spec.to_json()),
             "capacity": shard_capacity(config),
-            "priority_exponent": config.replay.priority_exponent,
-            "rate_limiter": {
-                "min_size": limiter.min_size,
-                "samples_per_insert": limiter.samples_per_insert,
-                "error_buffer": limiter.error_buffer,
-            },
+            **shard_sampling(config)._asdict(),
+            "rate_limiter": dataclasses.asdict(limiter),
             "seed": derive(config.run.seed, "shard", index, origin.barriers),
             "shard_index": index,
             "directory": str(self._run.checkpoints),

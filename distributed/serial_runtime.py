@@ -22,6 +22,7 @@ from distributed.build import (
     make_task,
     shard_capacity,
     shard_limiter,
+    shard_sampling,
 )
 from distributed.config import ExperimentConfig
 from distributed.runtime import Casualties, Evaluation, Origin, Progress, Saved
@@ -138,7 +139,7 @@ class SerialRuntime:
         table = Table(
             spec,
             shard_capacity(config),
-            priority_exponent=config.replay.priority_exponent,
+            **shard_sampling(config)._asdict(),
             seed=derive(config.run.seed, "shard", index),
             shard=index,
             incarnation=0,

@@ -64,6 +64,7 @@ class LearnerLoop:
         self._publish_every_updates = publish_every_updates
         self._clock = clock
         self._version = 0
+        self._consumed = False
         self._seconds_waiting = 0.0
         self._blocked_on: str | None = None
 
@@ -100,6 +101,7 @@ class LearnerLoop:
         self._blocked_on = None
         if self._inserted_before:
             batch = replace(batch, inserted=max(batch.inserted - self._inserted_before, 0))
+        self._consumed = batch.consumed
         self._give_back(self._learner.step(batch))
         if self._learner.updates % self._publish_every_updates == 0:
             self.publish()
@@ -113,5 +115,5 @@ class LearnerLoop:
         return report
 
     def _give_back(self, output: StepOutput | None) -> None:
-        if output is not None:
+        if output is not None and not self._consumed:  # records of a queue are gone
             self._replay.update_priorities(output.keys, output.priorities)

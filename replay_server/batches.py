@@ -33,6 +33,7 @@ class SampleBatch:
             the shard) x p^alpha / (the shard's mass at the moment of serving).
         table_size: records stored over all shards when the batch was served.
         inserted: records ever inserted over all shards when the batch was served; schedules run on it.
+        consumed: they left the replay by being drawn: every record is drawn as often as any other.
 
     The arrays may lie in memory shared with a shard, or in a received message, which other batches of the same reply
     keep alive too. They stay good for as long as anything refers to them; `release` only lets go of them early.
@@ -44,6 +45,7 @@ class SampleBatch:
     probabilities: NDArray[np.float64]
     table_size: int
     inserted: int
+    consumed: bool = False
 
     @cached_property
     def columns(self) -> dict[str, NDArray[Any]]:
@@ -63,6 +65,8 @@ class SampleBatch:
 def importance_weights(batch: SampleBatch, beta: float) -> NDArray[np.float32]:
     """Importance-sampling weights (N P(i))^-beta divided by the batch's maximum (Schaul et al. 2016, section 3.4).
 
+    All 1 where records leave by being drawn: the order of the draws then favours none.
+
     Args:
         batch: a sample with the probability of each draw.
         beta: 0 no correction, 1 full correction.
@@ -72,6 +76,8 @@ def importance_weights(batch: SampleBatch, beta: float) -> NDArray[np.float32]:
     """
     if not 0.0 <= beta <= 1.0:
         raise ValueError(f"beta is {beta}, must lie in [0, 1]")
+    if batch.consumed:
+        return np.ones(len(batch), np.float32)
     weights: NDArray[np.float64] = (batch.table_size * batch.probabilities) ** -beta
     weights /= weights.max()
     return weights.astype(np.float32)

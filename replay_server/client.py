@@ -270,12 +270,15 @@ class ReplayClient:
         self.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-able state for a bit-exact continuation with prefetch 0: generator, views, queued updates, counters."""
+        """JSON-able state for a bit-exact continuation with prefetch 0: generator, views, queued updates, counters,
+        and what was drawn from queues and not handed out yet.
+        """
         return {
             "rng": self._rng.bit_generator.state,
             "views": self._members.views.state(),
             "updates": self._members.updates.state(),
             "inserting": self._inserting.state(),
+            "consumption": self._consumption.state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -285,6 +288,7 @@ class ReplayClient:
         self._members.views.load(state["views"])
         self._members.updates.load(state["updates"])
         self._inserting.load(state["inserting"])
+        self._consumption.load(state["consumption"])
 
     def _shard_stats(self, position: int, call: Call[ShardStats] | None, deadline: float) -> ShardStats:
         reason = self._members.reason(position)

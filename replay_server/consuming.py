@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from replay_server.batches import SampleBatch
+from replay_server.batches import KEY_DTYPE, SampleBatch
 from replay_server.clock import Clock
 from replay_server.drawing import patience
 from replay_server.errors import HeadraceError, ReplayTimeout, Unavailable
@@ -87,6 +88,26 @@ class Consumption:
         """Forget rows that were drawn: their records have been removed on purpose."""
         self._pool.clear()
         self._pooled = 0
+
+    def state(self) -> list[list[str]]:
+        """JSON-able: what was drawn and not handed out yet."""
+        return [
+            [b64encode(part.tobytes()).decode() for part in (drawn.records, drawn.keys, drawn.probabilities)]
+            for drawn in self._pool
+        ]
+
+    def load(self, state: list[list[str]]) -> None:
+        """Inverse of `state`."""
+        self.clear()
+        for parts in state:
+            records, keys, probabilities = (b64decode(part) for part in parts)
+            drawn = _Drawn(
+                np.frombuffer(records, np.uint8).reshape(-1, self._members.spec.record_size),
+                np.frombuffer(keys, KEY_DTYPE),
+                np.frombuffer(probabilities, np.float64),
+            )
+            self._pool.append(drawn)
+            self._pooled += len(drawn.keys)
 
     def _spread(self, missing: int, deadline: float) -> None:
         """Ask for rows of shards that have no request under way; where none is known to hold any, for one row each."""
@@ -182,6 +203,7 @@ class Consumption:
             taken[0].probabilities if len(taken) == 1 else np.concatenate([d.probabilities for d in taken]),
             sum(views.sizes),
             views.inserted,
+            consumed=True,
         )
 
 

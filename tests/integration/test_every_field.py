@@ -122,6 +122,7 @@ RUNS = {
     "algorithm.epsilon_anneal_env_steps": Change(50, "replay"),
     "replay.shards": Change(1, "files"),
     "replay.capacity": Change(100, "size"),
+    "replay.sampler": Change("uniform", "weights", {"replay.priority_exponent": 0.0}),
     "replay.priority_exponent": Change(0.0, "weights"),
     "replay.min_size": Change(200, "updates"),
     "actors.count": Change(3, "replay"),

@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.accumulators import NStepAccumulator
+from actors import episodes
+from actors.accumulators import Accumulator, NStepAccumulator
+from actors.episodes import EpisodeAccumulator
 from actors.timestep import TimeStep
 from learners.policies import Action
+from replay_server.errors import EnvironmentFault
 
 GAMMA = 0.5
 
@@ -90,7 +93,10 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_termination_and_truncation_table(case: Case) -> None:
-    accumulator = NStepAccumulator(1, case.n, GAMMA)
+    assert records_of(NStepAccumulator(1, case.n, GAMMA), case) == case.expected
+
+
+def records_of(accumulator: Accumulator, case: Case) -> list[tuple[float, float, float, float]]:
     accumulator.first(np.array([[0.0]], dtype=np.float32))
     got = []
     for t, reward in enumerate(case.rewards):
@@ -101,7 +107,7 @@ def test_termination_and_truncation_table(case: Case) -> None:
         got += rows(
             accumulator.step(action([t]), t, timestep([following], [t + 1.0], [reward], [terminated], [truncated]))
         )
-    assert sorted(got) == case.expected
+    return sorted(got)
 
 
 def test_ends_of_some_environments_leave_the_others_alone() -> None:
@@ -204,10 +210,41 @@ def test_float64_inside() -> None:
     assert columns["reward"].tolist() == [2.0**24 + 2.0]
 
 
-class SlowAccumulator:
-    """The rules written down for one environment, with Python lists."""
+EPISODES = {
+    "going on": Case(0, [4, 8], "open", []),
+    "terminated": Case(0, [4, 8, 16], "terminated", [(0, 3, 12, 0), (1, 3, 16, 0), (2, 3, 16, 0)]),
+    "truncated": Case(0, [4, 8, 16], "truncated", [(0, 3, 12, 0.125), (1, 3, 16, 0.25), (2, 3, 16, 0.5)]),
+    "both flags mean terminated": Case(0, [4, 8], "both", [(0, 2, 8, 0), (1, 2, 8, 0)]),
+    "one step": Case(0, [4], "truncated", [(0, 1, 4, 0.5)]),
+}
 
-    def __init__(self, n: int, gamma: float, scale: float) -> None:
+
+@pytest.mark.parametrize("case", EPISODES.values(), ids=EPISODES.keys())
+def test_whole_episodes_table(case: Case) -> None:
+    assert records_of(EpisodeAccumulator(1, GAMMA), case) == case.expected
+
+
+def test_an_episode_longer_than_the_first_room_and_one_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    accumulator = EpisodeAccumulator(1, 1.0)
+    accumulator.first(np.zeros((1, 1), dtype=np.float32))
+    for _ in range(199):
+        assert not len(accumulator.step(action([0]), 0, timestep([0], [0], [1], [0], [0]))["reward"])
+    columns = accumulator.step(action([0]), 0, timestep([0], [0], [1], [1], [0]))
+    assert columns["reward"].tolist() == list(range(200, 0, -1))
+    monkeypatch.setattr(episodes, "_LONGEST", 128)
+    endless = EpisodeAccumulator(1, 1.0)
+    endless.first(np.zeros((1, 1), dtype=np.float32))
+    with pytest.raises(
+        EnvironmentFault, match=r"128 steps, and algorithm\.n_step null .* environment\.max_episode_steps"
+    ):
+        for _ in range(200):
+            endless.step(action([0]), 0, timestep([0], [0], [1], [0], [0]))
+
+
+class SlowAccumulator:
+    """The rules written down for one environment, with Python lists; n None: to the end of the episode."""
+
+    def __init__(self, n: int | None, gamma: float, scale: float) -> None:
         self.n, self.gamma, self.scale = n, gamma, scale
         self.windows: list[tuple[float, int, float, int, list[float]]] = []
 
@@ -242,15 +279,19 @@ def as_tuples(columns: dict[str, np.ndarray]) -> list[tuple[float, ...]]:
 @settings(max_examples=60, deadline=None)
 @given(
     num_envs=st.integers(1, 5),
-    n=st.sampled_from([1, 2, 3, 5]),
+    n=st.sampled_from([1, 2, 3, 5, None]),
     gamma=st.sampled_from([0.0, 0.5, 0.99, 1.0]),
     next_step=st.booleans(),
     flush_at=st.integers(0, 30),
     seed=st.integers(0, 10_000),
 )
-def test_against_the_slow_one(num_envs: int, n: int, gamma: float, next_step: bool, flush_at: int, seed: int) -> None:
+def test_against_the_slow_one(
+    num_envs: int, n: int | None, gamma: float, next_step: bool, flush_at: int, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
-    fast = NStepAccumulator(num_envs, n, gamma, reward_scale=0.25)
+    fast: Accumulator = EpisodeAccumulator(num_envs, gamma, reward_scale=0.25)
+    if n is not None:
+        fast = NStepAccumulator(num_envs, n, gamma, reward_scale=0.25)
     slow = [SlowAccumulator(n, gamma, 0.25) for _ in range(num_envs)]
     episode, t = np.zeros(num_envs, int), np.zeros(num_envs, int)
     fresh = np.zeros(num_envs, bool)
@@ -294,3 +335,14 @@ def test_wrong_use() -> None:
         accumulator.step(action([0]), 0, timestep([0], [0], [0], [0], [0]))
     with pytest.raises(RuntimeError, match="step"):
         accumulator.flush_truncated()
+    whole = EpisodeAccumulator(1, 0.9)
+    with pytest.raises(RuntimeError, match="first"):
+        whole.step(action([0]), 0, timestep([0], [0], [0], [0], [0]))
+    with pytest.raises(RuntimeError, match="step"):
+        whole.flush_truncated()
+    whole.first(np.zeros((1, 1), dtype=np.float32))
+    whole.step(action([0]), 0, timestep([0], [0], [0], [0], [0]))
+    with pytest.raises(ValueError, match="extras changed"):
+        whole.step(
+            Action(np.zeros(1), np.zeros(1, np.float32), {"x": np.zeros(1)}), 0, timestep([0], [0], [0], [0], [0])
+        )
