@@ -5,13 +5,16 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import gymnasium
 import msgspec
+import numpy as np
 from gymnasium import error as gymnasium_error
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from msgspec import Meta
+from numpy.typing import NDArray
 
 import actors.envs  # noqa: F401  registers the ids headrace/...-v0
 from actors.imports import import_object, import_user_module
@@ -78,13 +81,49 @@ def make_vector_env(config: EnvironmentConfig, num_envs: int | None = None) -> V
         raise ConfigError(text) from error
 
 
-def describe_spaces(config: EnvironmentConfig) -> tuple[gymnasium.Space[Any], gymnasium.Space[Any]]:
-    """Observation and action space of one environment."""
+@dataclass(frozen=True)
+class Description:
+    """What one environment observes and takes, and what it knows of its items.
+
+    Attributes:
+        observation_space: of one environment.
+        action_space: of one environment.
+        item_embeddings: float32[N, d] of the items actions choose from, read-only; None where it has none.
+    """
+
+    observation_space: gymnasium.Space[Any]
+    action_space: gymnasium.Space[Any]
+    item_embeddings: NDArray[np.float32] | None
+
+
+def describe(config: EnvironmentConfig) -> Description:
+    """Build one environment to look at it.
+
+    Raises:
+        ConfigError: like `make_vector_env`; or its `item_embeddings` are no finite [N, d].
+    """
     env = make_vector_env(config, 1)
     try:
-        return env.single_observation_space, env.single_action_space
+        return Description(env.single_observation_space, env.single_action_space, _item_embeddings(env, config.id))
     finally:
         env.close()
+
+
+def _item_embeddings(env: VectorEnv[Any, Any, Any], name: str) -> NDArray[np.float32] | None:
+    """The attribute `item_embeddings` of the environment itself, under all wrappers."""
+    inner: Any = env.unwrapped
+    if isinstance(inner, SyncVectorEnv):
+        inner = inner.envs[0].unwrapped
+    found = getattr(inner, "item_embeddings", None)
+    if found is None:
+        return None
+    table = np.array(found, dtype=np.float32)
+    if table.ndim != 2 or table.size == 0 or not np.isfinite(table).all():
+        raise ConfigError(
+            f"environment.id: item_embeddings of {name} have shape {table.shape}; give finite numbers [items, size]"
+        )
+    table.flags.writeable = False
+    return table
 
 
 def _maker_of(config: EnvironmentConfig) -> Maker:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-from actors.layouts import observation_layout
+from actors.packing import Packer
 from actors.timestep import TimeStep
 from replay_server.errors import ConfigError, EnvironmentFault
 
@@ -17,7 +16,7 @@ from replay_server.errors import ConfigError, EnvironmentFault
 class VectorSteps:
     """Steps B environments; every TimeStep is one of the present episode, whatever the autoreset mode.
 
-    Observations are new arrays in the layout of `observation_layout`; they are shared between `observation` and
+    Observations are new arrays in the layout of `layouts.observation_layout`; they are shared between `observation` and
     `next_observation` where nothing ended, so treat them as read-only.
 
     Args:
@@ -34,16 +33,14 @@ class VectorSteps:
         spec = getattr(env, "spec", None)
         self.name = name or (spec.id if spec is not None else type(env.unwrapped).__name__)
         self._mode = _autoreset_mode(env, self.name)
-        dtype, shape = observation_layout(env.single_observation_space)
-        self._dtype = np.dtype(dtype)
-        self._shape = (self.num_envs, *shape)
+        self._packer = Packer(env.single_observation_space, self.name)
         self._ended = np.zeros(self.num_envs, dtype=np.bool_)
 
     def reset(self, seed: int) -> NDArray[Any]:
         """Begin new episodes everywhere; returns the first observations [B, *shape]."""
         self._ended[:] = False
         observation, _ = self._call("reset", seed=seed)
-        return self._observation(observation, "reset")
+        return self._packer.batch(observation, self.num_envs, "reset")
 
     def step(self, action: NDArray[Any]) -> TimeStep:
         """Act once in every environment.
@@ -56,7 +53,7 @@ class VectorSteps:
         """
         action = np.asarray(action, dtype=self.env.action_space.dtype)
         raw_observation, raw_reward, raw_terminated, raw_truncated, info = self._call("step", action)
-        seen = self._observation(raw_observation, "step")
+        seen = self._packer.batch(raw_observation, self.num_envs, "step")
         reward = self._reward(raw_reward)
         terminated, truncated = self._flags(raw_terminated, "terminated"), self._flags(raw_truncated, "truncated")
         ended = terminated | truncated
@@ -65,10 +62,11 @@ class VectorSteps:
         observation = successor = seen
         if ended.any():
             if self._mode is AutoresetMode.SAME_STEP:
-                successor = self._with_final(seen, ended, info)
+                successor = self._packer.final(info.get("final_obs"), ended, seen)
             else:
                 fresh, _ = self._call("reset", options={"reset_mask": ended.copy()})
-                observation = np.where(_rows_of(ended, seen), self._observation(fresh, "reset"), seen)
+                fresh = self._packer.batch(fresh, self.num_envs, "reset")
+                observation = np.where(_rows_of(ended, seen), fresh, seen)
         return TimeStep(observation, successor, reward, terminated, truncated, np.ones_like(ended))
 
     def close(self) -> None:
@@ -88,27 +86,6 @@ class VectorSteps:
         reward = np.where(valid, reward, np.float32(0.0))
         return TimeStep(seen, seen, reward, terminated & valid, truncated & valid, valid)
 
-    def _with_final(self, seen: NDArray[Any], ended: NDArray[np.bool_], info: Mapping[str, Any]) -> NDArray[Any]:
-        """`seen` with the true final observations in the rows that ended."""
-        final = info.get("final_obs")
-        if final is None or len(final) != self.num_envs:
-            raise EnvironmentFault(
-                f"environment {self.name}: SAME_STEP autoreset without info['final_obs'] of {self.num_envs} rows; "
-                "return the final observations there, or declare another autoreset mode"
-            )
-        successor = seen.copy()
-        for row in np.flatnonzero(ended):
-            value = None if final[row] is None else np.asarray(final[row])
-            if value is None or value.shape != self._shape[1:]:
-                got = "nothing" if value is None else f"shape {value.shape}"
-                raise EnvironmentFault(
-                    f"environment {self.name}, index {row}: info['final_obs'] has {got}, "
-                    f"the space says {self._shape[1:]}"
-                )
-            successor[row] = value
-        self._check_finite(successor, "final observation")
-        return successor
-
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         try:
             return getattr(self.env, method)(*args, **kwargs)
@@ -118,21 +95,13 @@ class VectorSteps:
                 f"environment {self.name}: {method} raised {type(error).__name__}: {text}"
             ) from error
 
-    def _observation(self, raw: Any, source: str) -> NDArray[Any]:
-        observation = np.array(raw, dtype=self._dtype)  # a copy: the environment may write into its buffer again
-        if observation.shape != self._shape:
-            raise EnvironmentFault(
-                f"environment {self.name}: {source} returned observations of shape {observation.shape}, "
-                f"the space says {self._shape}"
-            )
-        self._check_finite(observation, "observation")
-        return observation
-
     def _reward(self, raw: Any) -> NDArray[np.float32]:
         reward = np.array(raw, dtype=np.float32)
         if reward.shape != (self.num_envs,):
             raise EnvironmentFault(f"environment {self.name}: reward has shape {reward.shape}, not ({self.num_envs},)")
-        self._check_finite(reward, "reward")
+        if not np.isfinite(reward).all():
+            bad = np.flatnonzero(~np.isfinite(reward))[0]
+            raise EnvironmentFault(f"environment {self.name}, index {bad}: reward is NaN or infinite")
         return reward
 
     def _flags(self, raw: Any, what: str) -> NDArray[np.bool_]:
@@ -140,12 +109,6 @@ class VectorSteps:
         if flags.shape != (self.num_envs,):
             raise EnvironmentFault(f"environment {self.name}: {what} has shape {flags.shape}, not ({self.num_envs},)")
         return flags
-
-    def _check_finite(self, array: NDArray[Any], what: str) -> None:
-        if array.dtype.kind != "f" or np.isfinite(array).all():
-            return
-        bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
-        raise EnvironmentFault(f"environment {self.name}, index {bad[0]}: {what} is NaN or infinite")
 
 
 def _rows_of(mask: NDArray[np.bool_], like: NDArray[Any]) -> NDArray[np.bool_]:

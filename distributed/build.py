@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -11,9 +12,9 @@ import torch
 from gymnasium import spaces
 
 from actors.accumulators import Accumulator, NStepAccumulator
-from actors.environments import describe_spaces, make_vector_env
+from actors.environments import describe, make_vector_env
 from actors.episodes import EpisodeAccumulator
-from actors.layouts import observation_layout
+from actors.layouts import observation_layout, observation_parts
 from actors.loop import ActorLoop, ActorPace
 from actors.normalisation import MomentTracker
 from actors.vector_steps import VectorSteps
@@ -21,7 +22,7 @@ from distributed.config import ExperimentConfig
 from learners.algorithm import Algorithm
 from learners.learner import Learner
 from learners.loop import LearnerLoop
-from learners.task import ContinuousActions, DiscreteActions, SlateActions, Task
+from learners.task import ContinuousActions, DiscreteActions, Part, SlateActions, Task
 from learners.weights import WeightSink, WeightSource
 from replay_server.errors import ConfigError
 from replay_server.rate_limiter import RateLimiter
@@ -34,14 +35,16 @@ def make_task(config: ExperimentConfig) -> Task:
     """What the learner has to know of the environment.
 
     Raises:
-        ConfigError: the environment is unknown, or its spaces are not arrays of numbers.
+        ConfigError: the environment is unknown, or its spaces are neither arrays of numbers nor Dicts of them.
     """
-    observation_space, action_space = describe_spaces(config.environment)
-    dtype, shape = observation_layout(observation_space)
+    described = describe(config.environment)
+    dtype, shape = observation_layout(described.observation_space)
     return Task(
         observation_dtype=dtype,
         observation_shape=shape,
-        actions=_actions(config, action_space),
+        actions=_actions(config, described.action_space),
+        parts=tuple(Part(**asdict(part)) for part in observation_parts(described.observation_space)),
+        item_embeddings=described.item_embeddings,
         normalise_observations=config.environment.normalise_observations,
         normalise_rewards=config.environment.normalise_rewards,
     )

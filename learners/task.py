@@ -36,14 +36,16 @@ class SlateActions(msgspec.Struct, frozen=True):
 
 
 class Part(msgspec.Struct, frozen=True):
-    """One named array inside a packed observation (a Dict space, packed into one float32 vector).
+    """One named array inside an observation: of a Dict space, packed into one float32 vector.
 
     Attributes:
-        name: key in the Dict space.
+        name: key in the Dict space; `observation` where the observation is Discrete or MultiDiscrete.
         start: first number of the part in the vector.
         stop: one past its last.
         shape: shape of the part.
         integer: whole numbers (item ids, masks), never standardised.
+        largest: largest whole number, 0 where they are none.
+        categories: how many values each number of a Discrete or MultiDiscrete can take, from 0; empty for all others.
     """
 
     name: str
@@ -51,6 +53,13 @@ class Part(msgspec.Struct, frozen=True):
     stop: int
     shape: tuple[int, ...]
     integer: bool
+    largest: int = 0
+    categories: tuple[int, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Numbers in the part."""
+        return self.stop - self.start
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,9 +69,11 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         observation_dtype: numpy dtype name of an observation.
         observation_shape: shape of one observation.
         actions: what can be chosen.
-        parts: named arrays of a packed Dict observation, in order; empty where the observation is one array. Names
-            with a meaning: `observation` (numbers), `action_mask` [A] (1: allowed), `candidates` [M] item ids or [M, d]
-            features, `history` [H] item ids (-1: none) or [H, d] features, `response` (what the last slate led to).
+        parts: named arrays of a packed Dict observation, in order; one for a Discrete or MultiDiscrete observation;
+            empty where the observation is one array of quantities. Names with a meaning: `observation` (numbers),
+            `action_mask` [A] (1: allowed), `candidates` [M] item ids or [M, d] features, `history` [H] item ids
+            (-1: none) or [H, d] features (all 0: none), oldest first, `response` [slots] (1: consumed), what the last
+            slate led to.
         item_embeddings: float32[N, d] of the items actions choose from, or None where the environment has none.
         normalise_observations: networks standardise observations with the run's running moments.
         normalise_rewards: rewards are divided by the run's running deviation of the discounted return.

@@ -34,7 +34,7 @@ class Normaliser(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """[B, *shape] of any number dtype -> float32[B, size]."""
-        flat = observation.flatten(1).float()
+        flat = observation.reshape(len(observation), -1).float()
         if not self._observations:
             return flat
         return ((flat - self.mean) * self.inverse_std).clamp(-_CLIP, _CLIP)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from actors.environments import EnvironmentConfig, make_vector_env
-from actors.layouts import action_layout, observation_layout
+from actors.layouts import observation_layout
 from actors.timestep import TimeStep
 from actors.vector_steps import VectorSteps
 
@@ -47,7 +47,6 @@ class TestEnvironmentContract:
     def test_shapes_and_dtypes(self, config: EnvironmentConfig) -> None:
         steps, first, timesteps = play(config, 0)
         dtype, shape = observation_layout(steps.env.single_observation_space)
-        action_layout(steps.env.single_action_space)
         for observation in [first, *(t.observation for t in timesteps), *(t.next_observation for t in timesteps)]:
             assert observation.dtype == dtype and observation.shape == (NUM_ENVS, *shape)
         for t in timesteps:

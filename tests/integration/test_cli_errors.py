@@ -63,7 +63,7 @@ class Image(gymnasium.Env):
     action_space = gymnasium.spaces.Discrete(2)
 
 class Several(Image):
-    observation_space = gymnasium.spaces.Dict({"a": gymnasium.spaces.Discrete(2)})
+    observation_space = gymnasium.spaces.Tuple([gymnasium.spaces.Discrete(2)])
 
 class Broken(Image):
     observation_space = gymnasium.spaces.Box(0, 1, (2,), np.float32)
@@ -93,7 +93,7 @@ def worlds(tmp_path, monkeypatch):
         ("environment.id", "LunarLander-v2", "environment.id LunarLander-v2 does not exist (any more); use LunarL"),
         ("environment.id", "ill_fitting_worlds:Imgae", "has neither a class nor a Gymnasium id Imgae; did you mean "),
         ("environment.id", "ill_fitting_worlds:Image", "environment.id: its observations have shape [8, 8, 3], the n"),
-        ("environment.id", "ill_fitting_worlds:Several", "environment.id: observation space Dict is not one array"),
+        ("environment.id", "ill_fitting_worlds:Several", "environment.id: observation space Tuple is neither one"),
         ("environment.id", "Pendulum-v1", "algorithm.type: dqn takes Discrete actions from 0, the"),
         ("environment.wrappers", "[gymnasium.wrappers.FlatenObservation]", "did you mean FlattenObservation?"),
         ("environment.kwargs", "{sead: 1}", "environment.kwargs {'sead': 1} do not fit CartPole-v1: "),

@@ -13,7 +13,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from actors.environments import EnvironmentConfig, describe_spaces, make_vector_env
+from actors.environments import EnvironmentConfig, describe, make_vector_env
 from actors.envs.movie_pick import MoviePickVectorEnv
 from actors.layouts import observation_layout
 from actors.vector_steps import VectorSteps
@@ -205,9 +205,10 @@ def test_config_is_strict() -> None:
             msgspec.convert({"id": "CartPole-v1", name: 0}, EnvironmentConfig)
 
 
-def test_describe_spaces() -> None:
-    observation, _ = describe_spaces(config("headrace/MoviePick10-v0", num_envs=512))
-    assert observation_layout(observation) == ("float32", (100,))
+def test_describe() -> None:
+    described = describe(config("headrace/MoviePick10-v0", num_envs=512))
+    assert described.item_embeddings is None
+    assert observation_layout(described.observation_space) == ("float32", (100,))
 
 
 def test_layouts() -> None:
@@ -216,5 +217,6 @@ def test_layouts() -> None:
     assert observation_layout(spaces.Discrete(5)) == ("int64", ())
     assert observation_layout(spaces.MultiDiscrete([3, 4], dtype=np.int32)) == ("int32", (2,))
     assert observation_layout(spaces.MultiBinary(4)) == ("int8", (4,))
+    assert observation_layout(spaces.Dict({"a": spaces.Discrete(2)})) == ("float32", (1,))
     with pytest.raises(ConfigError, match="FlattenObservation"):
-        observation_layout(spaces.Dict({"a": spaces.Discrete(2)}))
+        observation_layout(spaces.Text(3))
