@@ -60,6 +60,8 @@ class Driver:
         self._earlier_lost = 0
         self._row: dict[str, Any] = {}
         self._evaluation: dict[str, float] | None = None
+        self._evaluations: list[dict[str, float]] = []
+        self._asked: dict[int, float] = {}
         self._moments = RunMoments()
 
     def train(self, stop: StopSignal, checkpoint: Path | None) -> dict[str, Any]:
@@ -112,6 +114,7 @@ class Driver:
         self._earlier_restarts, self._earlier_lost = manifest["restarts"], manifest["lost_transitions"]
         self._moments = RunMoments.from_state(manifest["moments"])
         self._evaluation = manifest["evaluation"]
+        self._evaluations = manifest["periodic_evaluations"]
         self._newest = load_snapshot(checkpoint / POLICY_FILE, manifest["policy_version"])
         if (best := manifest["best"]) is not None:
             snapshot = load_snapshot(checkpoint / BEST_FILE, best["version"])
@@ -129,6 +132,7 @@ class Driver:
             self._tally.add(progress)
             self._merge_moments([report.moments for report in progress.actors.values()])
             if self._crossed(before, evaluation.every_env_steps):
+                self._asked[self._tally.env_steps] = self._seconds()
                 self._runtime.request_evaluation(self._tally.env_steps)
             for finished in self._runtime.finished_evaluations():
                 self._judge(finished)
@@ -170,6 +174,8 @@ class Driver:
         mean = finished.result.mean
         self._view.evaluated(finished)
         self._evaluation = {"env_steps": finished.env_steps, "mean": mean, "sem": finished.result.sem}
+        seconds = self._asked.pop(finished.env_steps, self._seconds())
+        self._evaluations.append({**self._evaluation, "seconds": seconds})
         if self._best is None or mean >= self._best.mean:
             self._best = Best(mean, finished.env_steps, finished.snapshot)
 
@@ -200,10 +206,11 @@ class Driver:
 
     def _judge_newest(self, snapshot: WeightSnapshot) -> None:
         """The policy a run ends with is a candidate too, on the seeds that the others were judged by."""
-        seed = derive(self._config.run.seed, family=SeedFamily.SELECTION)
+        seconds, seed = self._seconds(), derive(self._config.run.seed, family=SeedFamily.SELECTION)
         result = self._runtime.evaluate(snapshot, self._config.evaluation.episodes, seed)
         for finished in self._runtime.finished_evaluations():
             self._judge(finished)
+        self._asked[self._tally.env_steps] = seconds
         self._judge(Evaluation(self._tally.env_steps, snapshot, result))
 
     def _manifest(self, scheduled: bool, files: dict[str, int]) -> dict[str, Any]:
@@ -223,6 +230,7 @@ class Driver:
             "moments": self._moments.state(),
             "policy_version": newest.version,
             "evaluation": self._evaluation,
+            "periodic_evaluations": self._evaluations,
             "best": best and {"mean": best.mean, "env_steps": best.env_steps, "version": best.snapshot.version},
             "restarts": self._earlier_restarts + casualties.restarts,
             "lost_transitions": self._earlier_lost + casualties.lost_transitions,
@@ -251,6 +259,7 @@ class Driver:
             "updates_per_second": tally.updates / max(seconds, 1e-9),
             "evaluation": None,
             "best_periodic_evaluation": best and {"mean": best.mean, "env_steps": best.env_steps},
+            "periodic_evaluations": self._evaluations,
             "weights_version": tally.weights_version,
             "staleness": {"mean": total / count if count else None, "max": maximum if count else None},
             "restarts": self._earlier_restarts + casualties.restarts,

@@ -30,13 +30,3 @@ def annealed(epsilons: NDArray[np.float64], env_steps: int, anneal_env_steps: in
     if env_steps >= anneal_env_steps:
         return epsilons
     return np.maximum(epsilons, 1.0 - env_steps / anneal_env_steps)
-
-
-def geometric_sigmas(indices: Sequence[int] | NDArray[Any], total: int, low: float, high: float) -> NDArray[np.float64]:
-    """Noise of environments `indices` out of `total`: from `low` to `high` in equal ratios; a single one gets `low`.
-
-    Returns:
-        float64[len(indices)].
-    """
-    places = np.asarray(indices, dtype=np.float64)
-    return np.asarray(low * (high / low) ** (places / max(total - 1, 1)))

@@ -125,6 +125,15 @@ def test_stop_and_resume_give_the_same_bytes(
     assert resumed["env_steps"] == whole["env_steps"]
     assert digest(tmp_path / "halves") == digest(tmp_path / "whole")
     assert resumed["evaluation"] == whole["evaluation"]
+    assert [evaluation["env_steps"] for evaluation in whole["periodic_evaluations"]][-1] == whole["env_steps"]
+    assert without_clock(resumed) == without_clock(whole) and len(without_clock(whole)) >= 3
+    seconds = [evaluation["seconds"] for evaluation in whole["periodic_evaluations"]]
+    assert seconds == sorted(seconds) and seconds[-1] <= whole["wall_seconds"] + 2.0
+
+
+def without_clock(result: Any) -> list[tuple[float, ...]]:
+    """The curve of a run: steps, mean and standard error of each periodic evaluation."""
+    return [(row["env_steps"], row["mean"], row["sem"]) for row in result["periodic_evaluations"]]
 
 
 def test_another_seed_gives_other_bytes(tmp_path: Path) -> None:

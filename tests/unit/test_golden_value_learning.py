@@ -1,0 +1,71 @@
+"""Losses of the DQN family and n-step returns against rlax (`tests/golden/make_rlax.py`)."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from kit.golden import golden, gradient, same
+
+from actors.accumulators import Accumulator, NStepAccumulator
+from actors.episodes import EpisodeAccumulator
+from actors.timestep import TimeStep
+from learners.losses.shapes import weighted_mean
+from learners.losses.value_learning import huber, q_learning_td_error, squared
+from learners.policies import Action
+
+
+def test_q_learning() -> None:
+    given, expected = golden("rlax", "q_learning")
+    error = q_learning_td_error(given.q_tm1, given.a_tm1, given.r_t, given.discount_t, given.q_t, given.q_t)
+    same(error, expected.td_error)
+
+
+@pytest.mark.parametrize("name", ["huber", "squared"])
+def test_weighted_double_q_learning(name: str) -> None:
+    given, expected = golden("rlax", f"double_q_learning_{name}")
+    q_tm1 = given.q_tm1.requires_grad_()
+    error = q_learning_td_error(q_tm1, given.a_tm1, given.r_t, given.discount_t, given.q_t, given.q_t_selector)
+    losses = huber(error, given.delta) if name == "huber" else squared(error)
+    mean = weighted_mean(losses, given.weights)
+    same(error, expected.td_error)
+    same(losses, expected.loss)
+    same(mean, expected.mean)
+    same(gradient(mean, q_tm1), expected.gradient)
+
+
+@pytest.mark.parametrize("ending", ["truncated", "terminated"])
+@pytest.mark.parametrize("n", [1, 3, 5])
+def test_n_step_records(n: int, ending: str) -> None:
+    given, expected = golden("rlax", f"n_step_{n}_{ending}")
+    same(targets(NStepAccumulator(1, n, given.gamma), given, ending), expected.returns)
+
+
+@pytest.mark.parametrize("ending", ["truncated", "terminated"])
+def test_whole_episode_records(ending: str) -> None:
+    given, expected = golden("rlax", f"discounted_{ending}")
+    same(targets(EpisodeAccumulator(1, given.gamma), given, ending), expected.returns)
+
+
+def targets(accumulator: Accumulator, given: SimpleNamespace, ending: str) -> torch.Tensor:
+    """Reward + discount x value of the successor, of the records that an actor makes of one episode."""
+    accumulator.first(np.zeros((1, 1)))
+    records: list[tuple[float, float]] = []
+    for step, reward in enumerate(given.r_t.numpy(), start=1):
+        end = np.array([step == len(given.r_t)])
+        place = np.full((1, 1), float(step))
+        timestep = TimeStep(
+            observation=np.zeros((1, 1)) if end[0] else place,
+            next_observation=place,
+            reward=np.array([reward]),
+            terminated=end & (ending == "terminated"),
+            truncated=end & (ending == "truncated"),
+            valid=np.array([True]),
+        )
+        columns = accumulator.step(Action(np.zeros(1, np.int64), np.zeros(1, np.float32)), 0, timestep)
+        values = given.v_t.numpy()[columns["next_observation"][:, 0].astype(int) - 1]
+        bootstrapped = columns["reward"] + columns["discount"] * values
+        records += zip(columns["observation"][:, 0], bootstrapped, strict=True)
+    return torch.tensor([target for _, target in sorted(records)], dtype=torch.float64)
