@@ -26,7 +26,7 @@ class EvaluationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         int, Meta(ge=1, description="Episodes of one evaluation while training; the best policy is chosen by it.")
     ] = 20
     every_env_steps: Annotated[
-        int, Meta(ge=0, description="Transitions between two evaluations while training; 0: none.")
+        int, Meta(ge=0, description="Transitions (updates without actors) between evaluations; 0: none.")
     ] = 20_000
     final_episodes: Annotated[
         int, Meta(ge=1, description="Episodes of the final evaluation, on seeds never used before.")

@@ -101,19 +101,24 @@ def shard_capacity(config: ExperimentConfig) -> int:
     return math.ceil(config.replay.capacity / config.replay.shards)
 
 
-def shard_limiter(config: ExperimentConfig) -> RateLimiter:
+def shard_limiter(config: ExperimentConfig, logged_records: int = 0) -> RateLimiter:
     """The rate limiter of one shard: a queue as long as the shard, or the run's law divided by the number of shards.
+
+    Without actors there is no law. Records of a log are there before it begins to count, so that so many fewer have to
+    be waited for.
 
     The buffer of the law holds two rounds of everything that moves at once, so that neither side stops the other for a
     moment's unevenness: the batches the learner asks for ahead, and a chunk from every actor.
     """
     if config.replay.sampler == "queue":
         return RateLimiter.queue(shard_capacity(config))
+    if config.actors.count == 0:
+        return RateLimiter()
     ratio = config.learner.samples_per_insert
     chunk = max(config.actors.records_per_insert, config.environment.num_envs * (config.algorithm.n_step or 1))
     batches = config.algorithm.batch_size * max(config.replay.prefetch, 1)
     return RateLimiter(
-        min_size=math.ceil(config.replay.min_size / config.replay.shards),
+        min_size=math.ceil(max(config.replay.min_size - logged_records, 1) / config.replay.shards),
         samples_per_insert=ratio,
         error_buffer=2.0 * (batches + ratio * chunk * config.actors.count),
     )
@@ -153,6 +158,7 @@ def make_learner_loop(
         publish_every_updates=config.learner.publish_every_updates,
         clock=clock,
         inserted_before=inserted_before,
+        offline=config.actors.count == 0,
     )
 
 

@@ -41,6 +41,10 @@ class ReplayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         Literal["auto", "grpc", "shm"],
         Meta(description="auto: shared memory where shard and client share a host, else gRPC (runtime ray)."),
     ] = "auto"
+    init_from: Annotated[
+        str | tuple[str, ...],
+        Meta(description="Snapshots (files, checkpoints, runs) whose records the replay holds at the start."),
+    ] = ()
     prefetch: Annotated[
         int, Meta(ge=0, description="Batches the learner asks for ahead (runtime ray; serial never does).")
     ] = 8
@@ -60,12 +64,27 @@ class ReplayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ValueError(f"shards ({self.shards}) contradicts the {len(self.addresses)} addresses")
         if len(set(self.addresses)) != len(self.addresses):
             raise ValueError("addresses names a shard twice")
+        if self.addresses and self.log_paths:
+            raise ValueError("init_from contradicts addresses: give init_from to the shards there (serve-replay)")
+        if self.sampler == "queue" and self.log_paths:
+            raise ValueError("init_from contradicts sampler queue, which learns from every record once, as it comes")
+
+    @property
+    def log_paths(self) -> tuple[str, ...]:
+        """`init_from` as a list."""
+        return (self.init_from,) if isinstance(self.init_from, str) else self.init_from
 
 
 class ActorsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Rollout actors."""
+    """Rollout actors.
 
-    count: Annotated[int, Meta(ge=1, description="Rollout actors, each with environment.num_envs environments.")] = 1
+    Without any, a run learns from `replay.init_from` alone, and all that otherwise counts environment transitions
+    (`run.total_env_steps`, every `..._env_steps`, schedules, rows and results) counts learner updates.
+    """
+
+    count: Annotated[
+        int, Meta(ge=0, description="Rollout actors, each with environment.num_envs environments; 0: offline.")
+    ] = 1
     records_per_insert: Annotated[
         int, Meta(ge=1, description="Records an actor collects before it sends them to a shard.")
     ] = 64
@@ -76,17 +95,19 @@ class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     device: Annotated[str, Meta(description="auto (a GPU if there is one), cpu or cuda.")] = "auto"
     samples_per_insert: Annotated[
-        float, Meta(gt=0, description="Records sampled per record inserted, kept by the shards' rate limiters.")
+        float, Meta(gt=0, description="Records sampled per record inserted, kept by the shards; no law without actors.")
     ] = 8.0
     publish_every_updates: Annotated[int, Meta(ge=1, description="Updates between two published versions.")] = 50
     threads: Annotated[int, Meta(ge=1, description="CPU threads of torch in the learner (runtime ray).")] = 1
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a run stops and what it writes."""
+    """When a run stops and what it writes. Without actors its steps are learner updates."""
 
     seed: Annotated[int, Meta(ge=0, description="Every random generator of the run derives from it.")] = 0
-    total_env_steps: Annotated[int, Meta(ge=1, description="Stop after so many environment transitions.")] = 100_000
+    total_env_steps: Annotated[
+        int, Meta(ge=1, description="Stop after so many environment transitions (updates without actors).")
+    ] = 100_000
     max_seconds: Annotated[
         Annotated[float, Meta(gt=0)] | None, Meta(description="Stop after so many seconds of training.")
     ] = None
@@ -94,13 +115,14 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         float | None, Meta(description="Stop when a periodic evaluation's mean return reaches this.")
     ] = None
     checkpoint_every_env_steps: Annotated[
-        int, Meta(ge=0, description="Transitions between checkpoints; 0: only the final one.")
+        int, Meta(ge=0, description="Transitions (updates without actors) between checkpoints; 0: only the final one.")
     ] = 100_000
     keep_checkpoints: Annotated[
         int, Meta(ge=1, description="Newest checkpoints kept; the newest scheduled one always is.")
     ] = 2
     metrics_every_env_steps: Annotated[
-        int, Meta(ge=1, description="Transitions between rows of metrics.jsonl and TensorBoard.")
+        int,
+        Meta(ge=1, description="Transitions (updates without actors) between rows of metrics."),
     ] = 5_000
     directory: Annotated[str, Meta(description="Where run directories are made.")] = "runs"
 
@@ -140,7 +162,9 @@ class ExperimentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
                 f"learner.samples_per_insert ({self.learner.samples_per_insert}) must be 1 with replay.sampler queue, "
                 "which gives every record once"
             )
-        if not self.replay.addresses and self.replay.shards > self.actors.count:
+        if self.actors.count == 0:
+            self._check_offline()
+        elif not self.replay.addresses and self.replay.shards > self.actors.count:
             raise ValueError(
                 f"replay.shards ({self.replay.shards}) is larger than actors.count ({self.actors.count}): an actor "
                 "writes to one shard, so some would stay empty"
@@ -153,3 +177,12 @@ class ExperimentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             raise ValueError("learner.device: runtime ray hands out the GPU itself; say cuda")
         if self.run.stop_at_return is not None and self.evaluation.every_env_steps == 0:
             raise ValueError("run.stop_at_return needs periodic evaluations: set evaluation.every_env_steps")
+
+    def _check_offline(self) -> None:
+        if not self.replay.log_paths:
+            raise ValueError("actors.count is 0, which leaves nothing to learn from: set replay.init_from")
+        if self.environment.normalise_observations or self.environment.normalise_rewards:
+            raise ValueError(
+                "environment.normalise_observations and normalise_rewards take their moments from actors: "
+                "drop them or set actors.count"
+            )

@@ -10,6 +10,7 @@ from typing import Any
 from actors.normalisation import RunMoments
 from actors.seeds import SeedFamily, derive
 from distributed.config import ExperimentConfig
+from distributed.logged_data import LoggedData, find_log
 from distributed.metrics import MetricsWriter
 from distributed.progress import LiveView
 from distributed.run_directory import RunDirectory, read_manifest
@@ -98,13 +99,21 @@ class Driver:
         count = self._config.actors.count
         if checkpoint is None:
             self._tally = Tally([0] * count)
-            self._runtime.start(Origin(None, None, (0,) * count, 0))
+            self._log = find_log(self._config)
+            if self._log.files:
+                self._view.say(f"replay starts with {self._log.records:,} logged records")
+            self._runtime.start(Origin(None, None, (0,) * count, 0, self._log))
             return 0
         manifest = read_manifest(checkpoint)
         if manifest["shards"] != self._config.replay.shards:
             raise ConfigError(
                 f"replay.shards is {self._config.replay.shards}, the checkpoint {checkpoint} has {manifest['shards']}; "
                 "a resumed run keeps its number of shards"
+            )
+        if (count == 0) != (not manifest["actor_env_steps"]):
+            raise ConfigError(
+                f"actors.count is {count}, the checkpoint {checkpoint} has {len(manifest['actor_env_steps'])}; a run's "
+                "clock counts updates without actors and transitions with them: start a new run with replay.init_from"
             )
         self._run.discard_after(checkpoint)
         steps = _share(sum(manifest["actor_env_steps"]), count, manifest["actor_env_steps"])
@@ -119,29 +128,32 @@ class Driver:
         if (best := manifest["best"]) is not None:
             snapshot = load_snapshot(checkpoint / BEST_FILE, best["version"])
             self._best = Best(best["mean"], best["env_steps"], snapshot)
-        self._runtime.start(Origin(checkpoint, self._newest, tuple(steps), self._barriers))
+        self._log = LoggedData((), manifest["logged_records"])
+        self._runtime.start(Origin(checkpoint, self._newest, tuple(steps), self._barriers, self._log))
         rows: int = manifest["metrics_rows"]
         return rows
 
     def _loop(self, stop: StopSignal) -> tuple[str, bool]:
         """Returns why the run stops, and whether a checkpoint was due at that very moment."""
         run, evaluation = self._config.run, self._config.evaluation
+        now = self._tally.env_steps
         while True:
-            before = self._tally.env_steps
+            before = now
             progress = self._runtime.advance()
             self._tally.add(progress)
+            now = self._tally.env_steps
             self._merge_moments([report.moments for report in progress.actors.values()])
-            if self._crossed(before, evaluation.every_env_steps):
-                self._asked[self._tally.env_steps] = self._seconds()
-                self._runtime.request_evaluation(self._tally.env_steps)
+            if _crossed(before, now, evaluation.every_env_steps):
+                self._asked[now] = self._seconds()
+                self._runtime.request_evaluation(now)
             for finished in self._runtime.finished_evaluations():
                 self._judge(finished)
-            due = self._crossed(before, run.checkpoint_every_env_steps)
+            due = _crossed(before, now, run.checkpoint_every_env_steps)
             if reason := self._stop_reason(stop):
                 return reason, due
             if due:
                 self._checkpoint(scheduled=True)
-            elif self._crossed(before, run.metrics_every_env_steps):
+            elif _crossed(before, now, run.metrics_every_env_steps):
                 self._write_row()
             self._view.update(self._tally, self._row, self._seconds())
 
@@ -159,9 +171,6 @@ class Driver:
 
     def _seconds(self) -> float:
         return self._earlier_seconds + self._clock.monotonic() - self._began
-
-    def _crossed(self, before: int, every: int) -> bool:
-        return every > 0 and self._tally.env_steps // every > before // every
 
     def _merge_moments(self, deltas: list[Any]) -> None:
         deltas = [delta for delta in deltas if delta]
@@ -224,6 +233,7 @@ class Driver:
             "actor_env_steps": self._tally.actor_env_steps,
             "shards": self._config.replay.shards,
             "barriers": self._barriers,
+            "logged_records": self._log.records,
             "seconds": self._seconds(),
             "metrics_rows": self._writer.rows,
             "totals": self._tally.state(),
@@ -251,6 +261,7 @@ class Driver:
         return {
             "stopped_by": reason,
             "seed": self._config.run.seed,
+            "offline": tally.offline,
             "env_steps": tally.env_steps,
             "updates": tally.updates,
             "wall_seconds": seconds,
@@ -267,6 +278,10 @@ class Driver:
             "fenced_transitions": sum(shard.fenced for shard in stats.shards),
             "replay_size": stats.size,
         }
+
+
+def _crossed(before: int, now: int, every: int) -> bool:
+    return every > 0 and now // every > before // every
 
 
 def _share(total: int, count: int, before: list[int]) -> list[int]:

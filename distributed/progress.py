@@ -21,7 +21,7 @@ class LiveView:
 
     Args:
         title: the run's name.
-        total_env_steps: transitions the run is to make.
+        total_env_steps: transitions (updates without actors) the run is to make.
         max_seconds: seconds the run may take, or None.
         clock: monotonic seconds.
         console: where to print; standard error by default.
@@ -76,18 +76,22 @@ class LiveView:
 
     def _cells(self, tally: Tally, row: dict[str, Any], seconds: float) -> list[tuple[str, str]]:
         limit = f" of {self._max_seconds:.0f}" if self._max_seconds else ""
-        cells = [("env steps", f"{tally.env_steps:,} of {self._total:,}"), ("seconds", f"{seconds:.0f}{limit}")]
+        clock = "updates" if tally.offline else "env steps"
+        cells = [(clock, f"{tally.env_steps:,} of {self._total:,}"), ("seconds", f"{seconds:.0f}{limit}")]
         if row:
             time = row["time"]
+            if not tally.offline:
+                cells.append(("env steps/s", f"{time['env_steps_per_second']:,.0f}"))
             cells += [
-                ("env steps/s", f"{time['env_steps_per_second']:,.0f}"),
                 ("updates/s", f"{time['updates_per_second']:,.0f}"),
                 ("replay", f"{row['replay']['size']:,}"),
-                ("staleness", "-" if row["staleness"] is None else f"{row['staleness']:.1f} versions"),
-                ("train return", "-" if tally.recent_return is None else f"{tally.recent_return:.1f}"),
-                ("evaluation", self._evaluation),
-                ("bound by", time["bound_by"]),
             ]
+            if not tally.offline:
+                cells += [
+                    ("staleness", "-" if row["staleness"] is None else f"{row['staleness']:.1f} versions"),
+                    ("train return", "-" if tally.recent_return is None else f"{tally.recent_return:.1f}"),
+                ]
+            cells += [("evaluation", self._evaluation), ("bound by", time["bound_by"])]
             if row["restarts"]:
                 cells.append(("restarts", str(row["restarts"])))
         return cells

@@ -154,7 +154,7 @@ class RayRuntime:
         return calls
 
     def _shard_config(self, index: int, origin: Origin) -> dict[str, Any]:
-        config, limiter = self._config, shard_limiter(self._config)
+        config, limiter = self._config, shard_limiter(self._config, origin.log.records)
         restore = None if origin.checkpoint is None else str(origin.checkpoint / f"replay-{index}.h5")
         return {
             "address": "127.0.0.1:0",
@@ -166,6 +166,8 @@ class RayRuntime:
             "shard_index": index,
             "directory": str(self._run.checkpoints),
             "restore_from": restore,
+            "init_from": list(origin.log.files) if restore is None else [],
+            "init_shards": config.replay.shards,
         }
 
     def _collect_learner(self) -> tuple[LearnerReport, ...]:

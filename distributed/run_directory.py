@@ -75,12 +75,12 @@ class RunDirectory:
         return directory
 
     def complete_checkpoint(self, directory: Path, manifest: dict[str, Any], keep: int) -> None:
-        """Write the manifest, give the directory its name, and remove the oldest beyond `keep`.
+        """Write the manifest, name the directory after its `env_steps`, and remove the oldest beyond `keep`.
 
         The newest scheduled checkpoint always stays: a serial run continues from it.
         """
         write_json(directory / _MANIFEST, manifest)
-        final = directory.with_suffix("")
+        final = directory.with_name(str(manifest["env_steps"]))
         if final.exists():
             shutil.rmtree(final)
         directory.rename(final)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from actors.evaluator import EvaluationResult
 from actors.loop import ActorReport
+from distributed.logged_data import LoggedData
 from learners.loop import LearnerReport
 from learners.weights import WeightSnapshot
 from replay_server.replay import ReplayStats
@@ -25,12 +26,14 @@ class Origin:
         snapshot: the policy published last before the checkpoint, or None.
         actor_env_steps: transitions each actor made before.
         barriers: checkpoints made so far; environments are seeded by it.
+        log: logged data the run began with; its files are to be read only where there is no checkpoint.
     """
 
     checkpoint: Path | None
     snapshot: WeightSnapshot | None
     actor_env_steps: tuple[int, ...]
     barriers: int
+    log: LoggedData = field(default_factory=LoggedData)
 
 
 @dataclass(frozen=True)

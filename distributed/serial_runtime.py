@@ -30,6 +30,7 @@ from learners.checkpoint import load_learner, save_learner, write_json
 from learners.weights import WeightSlot, WeightSnapshot
 from replay_server.connecting import in_process
 from replay_server.errors import CheckpointError
+from replay_server.logged import read_records
 from replay_server.replay import ReplayStats
 from replay_server.shard import Shard
 from replay_server.specs import RecordSpec
@@ -37,6 +38,7 @@ from replay_server.table import Table
 
 _CLIENT_FILE = "replay_client.json"
 _ROUNDS = 4  # turns of every actor in one `advance`
+_UPDATES = 10  # updates in one `advance` without actors
 
 
 class SerialRuntime:
@@ -59,7 +61,7 @@ class SerialRuntime:
         torch.set_num_threads(1)
         config = self._config
         spec = make_spec(config, self._task)
-        shards = [self._make_shard(spec, index, origin.checkpoint) for index in range(config.replay.shards)]
+        shards = [self._make_shard(spec, index, origin) for index in range(config.replay.shards)]
         self._replay = in_process(shards, seed=derive(config.run.seed, "sampler"))
         self._learner = make_learner(config, self._task, spec, seed=derive(config.run.seed, "learner"), device="cpu")
         self._learner_loop = make_learner_loop(config, self._learner, self._replay, self._slot, time.monotonic)
@@ -71,7 +73,10 @@ class SerialRuntime:
 
     def advance(self) -> Progress:
         """A few turns of every actor, the learner catching up after each."""
-        for _ in range(_ROUNDS):
+        if not self._actors:
+            for _ in range(_UPDATES):
+                self._learner_loop.step(0.0)
+        for _ in range(_ROUNDS if self._actors else 0):
             for actor in self._actors:
                 actor.step(0.0)
             while self._learner_loop.step(0.0):
@@ -134,7 +139,7 @@ class SerialRuntime:
         actors = {index: actor.report() for index, actor in enumerate(self._actors)}
         return Progress(actors, (self._learner_loop.report(),))
 
-    def _make_shard(self, spec: RecordSpec, index: int, checkpoint: Path | None) -> Shard:
+    def _make_shard(self, spec: RecordSpec, index: int, origin: Origin) -> Shard:
         config = self._config
         table = Table(
             spec,
@@ -144,9 +149,12 @@ class SerialRuntime:
             shard=index,
             incarnation=0,
         )
-        shard = Shard(table, shard_limiter(config))
-        if checkpoint is not None:
-            shard.restore(str(checkpoint / f"replay-{index}.h5"), keep_incarnation=True)
+        shard = Shard(table, shard_limiter(config, origin.log.records))
+        if origin.checkpoint is not None:
+            shard.restore(str(origin.checkpoint / f"replay-{index}.h5"), keep_incarnation=True)
+            return shard
+        for records in read_records(origin.log.files, spec, part=index, parts=config.replay.shards):
+            shard.preload(records)
         return shard
 
     def _begin(self, env_steps: list[int], barriers: int) -> None:

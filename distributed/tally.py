@@ -13,7 +13,13 @@ from learners.loop import LearnerReport
 
 
 class Tally:
-    """Sums since the last row (cleared by `row`) and totals over the run (kept by checkpoints)."""
+    """Sums since the last row (cleared by `row`) and totals over the run (kept by checkpoints).
+
+    Args:
+        actor_env_steps: transitions each actor made before; empty for a run without actors.
+        state: totals of a checkpoint.
+        seconds: of training so far.
+    """
 
     def __init__(self, actor_env_steps: list[int], state: dict[str, Any] | None = None, seconds: float = 0.0) -> None:
         self.actor_env_steps = actor_env_steps
@@ -28,8 +34,13 @@ class Tally:
 
     @property
     def env_steps(self) -> int:
-        """Environment transitions of the whole run."""
-        return sum(self.actor_env_steps)
+        """The run's clock: environment transitions of all actors, or learner updates where there are none."""
+        return sum(self.actor_env_steps) if self.actor_env_steps else self.updates
+
+    @property
+    def offline(self) -> bool:
+        """Whether there are no actors."""
+        return not self.actor_env_steps
 
     def state(self) -> dict[str, Any]:
         """Totals, for a checkpoint's manifest."""
@@ -72,7 +83,7 @@ class Tally:
         """
         elapsed = max(seconds - self._since, 1e-9)
         returns, lengths = np.concatenate([*self._returns, []]), np.concatenate([*self._lengths, []])
-        row: dict[str, Any] = {"env_steps": self.env_steps, "updates": self.updates}
+        row: dict[str, Any] = {"env_steps": self.env_steps, "updates": self.updates, "offline": self.offline}
         row["weights_version"] = self.weights_version
         row["staleness"] = float(np.mean(self._lags)) if self._lags else None
         row["episodes"] = len(returns)
@@ -83,7 +94,7 @@ class Tally:
             "seconds": seconds,
             "env_steps_per_second": (self.env_steps - self._env_steps_before) / elapsed,
             "updates_per_second": (self.updates - self._updates_before) / elapsed,
-            "actors_blocked": self._blocked / elapsed / len(self.actor_env_steps),
+            "actors_blocked": self._blocked / elapsed / max(len(self.actor_env_steps), 1),
             "learner_waiting": self._waiting / elapsed,
             "blocked_on": dict(self._blocked_on),
         }
@@ -110,9 +121,12 @@ def bound_by(row: dict[str, Any]) -> str:
     """The stage that bounds the run: the one the others wait for.
 
     Actors that wait for the replay's rate limiter wait for the learner; a learner that waits for samples waits for
-    the actors. With neither waiting a twentieth of its time, the machine's processors are what bounds the run.
+    the actors. With neither waiting a twentieth of its time, the machine's processors are what bounds the run. In an
+    offline run the learner waits for the replay alone.
     """
     blocked, waiting = row["time"]["actors_blocked"], row["time"]["learner_waiting"]
+    if row["offline"]:
+        return "replay" if waiting >= 0.05 else "learner"
     if max(blocked, waiting) < 0.05:
         return "processors"
     return "learner" if blocked > waiting else "actors"

@@ -16,6 +16,7 @@ from distributed import preflight
 from distributed.config import ExperimentConfig
 from distributed.config_loading import dump_yaml
 from distributed.driver import Clock, Driver
+from distributed.logged_data import find_log
 from distributed.progress import LiveView
 from distributed.run_directory import RunDirectory, is_scheduled, refuse_used
 from distributed.runtime import Runtime
@@ -35,6 +36,8 @@ def train(config: ExperimentConfig, *, name: str, run_dir: Path | None, resume: 
         seeds: runs to make, with `run.seed`, `run.seed` + 1, ...
     """
     preflight.check(config)
+    if resume is None:
+        find_log(config)
     with StopSignal() as stop:
         if resume is not None:
             run = RunDirectory.open(resume)
@@ -139,7 +142,8 @@ def print_ladder(rows: list[LadderRow]) -> None:
 
 
 def _summary(result: dict[str, Any]) -> str:
-    rate = f"{result['env_steps']:,} env steps and {result['updates']:,} updates in {result['wall_seconds']:.1f} s"
+    steps = "" if result["offline"] else f"{result['env_steps']:,} env steps and "
+    rate = f"{steps}{result['updates']:,} updates in {result['wall_seconds']:.1f} s"
     evaluation = result["evaluation"]
     if evaluation is None:
         return f"stopped ({result['stopped_by']}) after {rate}; no final evaluation"

@@ -43,6 +43,7 @@ class LearnerLoop:
         publish_every_updates: updates between two published versions.
         clock: monotonic seconds.
         inserted_before: records the replay held of others when this run began; schedules do not count them.
+        offline: nobody inserts: schedules run on the updates made.
     """
 
     def __init__(
@@ -55,7 +56,9 @@ class LearnerLoop:
         publish_every_updates: int,
         clock: Callable[[], float],
         inserted_before: int = 0,
+        offline: bool = False,
     ) -> None:
+        self._offline = offline
         self._inserted_before = inserted_before
         self._learner = learner
         self._replay = replay
@@ -99,7 +102,9 @@ class LearnerLoop:
             if timeout_s > 0.0:  # else nothing is ever waited for: the time is the sampling's own
                 self._seconds_waiting += self._clock() - begin
         self._blocked_on = None
-        if self._inserted_before:
+        if self._offline:
+            batch = replace(batch, inserted=self._learner.updates)
+        elif self._inserted_before:
             batch = replace(batch, inserted=max(batch.inserted - self._inserted_before, 0))
         self._consumed = batch.consumed
         self._give_back(self._learner.step(batch))

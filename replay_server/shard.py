@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from replay_server.capture import Capture, before_image_rows
 from replay_server.clock import Clock, SystemClock
@@ -243,6 +244,24 @@ class Shard:
             CheckpointError: it cannot be written, or another one is being written.
         """
         self._snapshot(path, pace)
+
+    def preload(self, records: NDArray[np.uint8]) -> None:
+        """Take in records of a log, uint8[B, record_size], with equal priorities; only where no journal is kept.
+
+        They count neither as inserted nor as sampled: the law, and schedules, are about what this shard's writers do.
+
+        Raises:
+            InvalidRecord: they are wrong in some way; nothing was changed.
+            ConfigError: there is no room for them.
+        """
+        rows = self.table.check(records, None)
+        with self._lock:
+            if self.table.size + len(records) > self.table.capacity:
+                raise ConfigError(
+                    f"init_from: holds more records than the shard's capacity of {self.table.capacity}; raise capacity"
+                )
+            self.table.store(rows, self.table.room_for(len(records)))
+            self._moved(self._samples)
 
     def restore(self, path: str, *, keep_incarnation: bool = False) -> None:
         """Become what was saved. A shard with a journal has to be empty, and starts its journal from there.

@@ -11,6 +11,7 @@ from replay_server.capture import working_bytes
 from replay_server.errors import ConfigError
 from replay_server.incarnation import next_incarnation
 from replay_server.journal import Journal, Recovered
+from replay_server.logged import read_records
 from replay_server.memory import MemoryBudget, memory_limit
 from replay_server.occupancy import Occupancy
 from replay_server.server import WAITERS, message_bytes
@@ -52,6 +53,9 @@ def make_shard(config: ShardConfig, *, salvage: bool = False) -> MadeShard:
         shard = _shard(config, secrets.randbits(32), None)
         if config.restore_from is not None:
             shard.restore(config.restore_from)
+        spec, part, parts = config.spec.to_spec(), config.shard_index, config.init_shards
+        for records in read_records(config.init_from, spec, part=part, parts=parts):
+            shard.preload(records)
         return MadeShard(shard, budget)
     spec = config.spec.to_spec()
     journal = Journal.open(

@@ -303,11 +303,18 @@ def see_ray_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert seen(lambda: ray_session.start_ray(ray_config(ray__address=address)))[1]["address"] == address  # noqa: B023
 
 
+def see_init_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = play(BASE, tmp_path / "first")
+    second = play(changed(BASE, {"replay.init_from": str(tmp_path / "first"), "replay.capacity": 1000}), tmp_path / "b")
+    assert second["size"] > first["size"] and second["replay"] != first["replay"]
+
+
 LOOKS: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
     "runtime": see_runtime,
     "algorithm.type": see_algorithm_type,
     "replay.addresses": see_addresses,
     "replay.prefetch": see_prefetch,
+    "replay.init_from": see_init_from,
     "replay.transport": see_transport,
     "learner.device": see_device,
     "learner.threads": see_threads,

@@ -209,3 +209,27 @@ def test_an_environment_of_the_users_own_directory_reaches_the_workers(
     ).finish(120)  # fmt: skip
     assert code == 0, errors
     assert result(run)["evaluation"]["mean"] > 8.0  # ten is the most; always the second action
+
+
+def test_a_run_without_actors_learns_from_a_log(headrace: Callable[..., Any], tmp_path: Path) -> None:
+    log, run = tmp_path / "log", tmp_path / "run"
+    small = ["train", "cartpole_dqn", "--algorithm.hidden-sizes", "[16]", "--evaluation.final-episodes", "5"]
+    made = headrace(
+        *small, "--runtime", "serial", "--run.total-env-steps", "3000", "--evaluation.every-env-steps", "0",
+        "--learner.samples-per-insert", "1", "--run-dir", str(log),
+    )  # fmt: skip
+    assert made.finish(60)[0] == 0
+    command = headrace(
+        *small, "--actors.count", "0", "--replay.init-from", str(log), "--replay.shards", "2",
+        "--run.total-env-steps", "400", "--run.checkpoint-every-env-steps", "200", "--run.metrics-every-env-steps",
+        "100", "--evaluation.every-env-steps", "200", "--evaluation.episodes", "2", "--run-dir", str(run),
+    )  # fmt: skip
+    code, output, errors = command.finish(90)
+    assert code == 0, errors
+    document = result(run)
+    assert document["offline"] and document["env_steps"] == document["updates"] >= 400
+    assert document["replay_size"] == result(log)["replay_size"] and document["restarts"] == 0
+    assert f"after {document['updates']:,} updates in" in output
+    assert [row["replay"]["inserted"] for row in rows(run)] == [0] * len(rows(run)) != []
+    assert len(list((run / "checkpoints" / str(document["env_steps"])).glob("replay-*.h5"))) == 2
+    assert "replay starts with" in errors and "train return" not in errors

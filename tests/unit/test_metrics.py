@@ -47,8 +47,11 @@ def test_totals_survive_a_checkpoint() -> None:
 
 
 def test_the_stage_others_wait_for_bounds_the_run() -> None:
-    def row(blocked: float, waiting: float) -> dict[str, object]:
-        return {"time": {"actors_blocked": blocked, "learner_waiting": waiting}}
+    def row(blocked: float, waiting: float, offline: bool = False) -> dict[str, object]:
+        return {"offline": offline, "time": {"actors_blocked": blocked, "learner_waiting": waiting}}
+
+    assert bound_by(row(0.0, 0.01, offline=True)) == "learner"
+    assert bound_by(row(0.0, 0.5, offline=True)) == "replay"
 
     assert bound_by(row(0.6, 0.1)) == "learner"
     assert bound_by(row(0.1, 0.6)) == "actors"

@@ -13,7 +13,8 @@ from replay_server.errors import CheckpointError, ConfigError
 def complete(run: RunDirectory, step: int, keep: int = 10, scheduled: bool = True) -> Path:
     directory = run.new_checkpoint(step)
     (directory / "replay-0.h5").write_bytes(b"12345")
-    run.complete_checkpoint(directory, {"files": {"replay-0.h5": 5}, "scheduled": scheduled}, keep)
+    manifest = {"env_steps": step, "files": {"replay-0.h5": 5}, "scheduled": scheduled}
+    run.complete_checkpoint(directory, manifest, keep)
     return run.checkpoints / str(step)
 
 
