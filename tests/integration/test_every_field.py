@@ -86,6 +86,9 @@ class Change:
 
 
 DECAY = {"algorithm.final_learning_rate": 1e-5, "algorithm.learning_rate_decay_env_steps": 400}
+BOLTZMANN = {"algorithm.exploration": "boltzmann"}
+MLP = {"algorithm.action_values": "embedding_mlp", "algorithm.item_embedding": "learnt"}
+DOT = {"algorithm.action_values": "embedding_dot", "algorithm.item_embedding": "learnt"}
 HARD = {"algorithm.target_update_tau": None, "algorithm.target_update_period_updates": 5}
 
 RUNS = {
@@ -120,6 +123,13 @@ RUNS = {
     "algorithm.epsilon_base": Change(0.9, "replay"),
     "algorithm.epsilon_alpha": Change(1.0, "replay"),
     "algorithm.epsilon_anneal_env_steps": Change(50, "replay"),
+    "algorithm.exploration": Change("boltzmann", "replay"),
+    "algorithm.temperature": Change(1.0, "replay", BOLTZMANN),
+    "algorithm.evaluation_actions": Change("sampled", "metrics", BOLTZMANN),
+    "algorithm.action_values": Change("embedding_dot", "weights", MLP),
+    "algorithm.item_embedding_size": Change(5, "weights", DOT),
+    "algorithm.item_hidden_size": Change(5, "weights", MLP),
+    "algorithm.normalise_embeddings": Change(True, "weights", DOT),
     "replay.shards": Change(1, "files"),
     "replay.capacity": Change(100, "size"),
     "replay.sampler": Change("uniform", "weights", {"replay.priority_exponent": 0.0}),
@@ -329,8 +339,12 @@ def test_a_field_arrives_where_it_acts(name: str, tmp_path: Path, monkeypatch: p
     LOOKS[name](tmp_path, monkeypatch)
 
 
-ELSEWHERE = {"algorithm.max_skipped_updates": "tests/unit/test_dqn.py"}
-"""Fields that act only when something goes wrong, and where that is tested."""
+ELSEWHERE = {
+    "algorithm.max_skipped_updates": "tests/unit/test_dqn.py",
+    "algorithm.item_embedding": "tests/unit/test_item_values.py",
+    "algorithm.item_count": "tests/unit/test_item_values.py",
+}
+"""Fields that act only when something goes wrong or with items this environment has not, and where that is tested."""
 
 
 def test_no_field_is_left_out() -> None:

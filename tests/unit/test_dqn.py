@@ -145,7 +145,7 @@ def test_importance_weights_reach_the_update(loss: Any) -> None:
     for probabilities in (np.full(16, 1 / 16), np.linspace(0.01, 0.2, 16)):
         learner = learner_of(DQNConfig(target_update_tau=0.1, loss=loss, importance_beta=1.0))
         learner.step(batch_of(columns, probabilities))
-        moved.append(learner.state_dict()["optimizer.online.head.weight.exp_avg"])
+        moved.append(learner.state_dict()["optimizer.online.head.linear.weight.exp_avg"])
     assert not torch.allclose(moved[0], moved[1])
 
 
@@ -258,7 +258,7 @@ def test_two_seeds_start_from_different_networks_and_the_global_generator_is_unt
     torch.manual_seed(1)
     untouched = torch.initial_seed(), torch.get_rng_state()
     config = DQNConfig(target_update_tau=0.1)
-    states = [learner_of(config, seed).state_dict()["online.head.weight"] for seed in (0, 0, 1)]
+    states = [learner_of(config, seed).state_dict()["online.head.linear.weight"] for seed in (0, 0, 1)]
     assert torch.equal(states[0], states[1]) and not torch.equal(states[0], states[2])
     assert torch.equal(untouched[1], torch.get_rng_state())
 

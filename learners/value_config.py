@@ -1,0 +1,140 @@
+"""Settings that algorithms which learn action values have alike, and what they build."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+from msgspec import Meta
+
+from learners.algorithm import AlgorithmConfig, Count, Rate, seeded
+from learners.gradient_learner import GradientLearner
+from learners.networks.heads import ActionHead, EmbeddingDotHead, EmbeddingMLPHead
+from learners.networks.item_table import Items, as_table, random_table
+from learners.networks.offers import Offers
+from learners.networks.q_network import Head, QNetwork, Reading
+from learners.networks.torsos import make_torso
+from learners.task import Task
+from learners.value_policies import ValuePolicy
+from learners.value_rule import ValueRule
+from replay_server.errors import ConfigError
+from replay_server.specs import RecordSpec
+
+
+class ValueConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of DQN and its distributional relatives."""
+
+    type: str
+    n_step: Annotated[Count, Meta(description="Steps summed into one reward.")] = 3
+    double: Annotated[bool, Meta(description="Select the successor's action with the online network.")] = True
+    dueling: Annotated[bool, Meta(description="Split values into state value and advantages.")] = True
+    target_update_tau: Annotated[Rate | None, Meta(description="Soft target update rate per update.")] = None
+    target_update_period_updates: Annotated[
+        Count | None, Meta(description="Hard target update every so many learner updates.")
+    ] = None
+    actor_priorities: Annotated[
+        bool, Meta(description="Actors compute first priorities; otherwise the table's largest is taken.")
+    ] = True
+    exploration: Annotated[
+        Literal["epsilon", "boltzmann"],
+        Meta(description="epsilon: now and then any action; boltzmann: drawn from softmax(Q / temperature)."),
+    ] = "epsilon"
+    epsilon_base: Annotated[float, Meta(gt=0, le=1, description="Epsilon of the most exploring environment.")] = 0.4
+    epsilon_alpha: Annotated[float, Meta(ge=0, description="Spread of epsilons over environments.")] = 7.0
+    epsilon_anneal_env_steps: Annotated[
+        int, Meta(ge=0, description="Transitions over which everyone's exploration falls from 1 to its own epsilon.")
+    ] = 10_000
+    temperature: Annotated[
+        float, Meta(gt=0, description="Of exploration boltzmann, in units of the scaled reward.")
+    ] = 0.1
+    evaluation_actions: Annotated[
+        Literal["greedy", "sampled"], Meta(description="Evaluation takes the best action, or draws as boltzmann does.")
+    ] = "greedy"
+    action_values: Annotated[
+        Literal["heads", "embedding_mlp", "embedding_dot"],
+        Meta(description="One output an action, MLP([features, item]), or features times item embedding."),
+    ] = "heads"
+    item_embedding: Annotated[
+        Literal["fixed", "learnt"], Meta(description="Keep the environment's item embeddings, or train a table.")
+    ] = "fixed"
+    item_count: Annotated[
+        Count | None, Meta(description="Rows of a learnt table; null: the environment's items, else its actions.")
+    ] = None
+    item_embedding_size: Annotated[
+        int, Meta(ge=1, description="Numbers an item of a learnt table that has no start in the environment.")
+    ] = 32
+    item_hidden_size: Annotated[int, Meta(ge=1, description="Hidden units of embedding_mlp.")] = 64
+    normalise_embeddings: Annotated[
+        bool, Meta(description="embedding_dot: cosine times a learnt scale instead of a plain dot product.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.target_update_tau is None) == (self.target_update_period_updates is None):
+            raise ValueError("set exactly one of target_update_tau (soft) and target_update_period_updates (hard)")
+        if self.evaluation_actions == "sampled" and self.exploration != "boltzmann":
+            raise ValueError("evaluation_actions sampled needs exploration boltzmann")
+        if self.normalise_embeddings and self.action_values != "embedding_dot":
+            raise ValueError("normalise_embeddings needs action_values embedding_dot")
+        if self.item_embedding == "learnt" and self.action_values == "heads":
+            raise ValueError("item_embedding learnt needs action_values embedding_mlp or embedding_dot")
+        if self.item_count is not None and self.item_embedding != "learnt":
+            raise ValueError("item_count needs item_embedding learnt")
+
+    def make_reading(self) -> Reading:
+        """What the numbers of an action mean: an algorithm's own part."""
+        raise NotImplementedError
+
+    def make_learner(self, task: Task, spec: RecordSpec, *, seed: int, device: str) -> GradientLearner:
+        """A fresh learner on a torch device (`cpu`, `cuda`)."""
+        return GradientLearner(self, ValueRule(self, task, seed=seed, device=device), spec, device)
+
+    def make_policy(self, task: Task, *, env_indices: Sequence[int], total_envs: int) -> ValuePolicy:
+        """A policy that explores as configured; its weights are random until a snapshot is loaded."""
+        return ValuePolicy(self, self.make_network(task, seeded(0)), env_indices, total_envs)
+
+    def make_network(self, task: Task, generator: torch.Generator) -> QNetwork:
+        """The network of learner and policy."""
+        offers, reading = Offers(task, self.type), self.make_reading()
+        torso = make_torso(self, task, generator)
+        return QNetwork(torso, self._make_head(torso.size, task, offers, reading.size, generator), reading, offers)
+
+    def _make_head(self, features: int, task: Task, offers: Offers, size: int, generator: torch.Generator) -> Head:
+        if self.action_values == "heads":
+            if offers.candidates is not None:
+                raise ConfigError(
+                    "algorithm.action_values: heads gives every place among the candidates a value whatever item is "
+                    "there; take embedding_mlp or embedding_dot"
+                )
+            return ActionHead(features, task.discrete(self.type).count, size, self.dueling, generator)
+        items = self._make_items(task, offers, generator)
+        if self.action_values == "embedding_mlp":
+            return EmbeddingMLPHead(features, items, size, self.item_hidden_size, self.dueling, generator)
+        return EmbeddingDotHead(features, items, size, self.normalise_embeddings, self.dueling, generator)
+
+    def _make_items(self, task: Task, offers: Offers, generator: torch.Generator) -> Items:
+        part, given = offers.candidates, task.item_embeddings
+        learnt = self.item_embedding == "learnt"
+        if part is not None and len(part.shape) == 2:
+            if learnt:
+                raise ConfigError(
+                    "algorithm.item_embedding: learnt needs candidate ids, the environment gives features"
+                )
+            return Items(offers, None, learnt=False, size=part.shape[1])
+        if given is None and not learnt:
+            raise ConfigError(
+                "algorithm.item_embedding: fixed needs an environment with item embeddings, this one has none; "
+                "take learnt"
+            )
+        actions = task.discrete(self.type).count
+        if given is not None and self.item_count is None:
+            table = as_table(given)
+        else:
+            table = random_table(self.item_count or actions, self.item_embedding_size, generator)
+        if part is None and len(table) != actions:
+            raise ConfigError(
+                f"algorithm.action_values: {len(table)} item embeddings, but {actions} actions; without candidates "
+                "an action is an item, so make them equal"
+            )
+        return Items(offers, table, learnt=learnt, size=table.shape[1])
