@@ -58,9 +58,6 @@ class ValueConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fie
     item_embedding: Annotated[
         Literal["fixed", "learnt"], Meta(description="Keep the environment's item embeddings, or train a table.")
     ] = "fixed"
-    item_count: Annotated[
-        Count | None, Meta(description="Rows of a learnt table; null: the environment's items, else its actions.")
-    ] = None
     item_embedding_size: Annotated[
         int, Meta(ge=1, description="Numbers an item of a learnt table that has no start in the environment.")
     ] = 32
@@ -79,8 +76,6 @@ class ValueConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fie
             raise ValueError("normalise_embeddings needs action_values embedding_dot")
         if self.item_embedding == "learnt" and self.action_values == "heads":
             raise ValueError("item_embedding learnt needs action_values embedding_mlp or embedding_dot")
-        if self.item_count is not None and self.item_embedding != "learnt":
-            raise ValueError("item_count needs item_embedding learnt")
 
     def make_reading(self) -> Reading:
         """What the numbers of an action mean: an algorithm's own part."""
@@ -127,14 +122,16 @@ class ValueConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fie
                 "algorithm.item_embedding: fixed needs an environment with item embeddings, this one has none; "
                 "take learnt"
             )
-        actions = task.discrete(self.type).count
-        if given is not None and self.item_count is None:
-            table = as_table(given)
-        else:
-            table = random_table(self.item_count or actions, self.item_embedding_size, generator)
-        if part is None and len(table) != actions:
+        count = task.discrete(self.type).count if part is None else part.largest + 1
+        table = random_table(count, self.item_embedding_size, generator) if given is None else as_table(given)
+        if part is None and len(table) != count:
             raise ConfigError(
-                f"algorithm.action_values: {len(table)} item embeddings, but {actions} actions; without candidates "
+                f"algorithm.action_values: {len(table)} item embeddings, but {count} actions; without candidates "
                 "an action is an item, so make them equal"
+            )
+        if len(table) < count:
+            raise ConfigError(
+                f"environment.id: candidates goes up to {count - 1}, but there are {len(table)} item embeddings; "
+                "make its upper bound the last item"
             )
         return Items(offers, table, learnt=learnt, size=table.shape[1])

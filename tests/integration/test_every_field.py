@@ -342,7 +342,6 @@ def test_a_field_arrives_where_it_acts(name: str, tmp_path: Path, monkeypatch: p
 ELSEWHERE = {
     "algorithm.max_skipped_updates": "tests/unit/test_dqn.py",
     "algorithm.item_embedding": "tests/unit/test_item_values.py",
-    "algorithm.item_count": "tests/unit/test_item_values.py",
 }
 """Fields that act only when something goes wrong or with items this environment has not, and where that is tested."""
 

@@ -19,7 +19,7 @@ from learners.networks.offers import Offers
 from learners.task import DiscreteActions, Part, Task
 from replay_server.errors import ConfigError
 
-ACTIONS, STATE = 4, 3
+ACTIONS, STATE, LAST = 4, 3, 8
 EMBEDDINGS = np.random.default_rng(7).normal(size=(9, 5)).astype(np.float32)
 
 
@@ -28,7 +28,7 @@ def task_of(embeddings: Any = None, actions: int = ACTIONS, **parts: tuple[tuple
     laid, start = [], 0
     for name, (shape, integer) in {"observation": ((STATE,), False), **parts}.items():
         stop = start + int(np.prod(shape))
-        laid.append(Part(name, start, stop, shape, integer))
+        laid.append(Part(name, start, stop, shape, integer, largest=LAST if name == "candidates" else 0))
         start = stop
     return Task(
         observation_dtype="float32", observation_shape=(start,), actions=DiscreteActions(actions),
@@ -256,13 +256,17 @@ def test_the_best_candidate_is_learnt_wherever_it_stands(config: Any, form: Any,
     assert len(table) == learnt
 
 
-def test_a_learnt_table_has_as_many_rows_as_asked_for() -> None:
-    task = task_of(candidates=((ACTIONS,), True))
-    config = DQNConfig(target_update_tau=0.1, action_values="embedding_dot", item_embedding="learnt", item_count=77)
-    assert config.make_network(task, seeded(0)).head.items.table.shape == (77, 32)
-    started = msgspec.structs.replace(config, item_count=None)
-    table = started.make_network(IDS, seeded(0)).head.items.table
+def test_a_learnt_table_holds_every_item_and_starts_from_what_is_known() -> None:
+    config = DQNConfig(
+        target_update_tau=0.1, action_values="embedding_dot", item_embedding="learnt", item_embedding_size=7
+    )
+    candidates = {"candidates": ((ACTIONS,), True)}
+    assert config.make_network(task_of(**candidates), seeded(0)).head.items.table.shape == (LAST + 1, 7)
+    assert config.make_network(task_of(), seeded(0)).head.items.table.shape == (ACTIONS, 7)
+    table = config.make_network(IDS, seeded(0)).head.items.table
     assert table.requires_grad and np.array_equal(table.detach().numpy(), EMBEDDINGS)
+    fixed = msgspec.structs.replace(config, item_embedding="fixed").make_network(IDS, seeded(0)).head.items
+    assert not fixed.table.requires_grad and "table" not in fixed.state_dict()
 
 
 @pytest.mark.parametrize(
@@ -273,6 +277,11 @@ def test_a_learnt_table_has_as_many_rows_as_asked_for() -> None:
         (task_of(EMBEDDINGS), {"action_values": "embedding_dot"}, "9 item embeddings, but 4 actions"),
         (FEATURES, {"action_values": "embedding_mlp", "item_embedding": "learnt"}, "learnt needs candidate ids"),
         (task_of(action_mask=((3,), True)), {}, r"action_mask has shape \[3\], the actions are 4"),
+        (
+            task_of(EMBEDDINGS[:5], candidates=((4,), True)),
+            {"action_values": "embedding_dot"},
+            "up to 8, but there are 5",
+        ),
         (task_of(EMBEDDINGS, candidates=((3,), True)), {"action_values": "embedding_dot"}, "3 candidates, but 4"),
     ],
 )
@@ -287,7 +296,6 @@ def test_what_does_not_fit_together_is_refused(task: Task, settings: dict[str, A
         ({"evaluation_actions": "sampled"}, "evaluation_actions sampled needs exploration boltzmann"),
         ({"normalise_embeddings": True}, "normalise_embeddings needs action_values embedding_dot"),
         ({"item_embedding": "learnt"}, "item_embedding learnt needs action_values"),
-        ({"item_count": 3}, "item_count needs item_embedding learnt"),
     ],
 )
 def test_contradictions_are_refused_with_both_names(settings: dict[str, Any], message: str) -> None:
