@@ -4,13 +4,14 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 SOURCES := headrace.py replay_server learners actors distributed
 
-.PHONY: help demo test soak learning check format clean
+.PHONY: help demo test soak learning curves check format clean
 
 help:
 	@echo "make demo     train a recommender on simulated users and compare it with simple rankers"
 	@echo "make test     run the tests"
 	@echo "make soak     the fault tests with their full counts (about 20 minutes)"
-	@echo "make learning train the shipped configs with five seeds each (half an hour)"
+	@echo "make learning train the shipped configs with five seeds each (an hour and a half)"
+	@echo "make curves   draw what make learning measured into docs/algorithms/images"
 	@echo "make check    formatting, lint, types, import directions"
 	@echo "make format   rewrite the sources in the project's format"
 	@echo "make clean    remove .venv, caches and build products (run directories stay)"
@@ -26,6 +27,9 @@ soak: $(VENV)/installed-dev
 
 learning: $(VENV)/installed-train
 	@$(RUN) benchmarks/learning.py --json benchmarks/results/learning.json
+
+curves: $(VENV)/installed-bench
+	@$(RUN) benchmarks/curves.py --json benchmarks/results/learning.json --images docs/algorithms/images
 
 check: $(VENV)/installed-dev
 	@$(RUN) -m ruff format --check .
@@ -51,6 +55,10 @@ $(VENV)/installed-dev: pyproject.toml constraints.txt | $(RUN)
 	@echo "installing headrace[train,dev] into $(VENV) (first time: a few minutes) ..."
 	@$(RUN) -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[train,dev]'
 	@touch $(VENV)/installed-train $@
+
+$(VENV)/installed-bench: $(VENV)/installed-train
+	@$(RUN) -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[train,bench]'
+	@touch $@
 
 $(RUN):
 	@command -v $(PYTHON) >/dev/null || { \

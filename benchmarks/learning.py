@@ -1,23 +1,27 @@
 """What the shipped configs learn: every seed's final evaluation, wall-clock and steps, against a stated threshold.
 
     python benchmarks/learning.py --json benchmarks/results/learning.json
+    python benchmarks/learning.py --configs pendulum_td3 --json benchmarks/results/learning.json
+    python benchmarks/learning.py --table --json benchmarks/results/learning.json
 
-One `headrace train CONFIG --seeds N` each; exits with 1 when a seed stays below its threshold or over its time.
+One `headrace train CONFIG --seeds N` each; exits with 1 when a seed stays below its threshold or over its time. What is
+measured takes the place of the config's earlier entry in the file and leaves the others alone; each entry says when, at
+which commit and on what machine. Further arguments are settings of every run. `--table` measures nothing and prints
+the file as Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
+import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
+from provenance import ROOT, provenance
 
 
 class Target(NamedTuple):
@@ -29,49 +33,80 @@ class Target(NamedTuple):
 
 TARGETS = {
     "movie_pick_dqn": Target(330.0, 90.0),
-    "cartpole_dqn": Target(475.0, 30.0),
-    "lunarlander_dqn": Target(200.0, 180.0),
+    "cartpole_dqn": Target(475.0, 60.0),
+    "cartpole_c51": Target(475.0, 60.0),
+    "cartpole_qr_dqn": Target(475.0, 60.0),
+    "cartpole_reinforce": Target(475.0, 60.0),
+    "acrobot_dqn": Target(-100.0, 60.0),
+    "lunarlander_dqn": Target(220.0, 180.0),
+    "pendulum_ddpg": Target(-200.0, 30.0),
+    "pendulum_td3": Target(-200.0, 30.0),
+    "lunarlander_continuous_td3": Target(200.0, 360.0),
 }
 
 
-def train(config: str, seeds: int) -> list[dict[str, Any]]:
-    """The `result.json` of every seed."""
+def train(config: str, seeds: int, settings: list[str]) -> list[dict[str, Any]]:
+    """The `result.json` of every seed, with all its periodic evaluations."""
     with tempfile.TemporaryDirectory() as directory:
         run = Path(directory) / "run"
         command = [sys.executable, "-m", "headrace", "train", config, "--seeds", str(seeds), "--run-dir", str(run)]
-        subprocess.run(command, cwd=ROOT, check=True)
+        subprocess.run([*command, *settings], cwd=ROOT, check=True)
         results: list[dict[str, Any]] = json.loads((run / "result.json").read_text())["seeds"]
         return results
 
 
+def good(target: dict[str, float], result: dict[str, Any]) -> bool:
+    """Whether one seed reached its threshold in its time."""
+    reached = result["evaluation"] is not None and result["evaluation"]["mean"] >= target["mean_return"]
+    return reached and result["wall_seconds"] <= target["seconds"]
+
+
+def row(name: str, kept: dict[str, Any]) -> str:
+    """One line of the table, in Markdown."""
+    target, results = kept["target"], kept["seeds"]
+    means = [result["evaluation"]["mean"] for result in results]
+    spread = statistics.stdev(means) if len(means) > 1 else 0.0
+    seconds, start_up = ([result[key] for result in results] for key in ("wall_seconds", "start_up_seconds"))
+    steps = statistics.median(result["env_steps"] for result in results)
+    passed = sum(good(target, result) for result in results)
+    each = ", ".join(f"{mean:.1f}" for mean in means)
+    return (
+        f"| `{name}` | {each} | {statistics.mean(means):.1f} | {spread:.1f} | "
+        f">= {target['mean_return']:g} in {target['seconds']:g} s | {min(seconds):.0f}-{max(seconds):.0f} | "
+        f"{min(start_up):.0f}-{max(start_up):.0f} | {steps:,.0f} | {passed} of {len(results)} |"
+    )
+
+
+def table(report: dict[str, Any]) -> str:
+    """Every config of a report."""
+    head = "| config | mean return of each seed | mean | s.d. | target | seconds | start-up | env steps | passed |"
+    lines = [head, "|---|---|---|---|---|---|---|---|---|"]
+    return "\n".join([*lines, *(row(name, kept) for name, kept in report["configs"].items())])
+
+
 def main() -> int:
-    """Run, print a table, write the raw results."""
+    """Run, keep the raw results, print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--configs", nargs="+", default=list(TARGETS), choices=list(TARGETS))
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    if arguments.json is not None:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    report: dict[str, Any] = {"cores": os.cpu_count(), "python": platform.python_version(), "configs": {}}
-    failed = False
-    lines = ["config           seed  mean return  std error  seconds  start-up  env steps  updates"]
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--table", action="store_true")
+    arguments, settings = parser.parse_known_args()
+    report: dict[str, Any] = json.loads(arguments.json.read_text()) if arguments.json.exists() else {"configs": {}}
+    if arguments.table:
+        print(table(report))
+        return 0
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
     for config in arguments.configs:
-        target, results = TARGETS[config], train(config, arguments.seeds)
-        report["configs"][config] = {"target": target._asdict(), "seeds": results}
-        for result in results:
-            mean = result["evaluation"]["mean"]
-            good = mean >= target.mean_return and result["wall_seconds"] <= target.seconds
-            failed |= not good
-            lines.append(
-                f"{config:<16} {result['seed']:>4} {mean:>12.1f} {result['evaluation']['sem']:>10.1f} "
-                f"{result['wall_seconds']:>8.1f} {result['start_up_seconds']:>9.1f} {result['env_steps']:>10,} "
-                f"{result['updates']:>8,}{'' if good else '  BELOW TARGET'}"
-            )
-    print("\n".join(lines))
-    if arguments.json is not None:
+        made = provenance()
+        results = train(config, arguments.seeds, settings)
+        kept = {"target": TARGETS[config]._asdict(), "settings": settings, **made, "seeds": results}
+        configs = report["configs"] | {config: kept}
+        report = {"configs": {name: configs[name] for name in TARGETS if name in configs}}
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
-    return int(failed)
+    measured = {name: report["configs"][name] for name in arguments.configs}
+    print(table({"configs": measured}))
+    return int(not all(good(kept["target"], result) for kept in measured.values() for result in kept["seeds"]))
 
 
 if __name__ == "__main__":
