@@ -81,3 +81,13 @@ def boltzmann(
     log_probs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     action = (log_probs + rng.gumbel(size=q.shape)).argmax(axis=1)
     return action, np.take_along_axis(log_probs, action[:, None], axis=1)[:, 0]
+
+
+def geometric_sigmas(indices: Sequence[int] | NDArray[Any], total: int, low: float, high: float) -> NDArray[np.float64]:
+    """Noise of environments `indices` out of `total`: from `low` to `high` in equal ratios; a single one gets `low`.
+
+    Returns:
+        float64[len(indices)].
+    """
+    places = np.asarray(indices, dtype=np.float64)
+    return np.asarray(low * (high / low) ** (places / max(total - 1, 1)))

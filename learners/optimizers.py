@@ -41,7 +41,7 @@ class Optimizer:
             float[], the gradient's global norm before clipping. `applied` says whether the step was made.
         """
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward(inputs=self._parameters)  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._config.max_grad_norm, foreach=True)
         self.applied = bool(torch.isfinite(norm + loss.detach()))
         if self.applied:

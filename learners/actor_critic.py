@@ -1,0 +1,169 @@
+"""What learners of a deterministic actor and its critics have alike: settings and update."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import torch
+from msgspec import Meta
+from torch import Tensor, nn
+
+from learners.algorithm import AlgorithmConfig, Positive, Rate, seeded
+from learners.losses.actor_critic import (
+    critic_losses,
+    critic_td_errors,
+    deterministic_policy_losses,
+    pessimistic_target,
+)
+from learners.losses.shapes import weighted_mean
+from learners.networks.actor_critic import Actor, Critics
+from learners.networks.torsos import make_torso
+from learners.optimizers import Optimizer
+from learners.targets import TargetUpdate
+from learners.task import ContinuousActions, Task
+from learners.update_rule import Updated, UpdateRule
+
+_SATURATED = 0.95  # of the half range: tanh's slope is below a tenth from here on
+
+
+class ActorCriticConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of a deterministic actor with critics and of its exploration; noise is in shares of the half range."""
+
+    actor_learning_rate: Annotated[
+        Positive | None, Meta(description="Step size of the actor; null: learning_rate. Both follow its decay.")
+    ] = None
+    target_update_tau: Annotated[Rate, Meta(description="Soft target update rate per update of the targets.")] = 0.005
+    final_layer_bound: Annotated[
+        Positive | None, Meta(description="Last layers start in U(-x, x); null: like the other layers.")
+    ] = None
+    sigma_low: Annotated[
+        Positive, Meta(description="Noise of the least exploring environment, in half ranges of the action.")
+    ] = 0.1
+    sigma_high: Annotated[
+        Positive, Meta(description="Noise of the most exploring environment, in half ranges of the action.")
+    ] = 0.3
+    random_env_steps: Annotated[
+        int, Meta(ge=0, description="Transitions at the start of the run with uniform actions.")
+    ] = 1_000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sigma_low > self.sigma_high:
+            raise ValueError(f"sigma_low ({self.sigma_low}) is larger than sigma_high ({self.sigma_high})")
+
+    def make_actor(self, task: Task, actions: ContinuousActions, generator: torch.Generator) -> Actor:
+        """The actor of learner and policy."""
+        return Actor(make_torso(self, task, generator), actions, generator, self.final_layer_bound)
+
+    def make_critics(self, task: Task, actions: ContinuousActions, generator: torch.Generator, count: int) -> Critics:
+        """The learner's critics."""
+        return Critics(
+            task, actions, self.hidden_sizes, count=count, generator=generator, final_bound=self.final_layer_bound
+        )
+
+
+class ActorCriticRule(UpdateRule):
+    """Critics step on the temporal-difference error, the actor up the first critic's gradient, then the targets move.
+
+    Args:
+        config: settings.
+        task: observations.
+        actions: bounds of the actor.
+        seed: of first weights and noise.
+        device: torch device.
+        critics: how many; the target takes the least of them.
+        actor_period: updates of the critics for one of the actor and the targets.
+    """
+
+    def __init__(
+        self,
+        config: ActorCriticConfig,
+        task: Task,
+        actions: ContinuousActions,
+        *,
+        seed: int,
+        device: str,
+        critics: int,
+        actor_period: int,
+    ) -> None:
+        super().__init__()
+        generator = seeded(seed)
+        self.actor, self.target_actor = (config.make_actor(task, actions, generator).to(device) for _ in range(2))
+        self.critics, self.target_critics = (
+            config.make_critics(task, actions, generator, critics).to(device) for _ in range(2)
+        )
+        noise_seed = int(torch.randint(1 << 62, (), generator=generator))
+        self.generator = seeded(noise_seed, device)
+        self._actor_period = actor_period
+        self._move_targets = TargetUpdate(
+            (self.actor, self.target_actor), (self.critics, self.target_critics), tau=config.target_update_tau
+        )
+        self.optimizers = {
+            "critics": Optimizer(self.critics, config),
+            "actor": Optimizer(self.actor, config, learning_rate=config.actor_learning_rate),
+        }
+        self._actor_gradient_norm = torch.zeros((), device=device)
+
+    @property
+    def acting(self) -> nn.Module:
+        """The actor."""
+        return self.actor
+
+    def action(self, t: Mapping[str, Tensor]) -> Tensor:
+        """What was done, float32[B, n], of the records `t`."""
+        return t["action"]
+
+    def next_action(self, t: Mapping[str, Tensor]) -> Tensor:
+        """What the target networks would do next, float32[B, n]."""
+        action: Tensor = self.target_actor(t["next_observation"])
+        return action
+
+    def penalty(self) -> Tensor | None:
+        """Added to the critics' loss; a scalar [] or None."""
+        return None
+
+    def update(self, t: Mapping[str, Tensor], weights: Tensor, *, number: int, diagnose: bool) -> Updated:
+        """One step of the critics and, every `actor_period` updates, of the actor; see UpdateRule.update."""
+        with torch.no_grad():
+            q_t = self.target_critics(t["next_observation"], self.next_action(t))
+            target_tm1 = pessimistic_target(t["reward"], t["discount"], q_t)
+        q_tm1 = self.critics(t["observation"], self.action(t))
+        td_errors = critic_td_errors(q_tm1, target_tm1)
+        loss = weighted_mean(critic_losses(td_errors), weights)
+        penalty = self.penalty()
+        gradient_norm = self.optimizers["critics"].minimise(loss if penalty is None else loss + penalty)
+        if number % self._actor_period == 0:
+            self._actor_gradient_norm = self.improve_actor(t["observation"])
+            self._move_targets(number)
+        with torch.no_grad():
+            errors = td_errors.abs().mean(dim=0)
+            if not diagnose:
+                return Updated(errors)
+            diagnostics = {
+                "loss": loss,
+                "q_mean": q_tm1.mean(),
+                "q_std": q_tm1.std(),
+                "target_mean": target_tm1.mean(),
+                "target_std": target_tm1.std(),
+                "td_error": errors.mean(),
+                "gradient_norm": gradient_norm,
+                "actor_gradient_norm": self._actor_gradient_norm,
+            }
+            return Updated(errors, diagnostics | self._about_actor(t["observation"]))
+
+    def improve_actor(self, observation: Tensor) -> Tensor:
+        """One step of the actor up the first critic's values; the gradient's norm []."""
+        q = self.critics.first(observation, self.actor(observation))
+        return self.optimizers["actor"].minimise(deterministic_policy_losses(q).mean())
+
+    def _about_actor(self, observation: Tensor) -> dict[str, Tensor]:
+        action = self.actor(observation)
+        unit, q = self.actor.bounds.to_unit(action), self.critics.first(observation, action)
+        return {
+            "expected_value_mean": q.mean(),
+            "expected_value_std": q.std(),
+            "action_mean": unit.mean(),
+            "action_std": unit.std(dim=0).mean(),
+            "action_saturation": (unit.abs() > _SATURATED).float().mean(),
+        }

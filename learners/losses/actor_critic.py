@@ -1,0 +1,66 @@
+"""Targets, errors and losses of critics and deterministic actors."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from learners.losses.shapes import check_shapes
+
+
+def pessimistic_target(r_t: Tensor, discount_t: Tensor, q_t: Tensor) -> Tensor:
+    """r + discount x the least of several critics' values: clipped double Q-learning (Fujimoto et al. 2018).
+
+    With one critic it is the target of DDPG (Lillicrap et al. 2016). No gradient flows through it.
+
+    Args:
+        r_t: float[B], (n-step) reward.
+        discount_t: float[B], gamma^n x (1 - terminated).
+        q_t: float[C, B], target critics' values of the successor and its action.
+
+    Returns:
+        float[B].
+    """
+    _, batch = q_t.shape
+    check_shapes(r_t=(r_t, (batch,)), discount_t=(discount_t, (batch,)))
+    return (r_t + discount_t * q_t.amin(dim=0)).detach()
+
+
+def critic_td_errors(q_tm1: Tensor, target_tm1: Tensor) -> Tensor:
+    """Target minus prediction of each critic.
+
+    Args:
+        q_tm1: float[C, B], critics' values of what was seen and done.
+        target_tm1: float[B], the same for all.
+
+    Returns:
+        float[C, B].
+    """
+    check_shapes(target_tm1=(target_tm1, (q_tm1.shape[1],)))
+    return target_tm1.detach() - q_tm1
+
+
+def critic_losses(td_errors: Tensor) -> Tensor:
+    """Half the squared errors float[C, B], summed over the critics: float[B]."""
+    return 0.5 * td_errors.square().sum(dim=0)
+
+
+def deterministic_policy_losses(q_tm1: Tensor) -> Tensor:
+    """What the deterministic policy gradient descends (Silver et al. 2014): -Q(s, mu(s)), float[B] -> float[B]."""
+    check_shapes(q_tm1=(q_tm1, (q_tm1.numel(),)))
+    return -q_tm1
+
+
+def smoothing_noise(normal: Tensor, sigma: float, clip: float, half: Tensor) -> Tensor:
+    """Noise on target actions: N(0, sigma) cut to +-clip, in units of each dimension's half range.
+
+    Args:
+        normal: float[B, n], standard normal draws.
+        sigma: standard deviation, share of the half range.
+        clip: largest size, share of the half range.
+        half: float[n], half of the distance between the bounds.
+
+    Returns:
+        float[B, n], in the action's units.
+    """
+    check_shapes(half=(half, (normal.shape[1],)))
+    return (normal * sigma).clamp(-clip, clip) * half

@@ -1,0 +1,161 @@
+"""Networks of continuous actions: a deterministic actor, and critics of an observation and an action."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from learners.networks.initialise import linear
+from learners.networks.normaliser import Normaliser
+from learners.networks.torsos import Torso
+from learners.task import ContinuousActions, Task
+from replay_server.errors import ConfigError
+
+
+class ActionBounds(nn.Module):
+    """A box of actions, each dimension with its own bounds: between the task's units and [-1, 1].
+
+    Raises:
+        ConfigError: a dimension has no room.
+    """
+
+    def __init__(self, actions: ContinuousActions) -> None:
+        super().__init__()
+        low, high = (torch.tensor(side, dtype=torch.float32) for side in (actions.low, actions.high))
+        if bool((low >= high).any()):
+            raise ConfigError(
+                f"environment.id: the action bounds {list(actions.low)} to {list(actions.high)} leave a dimension "
+                "without room; drop it with a wrapper in environment.wrappers"
+            )
+        self.low: Tensor
+        self.high: Tensor
+        self.middle: Tensor
+        self.half_range: Tensor
+        for name, value in (
+            ("low", low),
+            ("high", high),
+            ("middle", (low + high) / 2),
+            ("half_range", (high - low) / 2),
+        ):
+            self.register_buffer(name, value, persistent=False)  # made of the task, so not part of the weights
+
+    def from_unit(self, unit: Tensor) -> Tensor:
+        """[B, n] in [-1, 1] -> actions [B, n] within the bounds, rounding included."""
+        return self.clip(self.middle + self.half_range * unit)
+
+    def to_unit(self, action: Tensor) -> Tensor:
+        """Actions [B, n] -> [B, n] in [-1, 1]."""
+        return (action - self.middle) / self.half_range
+
+    def clip(self, action: Tensor) -> Tensor:
+        """Actions [B, n] cut to the bounds of their dimension."""
+        return torch.clamp(action, self.low, self.high)
+
+
+class Actor(nn.Module):
+    """One action of an observation: tanh, scaled to the bounds of each dimension (Lillicrap et al. 2016).
+
+    Args:
+        torso: features of an observation.
+        actions: the bounds.
+        generator: of the first weights.
+        final_bound: weights of the last layer start in U(-bound, bound); None: as those of the other layers.
+    """
+
+    def __init__(
+        self, torso: Torso, actions: ContinuousActions, generator: torch.Generator, final_bound: float | None = None
+    ) -> None:
+        super().__init__()
+        self.torso = torso
+        self.head = linear(torso.size, actions.size, generator)
+        if final_bound is not None:
+            _uniform(self.head.parameters(), final_bound, generator)
+        self.bounds = ActionBounds(actions)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """[B, *observation_shape] -> float32[B, n]."""
+        return self.bounds.from_unit(torch.tanh(self.head(self.torso(observation))))
+
+
+class StackedLinear(nn.Module):
+    """`count` linear layers of the same shape as one batched product."""
+
+    def __init__(self, count: int, inputs: int, outputs: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(count, inputs, outputs))
+        self.bias = nn.Parameter(torch.empty(count, 1, outputs))
+        _uniform(self.parameters(), 1.0 / math.sqrt(inputs), generator)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """float32[count, B, inputs] -> float32[count, B, outputs]."""
+        return torch.baddbmm(self.bias, inputs, self.weight)
+
+    def first(self, inputs: Tensor) -> Tensor:
+        """The first layer alone: float32[B, inputs] -> float32[B, outputs]."""
+        return torch.addmm(self.bias[0], inputs, self.weight[0])
+
+
+class Critics(nn.Module):
+    """One or several action values of an observation and an action, computed together.
+
+    The action joins the observation before the first layer, as in TD3 (Fujimoto et al. 2018), scaled to [-1, 1] so that
+    a task's units do not decide how much of it the first layer sees.
+
+    Args:
+        task: observations.
+        actions: their bounds.
+        sizes: units of each hidden layer.
+        count: critics, each with weights of its own.
+        generator: of the first weights.
+        final_bound: weights of the last layers start in U(-bound, bound); None: as those of the other layers.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        actions: ContinuousActions,
+        sizes: Sequence[int],
+        *,
+        count: int,
+        generator: torch.Generator,
+        final_bound: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.count = count
+        self.normaliser = Normaliser(task)
+        self.bounds = ActionBounds(actions)
+        widths = [task.observation_size + actions.size, *sizes, 1]
+        self.layers = nn.ModuleList(StackedLinear(count, a, b, generator) for a, b in pairwise(widths))
+        if final_bound is not None:
+            _uniform(self.layers[-1].parameters(), final_bound, generator)
+
+    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
+        """[B, *observation_shape], float32[B, n] -> float32[count, B]."""
+        features = self._joined(observation, action).expand(self.count, -1, -1)
+        for layer in self.layers[:-1]:
+            features = torch.relu(layer(features))
+        values: Tensor = self.layers[-1](features)
+        return values.squeeze(2)
+
+    def first(self, observation: Tensor, action: Tensor) -> Tensor:
+        """The first critic alone: [B, *observation_shape], float32[B, n] -> float32[B]."""
+        features = self._joined(observation, action)
+        for layer in self.layers:
+            assert isinstance(layer, StackedLinear)
+            features = layer.first(features)
+            if layer is not self.layers[-1]:
+                features = torch.relu(features)
+        return features.squeeze(1)
+
+    def _joined(self, observation: Tensor, action: Tensor) -> Tensor:
+        return torch.cat((self.normaliser(observation), self.bounds.to_unit(action)), dim=1)
+
+
+def _uniform(parameters: Iterable[Tensor], bound: float, generator: torch.Generator) -> None:
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.uniform_(-bound, bound, generator=generator)
