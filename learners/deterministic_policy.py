@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from learners.networks.actor_critic import Actor
+from learners.networks.actor_critic import ActionBounds, Actor
 from learners.policies import Action, NetworkPolicy
 
 
@@ -93,6 +93,36 @@ def clipped_normal_log_prob(
     return np.asarray(logs.sum(axis=1), dtype=np.float32)
 
 
+class NoisyActions:
+    """Draws of actions within bounds and the log density of each.
+
+    Args:
+        bounds: of the actions.
+        noise: one row an environment.
+    """
+
+    def __init__(self, bounds: ActionBounds, noise: Noise) -> None:
+        self._noise = noise
+        self._low, self._high, self._half = bounds.low.numpy(), bounds.high.numpy(), bounds.half_range.numpy()
+
+    def uniform(self, batch: int, rng: np.random.Generator) -> Action:
+        """Actions float32[B, n] from the whole box."""
+        draws = self._low + (self._high - self._low) * rng.random((batch, len(self._low)))
+        action = np.clip(draws.astype(np.float32), self._low, self._high)
+        return Action(action, np.full(batch, -np.log(2.0 * self._half).sum(), dtype=np.float32))
+
+    def around(self, greedy: NDArray[np.float32], rng: np.random.Generator) -> Action:
+        """Actions float32[B, n] around those of the actor, cut to the bounds."""
+        centres = self._noise.centres(*greedy.shape)
+        sigmas = self._noise.sigmas[:, None]
+        noise = centres + sigmas * rng.standard_normal(greedy.shape)
+        self._noise.drawn(noise)
+        action = np.clip(greedy + (noise * self._half).astype(np.float32), self._low, self._high)
+        centre = (greedy + centres * self._half).astype(np.float32)
+        sigma = (sigmas * self._half).astype(np.float32)
+        return Action(action, clipped_normal_log_prob(action, centre, sigma, self._low, self._high))
+
+
 class DeterministicPolicy(NetworkPolicy[Actor]):
     """The actor's action plus noise, cut to the bounds; uniform actions at the start of the run.
 
@@ -106,34 +136,15 @@ class DeterministicPolicy(NetworkPolicy[Actor]):
 
     def __init__(self, actor: Actor, noise: Noise, random_env_steps: int) -> None:
         super().__init__(actor)
-        self._noise = noise
+        self._noisy = NoisyActions(actor.bounds, noise)
         self._random_env_steps = random_env_steps
-        self._low, self._high = actor.bounds.low.numpy(), actor.bounds.high.numpy()
-        self._half = actor.bounds.half_range.numpy()
 
     def act(self, observation: NDArray[Any], rng: np.random.Generator, *, explore: bool, env_steps: int) -> Action:
         """Actions float32[B, n]; see Policy.act."""
         if explore and env_steps < self._random_env_steps:
-            return self.uniform(len(observation), rng)
+            return self._noisy.uniform(len(observation), rng)
         with torch.inference_mode():
             greedy = self._network(torch.from_numpy(observation)).numpy()
         if not explore:
             return Action(greedy, np.zeros(len(greedy), dtype=np.float32))
-        return self.noisy(greedy, rng)
-
-    def uniform(self, batch: int, rng: np.random.Generator) -> Action:
-        """Draws from the whole box and their log density."""
-        draws = self._low + (self._high - self._low) * rng.random((batch, len(self._low)))
-        action = np.clip(draws.astype(np.float32), self._low, self._high)
-        return Action(action, np.full(batch, -np.log(2.0 * self._half).sum(), dtype=np.float32))
-
-    def noisy(self, greedy: NDArray[np.float32], rng: np.random.Generator) -> Action:
-        """Draws around [B, n] actions and their log density."""
-        centres = self._noise.centres(*greedy.shape)
-        sigmas = self._noise.sigmas[:, None]
-        noise = centres + sigmas * rng.standard_normal(greedy.shape)
-        self._noise.drawn(noise)
-        action = np.clip(greedy + (noise * self._half).astype(np.float32), self._low, self._high)
-        centre = (greedy + centres * self._half).astype(np.float32)
-        sigma = (sigmas * self._half).astype(np.float32)
-        return Action(action, clipped_normal_log_prob(action, centre, sigma, self._low, self._high))
+        return self._noisy.around(greedy, rng)
