@@ -8,62 +8,18 @@ import numpy as np
 import pytest
 import torch
 
+from learners.algorithms.c51 import C51Config
 from learners.algorithms.dqn import DQNConfig
+from learners.algorithms.qr_dqn import QRDQNConfig
 from learners.exploration import annealed, ape_x_epsilons
 from learners.task import DiscreteActions, Task
 from replay_server.batches import KEY_DTYPE, SampleBatch
 from replay_server.errors import ConfigError, Diverged
 from replay_server.transitions import transition_spec
 
-STATES, ACTIONS, GAMMA = 5, 2, 0.9
+STATES, ACTIONS = 5, 2
 TASK = Task(observation_dtype="float32", observation_shape=(STATES,), actions=DiscreteActions(ACTIONS))
 SPEC = transition_spec(("float32", (STATES,)), ("int64", ()), {})
-
-
-def chain_step(state: int, action: int) -> tuple[int, float, bool]:
-    """Action 1 walks right, action 0 jumps home for a crumb; stepping off the right end pays and terminates."""
-    if action == 0:
-        return 0, 0.05, False
-    if state == STATES - 1:
-        return state, 2.0, True
-    return state + 1, 0.0, False
-
-
-def chain_optimum() -> np.ndarray:
-    q = np.zeros((STATES, ACTIONS))
-    for _ in range(500):
-        for state in range(STATES):
-            for action in range(ACTIONS):
-                successor, reward, terminated = chain_step(state, action)
-                q[state, action] = reward + (0.0 if terminated else GAMMA * q[successor].max())
-    return q
-
-
-def chain_columns(n_step: int, optimal: np.ndarray) -> dict[str, np.ndarray]:
-    """Every state and action once, followed by n - 1 greedy steps, so that n-step targets have the same optimum."""
-    rows = []
-    for state in range(STATES):
-        for action in range(ACTIONS):
-            position, total, discount, choice = state, 0.0, 1.0, action
-            for _ in range(n_step):
-                position, reward, terminated = chain_step(position, choice)
-                total += discount * reward
-                discount *= 0.0 if terminated else GAMMA
-                choice = int(optimal[position].argmax())
-                if terminated:
-                    break
-            rows.append((state, action, total, discount, position))
-    eye = np.eye(STATES, dtype=np.float32)
-    states, actions, rewards, discounts, successors = (np.array(column) for column in zip(*rows, strict=True))
-    return {
-        "observation": eye[states],
-        "next_observation": eye[successors],
-        "action": actions.astype(np.int64),
-        "reward": rewards.astype(np.float32),
-        "discount": discounts.astype(np.float32),
-        "behaviour_log_prob": np.zeros(len(rows), np.float32),
-        "policy_version": np.zeros(len(rows), np.int64),
-    }
 
 
 def batch_of(columns: dict[str, np.ndarray], probabilities: np.ndarray | None = None, inserted: int = 0) -> SampleBatch:
@@ -73,7 +29,7 @@ def batch_of(columns: dict[str, np.ndarray], probabilities: np.ndarray | None = 
     return SampleBatch(SPEC, SPEC.pack(columns), np.zeros(size, KEY_DTYPE), probabilities, size, inserted)
 
 
-def learner_of(config: DQNConfig, seed: int = 0) -> Any:
+def learner_of(config: Any, seed: int = 0) -> Any:
     return config.make_learner(TASK, SPEC, seed=seed, device="cpu")
 
 
@@ -89,34 +45,13 @@ def random_columns(rng: np.random.Generator, size: int = 16) -> dict[str, np.nda
     }
 
 
-@pytest.mark.parametrize("double", [False, True])
-@pytest.mark.parametrize("dueling", [False, True])
-@pytest.mark.parametrize(("n_step", "loss"), [(1, "huber"), (3, "mse")])
-def test_the_values_of_a_chain_converge_to_the_optimum(double: bool, dueling: bool, n_step: int, loss: Any) -> None:
-    optimum = chain_optimum()
-    config = DQNConfig(
-        double=double, dueling=dueling, loss=loss, hidden_sizes=(32,), target_update_tau=0.1,
-        learning_rate=1e-2, final_learning_rate=1e-4, learning_rate_decay_env_steps=700,
-    )  # fmt: skip
-    learner = learner_of(config)
-    columns = chain_columns(n_step, optimum)
-    for update in range(700):
-        learner.step(batch_of(columns, inserted=update))
-    policy = config.make_policy(TASK, env_indices=range(STATES), total_envs=STATES)
-    policy.load(learner.snapshot())
-    with torch.inference_mode():
-        q = policy._network(torch.eye(STATES)).numpy()
-    assert np.abs(q - optimum).max() < 0.02
-    greedy = policy.act(np.eye(STATES, dtype=np.float32), np.random.default_rng(0), explore=False, env_steps=0)
-    assert greedy.action.tolist() == optimum.argmax(axis=1).tolist()
-
-
 def targets(learner: Any) -> dict[str, torch.Tensor]:
     return {n: v for n, v in learner.state_dict().items() if n.startswith("target.") and n.endswith(("weight", "bias"))}
 
 
-def test_soft_updates_move_every_target_tensor_by_tau() -> None:
-    learner = learner_of(DQNConfig(target_update_tau=0.25))
+@pytest.mark.parametrize("config", [DQNConfig, C51Config, QRDQNConfig])
+def test_soft_updates_move_every_target_tensor_by_tau(config: Any) -> None:
+    learner = learner_of(config(target_update_tau=0.25))
     before = targets(learner)
     learner.step(batch_of(random_columns(np.random.default_rng(0))))
     state = learner.state_dict()
@@ -126,8 +61,9 @@ def test_soft_updates_move_every_target_tensor_by_tau() -> None:
         assert torch.allclose(value, expected, atol=1e-7)
 
 
-def test_hard_updates_copy_every_target_tensor_on_time() -> None:
-    learner = learner_of(DQNConfig(target_update_period_updates=3))
+@pytest.mark.parametrize("config", [DQNConfig, C51Config, QRDQNConfig])
+def test_hard_updates_copy_every_target_tensor_on_time(config: Any) -> None:
+    learner = learner_of(config(target_update_period_updates=3))
     before, batch = targets(learner), batch_of(random_columns(np.random.default_rng(0)))
     for _ in range(2):
         learner.step(batch)
@@ -139,11 +75,20 @@ def test_hard_updates_copy_every_target_tensor_on_time() -> None:
     )
 
 
-@pytest.mark.parametrize("loss", ["huber", "mse"])
-def test_importance_weights_reach_the_update(loss: Any) -> None:
+@pytest.mark.parametrize(
+    "config",
+    [
+        DQNConfig(target_update_tau=0.1, importance_beta=1.0),
+        DQNConfig(target_update_tau=0.1, importance_beta=1.0, loss="mse"),
+        C51Config(target_update_tau=0.1, importance_beta=1.0),
+        QRDQNConfig(target_update_tau=0.1, importance_beta=1.0),
+    ],
+    ids=lambda config: f"{config.type} {getattr(config, 'loss', '')}",
+)
+def test_importance_weights_reach_the_update(config: Any) -> None:
     columns, moved = random_columns(np.random.default_rng(1)), []
     for probabilities in (np.full(16, 1 / 16), np.linspace(0.01, 0.2, 16)):
-        learner = learner_of(DQNConfig(target_update_tau=0.1, loss=loss, importance_beta=1.0))
+        learner = learner_of(config)
         learner.step(batch_of(columns, probabilities))
         moved.append(learner.state_dict()["optimizer.online.head.linear.weight.exp_avg"])
     assert not torch.allclose(moved[0], moved[1])
