@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Protocol
+from typing import Annotated, Literal, Protocol
 
 import msgspec
 import torch
@@ -57,7 +57,18 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     gamma: Annotated[float, Meta(gt=0, le=1, description="Discount per environment step.")] = 0.99
     n_step: Annotated[Count, Meta(description="Steps summed into one reward.")] = 1
     reward_scale: Annotated[float, Meta(gt=0, description="Factor on rewards before storing; aim at |Q| < 10.")] = 1.0
+    torso: Annotated[
+        Literal["auto", "mlp", "nature_cnn", "gru", "cfn", "attention"],
+        Meta(description="Network before the hidden layers; auto: nature_cnn for images, gru for a history, else mlp."),
+    ] = "auto"
     hidden_sizes: Annotated[Sizes, Meta(description="Units of each hidden layer.")] = (128, 128)
+    activation: Annotated[Literal["relu", "tanh"], Meta(description="Function after each hidden layer.")] = "relu"
+    embedding_size: Annotated[Count, Meta(description="Numbers that the torso learns for an item id.")] = 32
+    encoder_size: Annotated[
+        Count, Meta(description="Numbers that a torso of kind gru, cfn or attention makes of a history.")
+    ] = 64
+    attention_heads: Annotated[Count, Meta(description="Heads of torso attention; a divisor of encoder_size.")] = 2
+    attention_layers: Annotated[Count, Meta(description="Layers of torso attention.")] = 1
     batch_size: Annotated[int, Meta(ge=1, description="Records per update.")] = 128
     learning_rate: Annotated[float, Meta(gt=0, description="Step size at the start.")] = 1e-3
     final_learning_rate: Annotated[
@@ -83,6 +94,10 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     def __post_init__(self) -> None:
         if (self.final_learning_rate is None) != (self.learning_rate_decay_env_steps is None):
             raise ValueError("final_learning_rate and learning_rate_decay_env_steps go together: set both or neither")
+        if self.encoder_size % self.attention_heads:
+            raise ValueError(
+                f"attention_heads {self.attention_heads} is no divisor of encoder_size {self.encoder_size}"
+            )
 
     def record_fields(self, task: Task) -> tuple[Field, ...]:
         """No further columns."""

@@ -9,6 +9,8 @@ import msgspec
 
 from replay_server.errors import ConfigError
 
+_LEAST_PIXELS = 36  # a side; what is smaller are numbers one under the other
+
 
 class DiscreteActions(msgspec.Struct, frozen=True):
     """One choice out of `count`; stored as int64[]."""
@@ -91,6 +93,14 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     def observation_size(self) -> int:
         """Numbers in one flattened observation."""
         return math.prod(self.observation_shape)
+
+    @property
+    def is_image(self) -> bool:
+        """Pixels: uint8 with three axes or four, or with two that are at least 36 long."""
+        if self.observation_dtype != "uint8" or self.parts:
+            return False
+        shape = self.observation_shape
+        return len(shape) in (3, 4) or (len(shape) == 2 and min(shape) >= _LEAST_PIXELS)
 
     def part(self, name: str) -> Part | None:
         """The part of that name, or None."""

@@ -13,18 +13,21 @@ from learners.task import Task
 
 _CLIP = 10.0  # standardised observations beyond this are outliers of the running moments
 _LEAST = 1e-4  # deviations below this are numerical dust
+_ITEMS = ("candidates", "history")  # parts whose rows are items: alike in every place, and zeros mean none
 
 
 class Normaliser(nn.Module):
     """Flattens observations to float32 and, where the task asks for it, standardises them and scales rewards.
 
-    Integer parts of a packed observation (ids, masks) pass unchanged.
+    Whole numbers of a packed observation (ids, masks) pass unchanged, and so do its `candidates` and `history`. Images
+    that are not standardised come out between 0 and 1.
     """
 
     def __init__(self, task: Task) -> None:
         super().__init__()
         self._observations, self._rewards = task.normalise_observations, task.normalise_rewards
-        self._integers = [part for part in task.parts if part.integer]
+        self._untouched = [part for part in task.parts if part.integer or part.name in _ITEMS]
+        self._pixels = task.is_image
         self.mean: Tensor
         self.inverse_std: Tensor
         self.reward_factor: Tensor
@@ -36,7 +39,7 @@ class Normaliser(nn.Module):
         """[B, *shape] of any number dtype -> float32[B, size]."""
         flat = observation.reshape(len(observation), -1).float()
         if not self._observations:
-            return flat
+            return flat / 255.0 if self._pixels else flat
         return ((flat - self.mean) * self.inverse_std).clamp(-_CLIP, _CLIP)
 
     def reward(self, r_t: Tensor) -> Tensor:
@@ -51,7 +54,7 @@ class Normaliser(nn.Module):
                 for name in ("mean", "std")
             )
             inverse = 1.0 / std.clamp(min=_LEAST)
-            for part in self._integers:
+            for part in self._untouched:
                 mean[part.start : part.stop], inverse[part.start : part.stop] = 0.0, 1.0
             self.mean.copy_(mean)
             self.inverse_std.copy_(inverse)

@@ -92,7 +92,7 @@ def worlds(tmp_path, monkeypatch):
         ("environment.id", "Ghost-v1", "environment.id Ghost-v1 is not a registered Gymnasium id; the nearest is "),
         ("environment.id", "LunarLander-v2", "environment.id LunarLander-v2 does not exist (any more); use LunarL"),
         ("environment.id", "ill_fitting_worlds:Imgae", "has neither a class nor a Gymnasium id Imgae; did you mean "),
-        ("environment.id", "ill_fitting_worlds:Image", "environment.id: its observations have shape [8, 8, 3], the n"),
+        ("environment.id", "ill_fitting_worlds:Image", "environment.id: its observations have shape [8, 8, 3], nat"),
         ("environment.id", "ill_fitting_worlds:Several", "environment.id: observation space Tuple is neither one"),
         ("environment.id", "Pendulum-v1", "algorithm.type: dqn takes Discrete actions from 0, the"),
         ("environment.wrappers", "[gymnasium.wrappers.FlatenObservation]", "did you mean FlattenObservation?"),

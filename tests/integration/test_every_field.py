@@ -90,6 +90,12 @@ BOLTZMANN = {"algorithm.exploration": "boltzmann"}
 MLP = {"algorithm.action_values": "embedding_mlp", "algorithm.item_embedding": "learnt"}
 DOT = {"algorithm.action_values": "embedding_dot", "algorithm.item_embedding": "learnt"}
 HARD = {"algorithm.target_update_tau": None, "algorithm.target_update_period_updates": 5}
+STACKED = {
+    "environment.id": "CartPole-v1",
+    "environment.wrappers": ["kit.worlds:LastThree"],
+    "algorithm.torso": "gru",
+    "algorithm.encoder_size": 8,
+}
 
 RUNS = {
     "environment.id": Change("CartPole-v1", "weights"),
@@ -105,6 +111,12 @@ RUNS = {
     "algorithm.double": Change(False, "weights"),
     "algorithm.dueling": Change(False, "weights"),
     "algorithm.hidden_sizes": Change((8, 8), "weights"),
+    "algorithm.activation": Change("tanh", "weights"),
+    "algorithm.torso": Change("cfn", "weights", STACKED),
+    "algorithm.encoder_size": Change(4, "weights", STACKED),
+    "algorithm.attention_heads": Change(4, "weights", STACKED | {"algorithm.torso": "attention"}),
+    "algorithm.attention_layers": Change(2, "weights", STACKED | {"algorithm.torso": "attention"}),
+    "algorithm.embedding_size": Change(8, "weights", {"environment.kwargs": {"obs_mode": "ids"}}),
     "algorithm.batch_size": Change(17, "weights"),
     "algorithm.learning_rate": Change(2e-3, "weights"),
     "algorithm.final_learning_rate": Change(1e-4, "weights", DECAY),

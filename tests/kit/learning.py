@@ -22,6 +22,7 @@ CONTINUOUS = Task(
 COMMON = {
     "learning_rate": 3e-2,
     "hidden_sizes": (8,),
+    "activation": "tanh",
     "max_grad_norm": 1e-3,
     "importance_beta": 0.9,
     "priority_epsilon": 0.5,
@@ -30,8 +31,10 @@ COMMON = {
 
 NOT_IN_UPDATES = {
     "type", "gamma", "n_step", "reward_scale", "batch_size", "diagnose_every_updates", "max_skipped_updates",
+    "torso", "embedding_size", "encoder_size", "attention_heads", "attention_layers",
 }  # fmt: skip
-"""Fields of AlgorithmConfig that act in accumulator, loop or metrics, or when something goes wrong: tested there."""
+"""Fields of AlgorithmConfig that act in accumulator, loop or metrics, when something goes wrong, or only where
+observations have items: tested there."""
 
 
 def spec_of(config: Any, task: Task) -> RecordSpec:

@@ -14,7 +14,7 @@ from learners.algorithms.qr_dqn import QRDQNConfig
 from learners.exploration import annealed, ape_x_epsilons
 from learners.task import DiscreteActions, Task
 from replay_server.batches import KEY_DTYPE, SampleBatch
-from replay_server.errors import ConfigError, Diverged
+from replay_server.errors import Diverged
 from replay_server.transitions import transition_spec
 
 STATES, ACTIONS = 5, 2
@@ -191,12 +191,6 @@ def test_contradictions_are_refused_with_both_names() -> None:
         DQNConfig(target_update_tau=0.1, target_update_period_updates=5)
     with pytest.raises(ValueError, match=r"final_learning_rate and learning_rate_decay_env_steps"):
         DQNConfig(target_update_tau=0.1, final_learning_rate=1e-4)
-
-
-def test_images_are_refused_with_the_remedy() -> None:
-    task = Task(observation_dtype="uint8", observation_shape=(84, 84, 4), actions=DiscreteActions(2))
-    with pytest.raises(ConfigError, match=r"shape \[84, 84, 4\].*environment.wrappers"):
-        DQNConfig(target_update_tau=0.1).make_learner(task, SPEC, seed=0, device="cpu")
 
 
 def test_two_seeds_start_from_different_networks_and_the_global_generator_is_untouched() -> None:
