@@ -155,7 +155,8 @@ def policy_gradients(cases: dict[str, Any]) -> None:
 
     def dpg(actor: Any) -> Any:
         a_t = jnp.tanh(observation @ actor)
-        return jnp.mean(jax.vmap(rlax.dpg_loss)(a_t, jax.vmap(jax.grad(critic, 1))(observation, a_t)))
+        losses = jax.vmap(rlax.dpg_loss)(a_t, jax.vmap(jax.grad(critic, 1))(observation, a_t))
+        return jnp.mean(jnp.sum(losses, axis=1))
 
     inputs = {"observation": observation, "actor": actor, "critic_first": first, "critic_second": second}
     values = jax.vmap(critic)(observation, jnp.tanh(observation @ actor))

@@ -79,9 +79,6 @@ def step(kind: type[TD3], seed: int, **settings: Any) -> dict[str, Any]:
 
     td3.F.mse_loss, model.critic.optimizer.step = mse_loss, note_critic_gradient
     torch.manual_seed(seed)
-    model.train(1, SIZE)
-    td3.F.mse_loss = original
-    torch.manual_seed(seed)
     noise = torch.empty(SIZE, ACTION).normal_(0, model.target_policy_noise).numpy()
     with torch.no_grad():
         proposed = model.actor_target(records.next_observations)
@@ -99,6 +96,9 @@ def step(kind: type[TD3], seed: int, **settings: Any) -> dict[str, Any]:
         "critics": model.critic, "critics_target": model.critic_target,
     }  # fmt: skip
     inputs |= {"weights": {name: weights(module) for name, module in named.items()}}
+    torch.manual_seed(seed)
+    model.train(1, SIZE)
+    td3.F.mse_loss = original
     return case(
         inputs | {"q_tm1": [prediction.squeeze(1).numpy().tolist() for prediction, _ in losses]},
         {

@@ -31,6 +31,17 @@ def gradient(loss: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     return torch.autograd.grad(loss, parameter)[0]
 
 
+def single(*cases: SimpleNamespace) -> tuple[SimpleNamespace, ...]:
+    """The same in float32, for networks, whose observations are float32 whatever the rest is."""
+    return tuple(SimpleNamespace(**{name: _single(value) for name, value in vars(case).items()}) for case in cases)
+
+
+def _single(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _single(inner) for name, inner in value.items()}
+    return value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+
 def _namespace(values: dict[str, Any]) -> SimpleNamespace:
     return SimpleNamespace(**{name: _tensors(value) for name, value in values.items()})
 

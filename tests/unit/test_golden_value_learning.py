@@ -12,6 +12,7 @@ from kit.golden import golden, gradient, same
 from actors.accumulators import Accumulator, NStepAccumulator
 from actors.episodes import EpisodeAccumulator
 from actors.timestep import TimeStep
+from learners.losses.distributional import categorical_projection, categorical_td, quantile_td
 from learners.losses.shapes import weighted_mean
 from learners.losses.value_learning import huber, q_learning_td_error, squared
 from learners.policies import Action
@@ -69,3 +70,31 @@ def targets(accumulator: Accumulator, given: SimpleNamespace, ending: str) -> to
         bootstrapped = columns["reward"] + columns["discount"] * values
         records += zip(columns["observation"][:, 0], bootstrapped, strict=True)
     return torch.tensor([target for _, target in sorted(records)], dtype=torch.float64)
+
+
+def test_categorical_projection() -> None:
+    given, expected = golden("rlax", "categorical_projection")
+    same(categorical_projection(given.probabilities, given.support, given.atoms), expected.projected)
+
+
+@pytest.mark.parametrize("name", ["categorical_q_learning", "categorical_double_q_learning"])
+def test_categorical_loss(name: str) -> None:
+    given, expected = golden("rlax", name)
+    logits = given.logits_tm1.requires_grad_()
+    losses, _ = categorical_td(
+        logits, given.a_tm1, given.r_t, given.discount_t, given.logits_t, given.q_t_selector, given.atoms
+    )
+    same(losses, expected.loss)
+    same(gradient(weighted_mean(losses, given.weights), logits), expected.gradient)
+
+
+@pytest.mark.parametrize("kappa", [1.0, 0.5])
+def test_quantile_loss(kappa: float) -> None:
+    """Ours is divided by kappa, as in Dabney et al. 2018 (implicit quantile networks); rlax's is not."""
+    given, expected = golden("rlax", f"quantile_q_learning_{kappa}")
+    quantiles, selector = given.quantiles_tm1.requires_grad_(), given.quantiles_selector.mean(dim=2)
+    losses, _ = quantile_td(
+        quantiles, given.a_tm1, given.r_t, given.discount_t, given.quantiles_t, selector, given.kappa
+    )
+    same(losses * kappa, expected.loss)
+    same(gradient(weighted_mean(losses * kappa, given.weights), quantiles), expected.gradient)
