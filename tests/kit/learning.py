@@ -97,9 +97,9 @@ def every_field_matters(base: AlgorithmConfig, task: Task, changes: dict[str, An
         base: settings to start from.
         task: what to learn.
         changes: field -> another value, or (another value, {field: value} that both sides have set).
-        elsewhere: fields that act outside the learner (in policies, say), tested there.
+        elsewhere: fields that act outside the learner (in policies, say), tested there, or not at all for this one.
     """
-    changes = {**COMMON, **changes}
+    changes = {**{name: value for name, value in COMMON.items() if name not in elsewhere}, **changes}
     names = {field.name for field in msgspec.structs.fields(type(base))}
     left_out = names - changes.keys() - elsewhere - NOT_IN_UPDATES
     assert not left_out, f"no test changes {sorted(left_out)}"
