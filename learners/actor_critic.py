@@ -103,7 +103,6 @@ class ActorCriticRule(UpdateRule):
             "critics": Optimizer(self.critics, config),
             "actor": Optimizer(self.actor, config, learning_rate=config.actor_learning_rate),
         }
-        self._actor_gradient_norm = torch.zeros((), device=device)
 
     @property
     def acting(self) -> nn.Module:
@@ -132,9 +131,9 @@ class ActorCriticRule(UpdateRule):
         td_errors = critic_td_errors(q_tm1, target_tm1)
         loss = weighted_mean(critic_losses(td_errors), weights)
         penalty = self.penalty()
-        gradient_norm = self.optimizers["critics"].minimise(loss if penalty is None else loss + penalty)
+        self.optimizers["critics"].minimise(loss if penalty is None else loss + penalty)
         if number % self._actor_period == 0:
-            self._actor_gradient_norm = self.improve_actor(t["observation"])
+            self.improve_actor(t["observation"])
             self._move_targets(number)
         with torch.no_grad():
             errors = td_errors.abs().mean(dim=0)
@@ -147,15 +146,13 @@ class ActorCriticRule(UpdateRule):
                 "target_mean": target_tm1.mean(),
                 "target_std": target_tm1.std(),
                 "td_error": errors.mean(),
-                "gradient_norm": gradient_norm,
-                "actor_gradient_norm": self._actor_gradient_norm,
             }
             return Updated(errors, diagnostics | self._about_actor(t["observation"]))
 
-    def improve_actor(self, observation: Tensor) -> Tensor:
-        """One step of the actor up the first critic's values; the gradient's norm []."""
+    def improve_actor(self, observation: Tensor) -> None:
+        """One step of the actor up the first critic's values."""
         q = self.critics.first(observation, self.actor(observation))
-        return self.optimizers["actor"].minimise(deterministic_policy_losses(q).mean())
+        self.optimizers["actor"].minimise(deterministic_policy_losses(q).mean())
 
     def _about_actor(self, observation: Tensor) -> dict[str, Tensor]:
         action = self.actor(observation)

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from learners.learner import Learner
 from learners.policies import Policy
+from learners.schedules import cosine, linear, warm_restarts
 from learners.task import Task
 from replay_server.specs import Field, RecordSpec
 
@@ -75,9 +76,32 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         Positive | None, Meta(description="Step size at the end of the decay; null keeps it constant.")
     ] = None
     learning_rate_decay_env_steps: Annotated[
-        Count | None, Meta(description="Transitions over which the step size falls linearly.")
+        Count | None, Meta(description="Transitions over which the step size falls; with restarts the first time.")
     ] = None
-    max_grad_norm: Annotated[float, Meta(gt=0, description="Gradients are scaled down to this global norm.")] = 10.0
+    learning_rate_decay: Annotated[
+        Literal["linear", "cosine", "restarts"],
+        Meta(description="How it falls: along a line or half a cosine; restarts: half a cosine again and again."),
+    ] = "linear"
+    learning_rate_restart_growth: Annotated[
+        float, Meta(ge=1, description="Each restart falls over so many times the transitions of the one before.")
+    ] = 1.0
+    optimizer: Annotated[
+        Literal["adam", "adamw", "radam", "sgd"], Meta(description="What makes a step of a gradient.")
+    ] = "adam"
+    adam_epsilon: Annotated[
+        float, Meta(gt=0, description="Added to the root of the mean squared gradient in adam, adamw and radam.")
+    ] = 1e-8
+    momentum: Annotated[float, Meta(ge=0, lt=1, description="Share of the last step in the next one of sgd.")] = 0.0
+    weight_decay: Annotated[
+        float, Meta(ge=0, description="Pull of weights to 0: part of the gradient, in adamw apart from it.")
+    ] = 0.0
+    lookahead_period_updates: Annotated[
+        Count | None, Meta(description="Steps between two looks back of Lookahead; null leaves it off.")
+    ] = None
+    lookahead_alpha: Annotated[Rate, Meta(description="Share of the way that Lookahead keeps at a look back.")] = 0.5
+    max_grad_norm: Annotated[
+        Positive | None, Meta(description="Gradients are scaled down to this global norm; null leaves them alone.")
+    ] = 10.0
     importance_beta: Annotated[Fraction, Meta(description="Importance-sampling exponent at the start.")] = 0.4
     final_importance_beta: Annotated[Fraction, Meta(description="Importance-sampling exponent at the end.")] = 1.0
     importance_beta_env_steps: Annotated[
@@ -98,6 +122,16 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             raise ValueError(
                 f"attention_heads {self.attention_heads} is no divisor of encoder_size {self.encoder_size}"
             )
+        if self.learning_rate_decay != "linear" and self.learning_rate_decay_env_steps is None:
+            raise ValueError(f"learning_rate_decay is {self.learning_rate_decay}: set learning_rate_decay_env_steps")
+        if self.learning_rate_restart_growth != 1.0 and self.learning_rate_decay != "restarts":
+            raise ValueError("learning_rate_restart_growth needs learning_rate_decay: restarts")
+        if self.momentum and self.optimizer != "sgd":
+            raise ValueError(f"momentum is of optimizer sgd; {self.optimizer} has its own: drop it")
+        if self.adam_epsilon != 1e-8 and self.optimizer == "sgd":
+            raise ValueError("adam_epsilon does nothing with optimizer sgd: drop it")
+        if self.lookahead_alpha != 0.5 and self.lookahead_period_updates is None:
+            raise ValueError("lookahead_alpha does nothing without lookahead_period_updates: set it too")
 
     def record_fields(self, task: Task) -> tuple[Field, ...]:
         """No further columns."""
@@ -105,20 +139,22 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     def rate(self, position: int) -> float:
         """Step size after `position` transitions."""
-        if self.final_learning_rate is None or self.learning_rate_decay_env_steps is None:
-            return self.learning_rate
-        return linear(self.learning_rate, self.final_learning_rate, position / self.learning_rate_decay_env_steps)
+        start, end, steps = self.learning_rate, self.final_learning_rate, self.learning_rate_decay_env_steps
+        if end is None or steps is None:
+            return start
+        match self.learning_rate_decay:
+            case "linear":
+                return linear(start, end, position / steps)
+            case "cosine":
+                return cosine(start, end, position / steps)
+            case "restarts":
+                return warm_restarts(start, end, position / steps, self.learning_rate_restart_growth)
 
     def beta(self, position: int) -> float:
         """Importance-sampling exponent after `position` transitions."""
         return linear(self.importance_beta, self.final_importance_beta, position / self.importance_beta_env_steps)
 
 
-def linear(start: float, end: float, position: float) -> float:
-    """From `start` to `end` while `position` goes from 0 to 1."""
-    return start + (end - start) * min(max(position, 0.0), 1.0)
-
-
 def seeded(seed: int, device: str = "cpu") -> torch.Generator:
-    """A generator of its own."""
-    return torch.Generator(device).manual_seed(seed)
+    """A generator of its own for tensors on a device; those on `meta`, which has none, take one of the CPU."""
+    return torch.Generator("cpu" if device == "meta" else device).manual_seed(seed)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,10 @@ from torch import Tensor
 from learners.algorithm import AlgorithmConfig
 from learners.learner import StepOutput
 from learners.networks.normaliser import Normaliser
+from learners.optimizers import NotFinite
+from learners.readback import Finished, UnderWay
 from learners.staging import Staging
+from learners.undo import Undo
 from learners.update_rule import Updated, UpdateRule
 from learners.weights import WeightSnapshot
 from replay_server.batches import SampleBatch, importance_weights
@@ -24,56 +28,76 @@ from replay_server.specs import RecordSpec
 class GradientLearner:
     """Stages a batch, weighs it, has the rule update its networks, and keeps count.
 
-    An update whose gradient or errors are not finite is skipped and its batch kept in `bad_batch`.
+    An update whose loss, gradient or priorities are not finite is skipped: networks, targets and optimizers stay as
+    they were. On a CPU a step looks at its own result. On a GPU that would wait for the device, so there the device
+    itself takes such an update back, and a step returns the result of the one before.
 
     Args:
         config: the algorithm's settings.
-        rule: networks and update; moved to `device`.
+        rule: networks and update, on `device`.
         spec: layout of the records.
         device: torch device (`cpu`, `cuda`).
+        deferred: work as on a GPU; None: wherever `device` is not a CPU.
     """
 
-    def __init__(self, config: AlgorithmConfig, rule: UpdateRule, spec: RecordSpec, device: str) -> None:
+    def __init__(
+        self, config: AlgorithmConfig, rule: UpdateRule, spec: RecordSpec, device: str, *, deferred: bool | None = None
+    ) -> None:
         self._config = config
         self._rule = rule
         self._device = torch.device(device)
+        self._deferred = self._device.type != "cpu" if deferred is None else deferred
         self._staging = Staging(spec, self._device)
         self._normalisers = [module for module in rule.modules() if isinstance(module, Normaliser)]
+        for optimizer in rule.optimizers.values():
+            optimizer.check_valid()
+            optimizer.checks = not self._deferred
+        # An optimizer that checks leaves nothing to undo, unless another has stepped before it.
+        self._undo = Undo(self._changing()) if self._deferred or len(rule.optimizers) > 1 else None
+        self._under_way: UnderWay | None = None
         self._updates = self._version = 0
-        self._skipped_in_row = 0
-        self._diagnostics: list[Mapping[str, Tensor]] = []
-        self.bad_batch: SampleBatch | None = None
+        self._skipped = self._skipped_in_row = 0
+        self._diagnostics: dict[str, list[Tensor | float]] = defaultdict(list)
+        self._bad_batch: SampleBatch | None = None
 
     @property
     def updates(self) -> int:
         """Updates made, skipped ones included."""
         return self._updates
 
+    @property
+    def skipped_updates(self) -> int:
+        """Updates that were skipped for values that are not finite."""
+        return self._skipped
+
+    @property
+    def bad_batch(self) -> SampleBatch | None:
+        """The newest batch whose update was skipped."""
+        return self._bad_batch
+
     def step(self, batch: SampleBatch) -> StepOutput | None:
         """One update from B records; see Learner.step."""
-        t = self._staging(batch)
-        weights = torch.from_numpy(importance_weights(batch, self._config.beta(batch.inserted)))
-        weights = weights.to(self._device, non_blocking=True)
-        if self._normalisers:
-            t["reward"] = self._normalisers[0].reward(t["reward"])
-        for optimizer in self._rule.optimizers.values():
-            optimizer.schedule(batch.inserted)
         self._updates += 1
-        diagnose = self._updates % self._config.diagnose_every_updates == 0
-        updated = self._rule.update(t, weights, number=self._updates, diagnose=diagnose)
-        if diagnose:
-            self._diagnostics.append(updated.diagnostics)
-        return self._finish(batch, updated)
+        if not self._deferred:
+            return self._account(self._update_and_look(batch))
+        before, self._under_way = self._under_way, None
+        self._under_way = UnderWay(batch, *self._update_on_device(batch))
+        return None if before is None else self._account(before.finish())
 
     def drain(self) -> StepOutput | None:
-        """Nothing is under way between two steps."""
-        return None
+        """Wait for the update under way; see Learner.drain."""
+        before, self._under_way = self._under_way, None
+        return None if before is None else self._account(before.finish())
 
     def take_metrics(self) -> dict[str, float]:
-        """Means of the diagnostics since the last call."""
-        taken, self._diagnostics = self._diagnostics, []
-        names = taken[0].keys() if taken else ()
-        return {name: float(torch.stack([d[name].detach() for d in taken]).mean()) for name in names}
+        """Means of the diagnostics since the last call; those of skipped updates, which are not finite, left out."""
+        taken, self._diagnostics = self._diagnostics, defaultdict(list)
+        metrics = {}
+        for name, numbers in taken.items():
+            values = torch.stack([torch.as_tensor(number, dtype=torch.float32) for number in numbers]).cpu().numpy()
+            if np.isfinite(values).any():
+                metrics[name] = float(values[np.isfinite(values)].mean())
+        return metrics
 
     def set_moments(self, moments: Mapping[str, NDArray[Any]]) -> None:
         """Use new running moments; see Learner.set_moments."""
@@ -93,7 +117,9 @@ class GradientLearner:
             state |= {f"optimizer.{name}.{key}": value for key, value in optimizer.state_dict().items()}
         if self._rule.generator is not None:
             state["generator"] = self._rule.generator.get_state()
-        state["counters"] = torch.tensor([self._updates, self._version, self._skipped_in_row], dtype=torch.int64)
+        state["counters"] = torch.tensor(
+            [self._updates, self._version, self._skipped, self._skipped_in_row], dtype=torch.int64
+        )
         return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -107,25 +133,78 @@ class GradientLearner:
             optimizer.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
         if self._rule.generator is not None:
             self._rule.generator.set_state(state["generator"])
-        self._updates, self._version, self._skipped_in_row = (int(n) for n in state["counters"])
+        self._updates, self._version, self._skipped, self._skipped_in_row = (int(n) for n in state["counters"])
 
-    def _finish(self, batch: SampleBatch, updated: Updated) -> StepOutput | None:
-        priorities = None
-        finite = all(optimizer.applied for optimizer in self._rule.optimizers.values())
-        if updated.errors is not None:
-            priorities = updated.errors.detach().double().cpu().numpy() + self._config.priority_epsilon
-            finite = finite and bool(np.isfinite(priorities).all())
-        if not finite:
-            self._skip(batch)
-            return None
-        self._skipped_in_row = 0
-        return None if priorities is None else StepOutput(batch.keys, priorities)
+    def _update(self, batch: SampleBatch) -> Updated:
+        """The rule's update; its diagnostics are noted when due."""
+        beta = self._config.beta(batch.inserted)
+        t, weights = self._staging(batch, importance_weights(batch, beta))
+        if self._normalisers:
+            t["reward"] = self._normalisers[0].reward(t["reward"])
+        for optimizer in self._rule.optimizers.values():
+            optimizer.schedule(batch.inserted)
+        diagnose = self._updates % self._config.diagnose_every_updates == 0
+        updated = self._rule.update(t, weights, number=self._updates, diagnose=diagnose)
+        if diagnose:
+            self._note("learning_rate", self._config.rate(batch.inserted))
+            self._note("importance_beta", beta)
+            self._note("importance_weight", weights.mean())
+            for name, optimizer in self._rule.optimizers.items():
+                self._note(f"gradient_norm_{name}", optimizer.gradient_norm)
+            for name, value in updated.diagnostics.items():
+                self._note(name, value.detach())
+        return updated
 
-    def _skip(self, batch: SampleBatch) -> None:
-        self.bad_batch = batch
+    def _note(self, name: str, value: Tensor | float) -> None:
+        self._diagnostics[name].append(value)
+
+    def _update_and_look(self, batch: SampleBatch) -> Finished:
+        if self._undo is not None:
+            self._undo.save()
+        try:
+            priorities = self._priorities(self._update(batch))
+            values = None if priorities is None else priorities.cpu().numpy()
+            if values is None or np.isfinite(values).all():
+                return Finished(batch, True, values)
+        except NotFinite:
+            pass
+        if self._undo is not None:
+            self._undo.restore()
+        return Finished(batch, False, None)
+
+    def _update_on_device(self, batch: SampleBatch) -> tuple[Tensor, Tensor | None]:
+        """Update, and take it back where it was not finite; bool[] whether it was, and priorities float64[B]."""
+        assert self._undo is not None
+        self._undo.save()
+        priorities = self._priorities(self._update(batch))
+        looked_at = [
+            health.view(1) for optimizer in self._rule.optimizers.values() for health in optimizer.take_health()
+        ]
+        if priorities is not None:
+            looked_at.append(priorities.float())
+        finite = torch.isfinite(torch.cat(looked_at)).all()
+        self._undo.restore_unless(finite)
+        return finite, priorities
+
+    def _priorities(self, updated: Updated) -> Tensor | None:
+        return None if updated.errors is None else updated.errors.detach().double() + self._config.priority_epsilon
+
+    def _changing(self) -> Iterator[Tensor]:
+        yield from self._rule.parameters()
+        yield from self._rule.buffers()
+        for optimizer in self._rule.optimizers.values():
+            yield from optimizer.state_dict().values()
+
+    def _account(self, finished: Finished) -> StepOutput | None:
+        if finished.finite:
+            self._skipped_in_row = 0
+            return None if finished.priorities is None else StepOutput(finished.batch.keys, finished.priorities)
+        self._bad_batch = finished.batch
+        self._skipped += 1
         self._skipped_in_row += 1
         if self._skipped_in_row >= self._config.max_skipped_updates:
             raise Diverged(
                 f"update {self._updates}: loss, value or gradient was not finite {self._skipped_in_row} times in a "
                 "row; lower algorithm.learning_rate or algorithm.reward_scale, or look at the environment's rewards"
             )
+        return None

@@ -1,68 +1,115 @@
-"""Gradient steps: torch's optimizers with a schedule, clipping, and a guard against values that are not finite."""
+"""Gradient steps of one module: backward pass, check, clipping, descent, state."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from learners.descent import make_descent
+from learners.flat import flatten, views
+
 if TYPE_CHECKING:
     from learners.algorithm import AlgorithmConfig
+
+_NORM_EPSILON = 1e-6
+
+
+class NotFinite(Exception):
+    """A loss or its gradient is not finite; the module has not been changed."""
 
 
 class Optimizer:
     """Steps the parameters of one module.
 
+    The parameters that take gradients are moved into one vector, and their gradients into another: make it when the
+    module is on its device, and make one for each parameter. Gradients of other modules are neither computed nor
+    touched.
+
     Args:
         module: its parameters are stepped.
         config: kind, step size, schedule, weight decay, clipping.
         learning_rate: instead of `config.learning_rate`; the schedule scales it alike.
+
+    Attributes:
+        checks: whether a loss that is not finite is refused at once, which waits for the device. Otherwise every
+            step is made, and whoever set this looks at `unhealthy` and takes back what must not stay.
+        gradient_norm: float[], global norm of the newest gradient before clipping.
     """
 
     def __init__(self, module: nn.Module, config: AlgorithmConfig, *, learning_rate: float | None = None) -> None:
         self._config = config
-        self._named = dict(module.named_parameters())
-        self._parameters = list(self._named.values())
+        self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self._vector = flatten(self._parameters)
+        self._gradient = torch.zeros_like(self._vector)
+        for parameter, view in zip(self._parameters, views(self._gradient, self._parameters), strict=True):
+            parameter.grad = view
+        self._descent = make_descent(config, self._vector)
         self._scale = 1.0 if learning_rate is None else learning_rate / config.learning_rate
-        rate = config.learning_rate * self._scale
-        self._optimizer: torch.optim.Optimizer = torch.optim.Adam(self._parameters, lr=rate, fused=True)
-        self.applied = True
+        self._rate = config.learning_rate * self._scale
+        self.checks = True
+        self.gradient_norm = torch.zeros((), device=self._vector.device)
+        self._health: list[Tensor] = []
 
     def schedule(self, position: int) -> None:
         """Set the step size for a place in the run, in environment transitions."""
-        self._optimizer.param_groups[0]["lr"] = self._config.rate(position) * self._scale
+        self._rate = self._config.rate(position) * self._scale
 
-    def minimise(self, loss: Tensor) -> Tensor:
-        """One step against the gradient of `loss` [], skipped when the gradient is not finite.
+    def minimise(self, loss: Tensor) -> None:
+        """One step against the gradient of `loss` [].
 
-        Returns:
-            float[], the gradient's global norm before clipping. `applied` says whether the step was made.
+        Raises:
+            NotFinite: loss or gradient is not finite; nothing has changed. Only where `checks` is on.
         """
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward(inputs=self._parameters)  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._config.max_grad_norm, foreach=True)
-        self.applied = bool(torch.isfinite(norm + loss.detach()))
-        if self.applied:
-            self._optimizer.step()
-        return norm
+        self._gradient.zero_()
+        torch.autograd.backward(loss, inputs=self._parameters)
+        with torch.no_grad():
+            self.gradient_norm = torch.linalg.vector_norm(self._gradient)
+            if self.checks:
+                self._check_and_clip(loss)
+            else:
+                self._clip(loss)
+            self._descent.step(self._vector, self._gradient, self._rate)
+
+    def take_health(self) -> list[Tensor]:
+        """A number [] for each step since the last call, finite where loss and gradient were; empty with `checks`."""
+        taken, self._health = self._health, []
+        return taken
+
+    def check_valid(self) -> None:
+        """Raises ValueError when the parameters have been moved away since: no step would reach them."""
+        for parameter, view in zip(self._parameters, views(self._vector, self._parameters), strict=True):
+            if parameter.data_ptr() != view.data_ptr():
+                raise ValueError("a parameter was moved, or given to a second Optimizer, after its Optimizer was made")
 
     def state_dict(self) -> dict[str, Tensor]:
-        """State of every parameter: `<parameter>.<slot>` -> tensor."""
-        return {
-            f"{name}.{slot}": value
-            for name, parameter in self._named.items()
-            for slot, value in self._optimizer.state.get(parameter, {}).items()
-        }
+        """Moments, slow weights and counts by name; shares memory."""
+        return dict(self._descent.state)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from `state_dict`."""
-        for name, parameter in self._named.items():
-            prefix = f"{name}."
-            slots = {key.removeprefix(prefix): v.clone() for key, v in state.items() if key.startswith(prefix)}
-            slots = {key: value for key, value in slots.items() if "." not in key}
-            if slots:
-                self._optimizer.state[parameter] = {
-                    key: value if key == "step" else value.to(parameter.device) for key, value in slots.items()
-                }
+        """Continue from `state_dict`.
+
+        Raises:
+            KeyError: something is missing.
+            ValueError: something is of another shape.
+        """
+        for name, tensor in self._descent.state.items():
+            if state[name].shape != tensor.shape:
+                raise ValueError(f"{name} has shape {list(state[name].shape)}, not {list(tensor.shape)}")
+            tensor.copy_(state[name])
+
+    def _check_and_clip(self, loss: Tensor) -> None:
+        norm = self.gradient_norm.item()
+        if not math.isfinite(norm + loss.item()):
+            raise NotFinite
+        most = self._config.max_grad_norm
+        if most is not None and norm > most:
+            self._gradient.mul_(most / (norm + _NORM_EPSILON))
+
+    def _clip(self, loss: Tensor) -> None:
+        self._health.append(self.gradient_norm + loss.detach())
+        if self._config.max_grad_norm is not None:
+            self._gradient.mul_((self._config.max_grad_norm / (self.gradient_norm + _NORM_EPSILON)).clamp(max=1.0))

@@ -1,19 +1,64 @@
-"""From a packed batch to tensors: one copy of the block, then views."""
+"""From a packed batch to tensors: one copy of the block at most, then views."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol
+
 import numpy as np
 import torch
+import torch.utils.dlpack
+from numpy.typing import NDArray
 from torch import Tensor
 
 from replay_server.batches import SampleBatch
 from replay_server.specs import RecordSpec
 
+_ALIGNED = 16  # bytes: what a record's fields are aligned to, given a block that is
+_BUFFERS = 3
+
+
+class CopyEvent(Protocol):
+    """Happens when the copies asked for before `record` are done (torch.cuda.Event)."""
+
+    def record(self) -> None: ...
+
+    def synchronize(self) -> None: ...
+
+
+class PinnedRing:
+    """Host buffers taken in turn; one whose copy to the device is under way is waited for, never overwritten.
+
+    Args:
+        make_event: an event for each buffer.
+        pinned: page-locked memory, which a GPU can copy from while the host goes on.
+    """
+
+    def __init__(self, make_event: Callable[[], CopyEvent], *, pinned: bool) -> None:
+        self._events = [make_event() for _ in range(_BUFFERS)]
+        self._buffers = [torch.empty(0, dtype=torch.uint8)] * _BUFFERS
+        self._pinned = pinned
+        self._turn = 0
+
+    def copy(self, parts: list[NDArray[np.uint8]], device: torch.device) -> Tensor:
+        """uint8 blocks, one after another, as one uint8 vector on the device."""
+        self._turn = (self._turn + 1) % _BUFFERS
+        event, size = self._events[self._turn], sum(part.size for part in parts)
+        event.synchronize()
+        if self._buffers[self._turn].numel() != size:
+            self._buffers[self._turn] = torch.empty(size, dtype=torch.uint8, pin_memory=self._pinned)
+        buffer = self._buffers[self._turn]
+        np.concatenate([part.reshape(-1) for part in parts], out=buffer.numpy())
+        on_device = buffer.to(device, non_blocking=True)
+        event.record()
+        return on_device
+
 
 class Staging:
-    """Moves packed batches to a device: one host copy (pinned for a GPU), one transfer, columns as views.
+    """Columns and importance weights of packed batches as tensors on a device.
 
-    The tensors of one call are valid until the next call.
+    On a CPU they lie in the batch's own memory; to a GPU they go in one transfer from pinned memory. They are not to
+    be changed, and are good for as long as the batch is.
     """
 
     def __init__(self, spec: RecordSpec, device: torch.device) -> None:
@@ -25,19 +70,23 @@ class Staging:
             offset = dtype.fields[field.name][1]
             torch_dtype = torch.from_numpy(np.empty(0, np.dtype(field.dtype))).dtype
             self._columns.append((field.name, offset, offset + field.size, torch_dtype, field.shape))
-        self._record_size = spec.record_size
-        self._host = torch.empty(0)
+        self._ring = PinnedRing(torch.cuda.Event, pinned=True) if device.type == "cuda" else None
 
-    def __call__(self, batch: SampleBatch) -> dict[str, Tensor]:
-        """Column tensors of one batch, each [B, *shape], on the device."""
-        size = len(batch)
-        if self._host.shape[0] != size:
-            self._host = torch.empty(
-                (size, self._record_size), dtype=torch.uint8, pin_memory=self._device.type == "cuda"
-            )
-        np.copyto(self._host.numpy(), batch.records)
-        block = self._host.to(self._device, non_blocking=True)
+    def __call__(self, batch: SampleBatch, weights: NDArray[np.float32]) -> tuple[dict[str, Tensor], Tensor]:
+        """Columns, each [B, *shape], and weights float32[B], on the device."""
+        if self._ring is not None:
+            flat = self._ring.copy([batch.records, weights.view(np.uint8)], self._device)
+            block, on_device = flat[: batch.records.size].view(batch.records.shape), flat[batch.records.size :]
+            return self._views(block), on_device.view(torch.float32)
+        block = torch.utils.dlpack.from_dlpack(
+            batch.records
+        )  # unlike from_numpy it takes memory that must not be written to
+        if block.data_ptr() % _ALIGNED:
+            block = block.clone()
+        return self._views(block.to(self._device)), torch.from_numpy(weights).to(self._device)
+
+    def _views(self, block: Tensor) -> dict[str, Tensor]:
+        size = len(block)
         return {
-            name: block[:, start:end].view(dtype).reshape(size, *shape)
-            for name, start, end, dtype, shape in self._columns
+            name: block[:, start:end].view(dtype).view(size, *shape) for name, start, end, dtype, shape in self._columns
         }

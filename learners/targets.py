@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from learners.flat import blocks, flatten
+
 
 class TargetUpdate:
     """Moves target networks after their online ones, softly by `tau` each call or by a copy every `period` calls.
@@ -19,14 +21,26 @@ class TargetUpdate:
         for online, target in pairs:
             target.load_state_dict(online.state_dict())
             target.requires_grad_(False)
-        self._online: list[Tensor] = [p for online, _ in pairs for p in online.parameters()]
-        self._target: list[Tensor] = [p for _, target in pairs for p in target.parameters()]
+            flatten(list(target.parameters()))
+        self._pairs = pairs
         self._tau, self._period = tau, period
+        self._online: list[Tensor] = []
+        self._target: list[Tensor] = []
 
     def __call__(self, updates: int) -> None:
         """Update number `updates`, counted from 1, was made."""
+        if not self._online:  # by now optimizers have moved the parameters to where they stay
+            self._gather()
         with torch.no_grad():
             if self._tau is not None:
                 torch._foreach_lerp_(self._target, self._online, self._tau)
             elif self._period is not None and updates % self._period == 0:
                 torch._foreach_copy_(self._target, self._online)
+
+    def _gather(self) -> None:
+        for online, target in self._pairs:
+            ours, theirs = blocks(online.parameters()), blocks(target.parameters())
+            if len(ours) > 1 or len(theirs) > 1:
+                ours, theirs = list(online.parameters()), list(target.parameters())
+            self._online += ours
+            self._target += theirs

@@ -48,7 +48,7 @@ class ValueRule(UpdateRule):
             selector = online.selectable(q_t, t["next_observation"])
         losses, errors = online.reading.compare(outputs_tm1, a_tm1, r_t, discount_t, outputs_t, selector)
         loss = weighted_mean(losses, weights)
-        gradient_norm = self.optimizers["online"].minimise(loss)
+        self.optimizers["online"].minimise(loss)
         self._move_target(number)
         if not diagnose:
             return Updated(errors)
@@ -63,7 +63,6 @@ class ValueRule(UpdateRule):
             errors,
             {
                 "loss": loss,
-                "gradient_norm": gradient_norm,
                 "td_error": (target_tm1 - taken).abs().mean(),
                 "greedy_share": (greedy == a_tm1).float().mean(),
                 "greedy_entropy": choice_entropy(greedy, q_tm1.shape[1]),

@@ -19,12 +19,27 @@ CONTINUOUS = Task(
     observation_dtype="float32", observation_shape=(5,), actions=ContinuousActions((-1.0, -2.0), (1.0, 0.5))
 )
 
-COMMON = {
+_DECAY = {"final_learning_rate": 5e-4, "learning_rate_decay_env_steps": 300}
+_RESTARTS = {**_DECAY, "learning_rate_decay": "restarts"}
+
+COMMON: dict[str, Any] = {
     "learning_rate": 3e-2,
+    "final_learning_rate": (1e-4, _DECAY),
+    "learning_rate_decay_env_steps": (150, _DECAY),
+    "learning_rate_decay": ("cosine", _DECAY),
+    "learning_rate_restart_growth": (3.0, _RESTARTS),
+    "optimizer": "radam",
+    "adam_epsilon": 1e-2,
+    "momentum": (0.5, {"optimizer": "sgd"}),
+    "weight_decay": 0.1,
+    "lookahead_period_updates": 2,
+    "lookahead_alpha": (0.9, {"lookahead_period_updates": 2}),
     "hidden_sizes": (8,),
     "activation": "tanh",
     "max_grad_norm": 1e-3,
     "importance_beta": 0.9,
+    "final_importance_beta": 0.5,
+    "importance_beta_env_steps": 500,
     "priority_epsilon": 0.5,
 }
 """Other values for fields of every gradient-based algorithm that a few updates show."""
