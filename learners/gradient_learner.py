@@ -148,7 +148,7 @@ class GradientLearner:
         if diagnose:
             self._note("learning_rate", self._config.rate(batch.inserted))
             self._note("importance_beta", beta)
-            self._note("importance_weight", weights.mean())
+            self._note("sampling_weight", weights.mean())
             for name, optimizer in self._rule.optimizers.items():
                 self._note(f"gradient_norm_{name}", optimizer.gradient_norm)
             for name, value in updated.diagnostics.items():

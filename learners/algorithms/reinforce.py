@@ -162,13 +162,12 @@ class ReinforceRule(UpdateRule):
             gained = (raw - raw.mean()) / (raw.std(correction=0) + 1e-8)
         losses = policy_gradient_loss(scored.log_prob, gained, used * multiplier)
         loss = weighted_mean(losses - config.entropy_cost * scored.entropy, weights)
-        gradient_norm = self.optimizers["policy"].minimise(loss)
+        self.optimizers["policy"].minimise(loss)
         value_loss = self._learn_values(t["observation"], targets, weights)
         if not diagnose:
             return Updated(None)
         diagnostics = {
             "loss": loss,
-            "gradient_norm": gradient_norm,
             "policy_entropy": scored.entropy.mean(),
             "action_probability": scored.log_prob.exp().mean(),
             "return_mean": targets.mean(),

@@ -135,3 +135,9 @@ def _differ(one: tuple[dict[str, torch.Tensor], list[Any]], other: tuple[dict[st
         a is not None and b is not None and not np.array_equal(a.priorities, b.priorities)
         for a, b in zip(*outputs, strict=True)
     )
+
+
+def own_metrics(metrics: dict[str, float]) -> dict[str, float]:
+    """What the algorithm itself measures, without what every learner does."""
+    common = {"learning_rate", "importance_beta", "sampling_weight"}
+    return {name: m for name, m in metrics.items() if name not in common and not name.startswith("gradient_norm_")}

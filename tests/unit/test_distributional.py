@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from kit.learning import DISCRETE, batch_of, every_field_matters, random_columns, spec_of
+from kit.learning import DISCRETE, batch_of, every_field_matters, own_metrics, random_columns, spec_of
 
 from learners.algorithms.c51 import C51Config
 from learners.algorithms.dqn import DQNConfig
@@ -198,9 +198,9 @@ def test_diagnostics_by_hand(config: DQNConfig) -> None:
     columns["reward"][:] = [1.0, 1.0, 1.0, 2.0]
     columns["discount"][:] = [0.5, 0.5, 0.5, 0.0]
     learner.step(batch_of(spec, columns))
-    measured = learner.take_metrics()
+    measured = own_metrics(learner.take_metrics())
     # Double: the successor's action is 0, worth 3; targets 2.5, 2.5, 2.5, 2; taken 2, 2, 2, 1
-    assert measured.pop("loss") >= 0.0 and measured.pop("gradient_norm") > 0.0
+    assert measured.pop("loss") >= 0.0
     assert measured == pytest.approx(
         {
             "q_mean": 1.75, "q_std": math.sqrt(3) / 4, "target_mean": 2.375, "target_std": math.sqrt(3) / 8,
