@@ -2,8 +2,8 @@
 
     python3.11 -m venv peers/tensorflow && peers/tensorflow/bin/pip install -r tests/golden/tensorflow.requirements.txt
 
-The classes are given, not drawn: `log_q_true` and `log_q_sampled` are the logarithms of their expected counts, which
-TensorFlow subtracts from the logits; a sampled class that is the true one is taken out.
+The classes are given, not drawn: `log_expected` are the logarithms of their expected counts, which TensorFlow subtracts
+from the logits; a sampled class that is the true one is taken out. The true one is there in any case: its count is one.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ def main() -> None:
     """The loss of each record, and its mean's gradients by state and by the items' table."""
     rng = np.random.default_rng(0)
     state, items, bias = (rng.normal(size=shape) for shape in ((SIZE, WIDTH), (CLASSES, WIDTH), (CLASSES,)))
-    true, sampled = rng.integers(0, CLASSES, SIZE), rng.choice(CLASSES, SAMPLES, replace=False)
-    sampled[0] = true[0]
+    true = rng.integers(0, CLASSES, SIZE)
+    others = rng.choice(np.delete(np.arange(CLASSES), true[0]), SAMPLES - 1, replace=False)
+    sampled = np.append(true[0], others)  # a true class among them; each once, as TensorFlow takes out only one
     counts = rng.uniform(0.05, 2.0, CLASSES)
     tensors = [tf.Variable(array) for array in (state, items)]
     with tf.GradientTape() as tape:
         losses = tf.nn.sampled_softmax_loss(
             weights=tensors[1], biases=tf.constant(bias), labels=true[:, None], inputs=tensors[0],
             num_sampled=SAMPLES, num_classes=CLASSES, remove_accidental_hits=True,
-            sampled_values=(tf.constant(sampled), tf.constant(counts[true][:, None]), tf.constant(counts[sampled])),
+            sampled_values=(tf.constant(sampled), tf.ones((SIZE, 1), tf.float64), tf.constant(counts[sampled])),
         )  # fmt: skip
         mean = tf.reduce_mean(losses)
     by_state, by_items = tape.gradient(mean, tensors)
     inputs = {
         "state": state, "items": items, "bias": bias, "true": true, "sampled": sampled,
-        "log_q_true": np.log(counts[true]), "log_q_sampled": np.log(counts[sampled]),
+        "log_expected": np.log(counts[sampled]),
     }  # fmt: skip
     outputs = {
         "loss": losses.numpy(),
