@@ -15,10 +15,11 @@ from learners.losses.actor_critic import (
     critic_td_errors,
     deterministic_policy_losses,
     pessimistic_target,
+    smoothing_noise,
 )
 from learners.losses.shapes import weighted_mean
 from learners.networks.actor_critic import Actor, Critics
-from learners.networks.torsos import make_torso
+from learners.networks.torsos import make_encoder, make_torso
 from learners.optimizers import Optimizer
 from learners.targets import TargetUpdate
 from learners.task import ContinuousActions, Task
@@ -58,9 +59,8 @@ class ActorCriticConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unkno
 
     def make_critics(self, task: Task, actions: ContinuousActions, generator: torch.Generator, count: int) -> Critics:
         """The learner's critics."""
-        return Critics(
-            task, actions, self.hidden_sizes, count=count, generator=generator, final_bound=self.final_layer_bound
-        )
+        encoder, bound = make_encoder(self, task, generator), self.final_layer_bound
+        return Critics(encoder, actions, self, count=count, generator=generator, final_bound=bound)
 
 
 class ActorCriticRule(UpdateRule):
@@ -117,6 +117,12 @@ class ActorCriticRule(UpdateRule):
         """What the target networks would do next, float32[B, n]."""
         action: Tensor = self.target_actor(t["next_observation"])
         return action
+
+    def smoothed(self, action: Tensor, sigma: float, clip: float) -> Tensor:
+        """Target actions [B, n] with clipped noise, within the bounds of each dimension."""
+        normal = torch.randn(action.shape, generator=self.generator, device=action.device)
+        bounds = self.target_actor.bounds
+        return bounds.clip(action + smoothing_noise(normal, sigma, clip, bounds.half_range))
 
     def penalty(self) -> Tensor | None:
         """Added to the critics' loss; a scalar [] or None."""

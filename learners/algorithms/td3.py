@@ -14,7 +14,7 @@ from learners.algorithm import Count
 from learners.deterministic_policy import DeterministicPolicy, GaussianNoise
 from learners.exploration import geometric_sigmas
 from learners.gradient_learner import GradientLearner
-from learners.losses.actor_critic import smoothing_noise
+from learners.policies import Policy
 from learners.task import Task
 from replay_server.specs import RecordSpec
 
@@ -37,7 +37,7 @@ class TD3Config(ActorCriticConfig, frozen=True, kw_only=True, forbid_unknown_fie
         """A fresh learner on a torch device (`cpu`, `cuda`)."""
         return GradientLearner(self, TD3Rule(self, task, seed=seed, device=device), spec, device)
 
-    def make_policy(self, task: Task, *, env_indices: Sequence[int], total_envs: int) -> DeterministicPolicy:
+    def make_policy(self, task: Task, *, env_indices: Sequence[int], total_envs: int) -> Policy:
         """The actor with Gaussian noise; its weights are zero until a snapshot is loaded."""
         actor = self.make_actor(task, task.continuous("td3"), torch.Generator())
         noise = GaussianNoise(geometric_sigmas(env_indices, total_envs, self.sigma_low, self.sigma_high))
@@ -55,7 +55,4 @@ class TD3Rule(ActorCriticRule):
 
     def next_action(self, t: Mapping[str, Tensor]) -> Tensor:
         """The target actor's action with noise, within the bounds of each dimension."""
-        action = super().next_action(t)
-        normal = torch.randn(action.shape, generator=self.generator, device=action.device)
-        bounds = self.target_actor.bounds
-        return bounds.clip(action + smoothing_noise(normal, self._sigma, self._clip, bounds.half_range))
+        return self.smoothed(super().next_action(t), self._sigma, self._clip)

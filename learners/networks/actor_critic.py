@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from learners.algorithm import AlgorithmConfig
 from learners.networks.initialise import linear
-from learners.networks.normaliser import Normaliser
+from learners.networks.mlp import ACTIVATIONS
 from learners.networks.torsos import Torso
-from learners.task import ContinuousActions, Task
+from learners.task import ContinuousActions
 from replay_server.errors import ConfigError
 
 
@@ -102,23 +103,23 @@ class StackedLinear(nn.Module):
 class Critics(nn.Module):
     """One or several action values of an observation and an action, computed together.
 
-    The action joins the observation before the first layer, as in TD3 (Fujimoto et al. 2018), scaled to [-1, 1] so that
-    a task's units do not decide how much of it the first layer sees.
+    The action joins the encoded observation before the first hidden layer, as in TD3 (Fujimoto et al. 2018), scaled to
+    [-1, 1] so that a task's units do not decide how much of it that layer sees. The critics share the encoder.
 
     Args:
-        task: observations.
+        encoder: of observations.
         actions: their bounds.
-        sizes: units of each hidden layer.
-        count: critics, each with weights of its own.
+        config: hidden layers.
+        count: critics, each with hidden layers of its own.
         generator: of the first weights.
         final_bound: weights of the last layers start in U(-bound, bound); None: as those of the other layers.
     """
 
     def __init__(
         self,
-        task: Task,
+        encoder: Torso,
         actions: ContinuousActions,
-        sizes: Sequence[int],
+        config: AlgorithmConfig,
         *,
         count: int,
         generator: torch.Generator,
@@ -126,33 +127,40 @@ class Critics(nn.Module):
     ) -> None:
         super().__init__()
         self.count = count
-        self.normaliser = Normaliser(task)
+        self.encoder = encoder
         self.bounds = ActionBounds(actions)
-        widths = [task.observation_size + actions.size, *sizes, 1]
+        self.activation = ACTIVATIONS[config.activation]()
+        widths = [encoder.size + actions.size, *config.hidden_sizes, 1]
         self.layers = nn.ModuleList(StackedLinear(count, a, b, generator) for a, b in pairwise(widths))
         if final_bound is not None:
             _uniform(self.layers[-1].parameters(), final_bound, generator)
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """[B, *observation_shape], float32[B, n] -> float32[count, B]."""
-        features = self._joined(observation, action).expand(self.count, -1, -1)
+        numbers = self._joined(self.encoder(observation), action).expand(self.count, -1, -1)
         for layer in self.layers[:-1]:
-            features = torch.relu(layer(features))
-        values: Tensor = self.layers[-1](features)
+            numbers = self.activation(layer(numbers))
+        values: Tensor = self.layers[-1](numbers)
         return values.squeeze(2)
 
     def first(self, observation: Tensor, action: Tensor) -> Tensor:
         """The first critic alone: [B, *observation_shape], float32[B, n] -> float32[B]."""
-        features = self._joined(observation, action)
-        for layer in self.layers:
-            assert isinstance(layer, StackedLinear)
-            features = layer.first(features)
-            if layer is not self.layers[-1]:
-                features = torch.relu(features)
-        return features.squeeze(1)
+        return self.first_of_each(self.encoder(observation), action.unsqueeze(1)).squeeze(1)
 
-    def _joined(self, observation: Tensor, action: Tensor) -> Tensor:
-        return torch.cat((self.normaliser(observation), self.bounds.to_unit(action)), dim=1)
+    def first_of_each(self, encoded: Tensor, actions: Tensor) -> Tensor:
+        """The first critic of K actions for each encoded observation: float32[B, m], float32[B, K, n] -> [B, K]."""
+        batch, count, _ = actions.shape
+        repeated = encoded.unsqueeze(1).expand(batch, count, -1).flatten(0, 1)
+        numbers = self._joined(repeated, actions.flatten(0, 1))
+        for layer in self.layers[:-1]:
+            assert isinstance(layer, StackedLinear)
+            numbers = self.activation(layer.first(numbers))
+        last = self.layers[-1]
+        assert isinstance(last, StackedLinear)
+        return last.first(numbers).reshape(batch, count)
+
+    def _joined(self, encoded: Tensor, action: Tensor) -> Tensor:
+        return torch.cat((encoded, self.bounds.to_unit(action)), dim=1)
 
 
 def _uniform(parameters: Iterable[Tensor], bound: float, generator: torch.Generator) -> None:

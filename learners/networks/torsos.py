@@ -124,6 +124,17 @@ def make_torso(config: AlgorithmConfig, task: Task, generator: torch.Generator) 
     return Torso(Normaliser(task), encoder, layers, config.hidden_sizes[-1])
 
 
+def make_encoder(config: AlgorithmConfig, task: Task, generator: torch.Generator) -> Torso:
+    """What comes before the hidden layers of `make_torso`, for networks that join something of their own there.
+
+    Raises:
+        ConfigError: the torso that the config names does not take these observations.
+    """
+    encoder = _make_encoder(config, _kind(config, task), task, generator)
+    size = task.observation_size if encoder is None else encoder.size
+    return Torso(Normaliser(task), encoder, nn.Identity(), size)
+
+
 def _kind(config: AlgorithmConfig, task: Task) -> str:
     history, axes = task.part("history"), len(task.observation_shape)
     if config.torso == "auto":

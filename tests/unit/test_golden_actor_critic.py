@@ -28,7 +28,7 @@ KINDS = ("td3", "ddpg")
 def critics_of(weights: dict[str, torch.Tensor]) -> Critics:
     """Ours with the weights of theirs: `qf0.0.weight` [out, in] and so on."""
     count = 1 + int(max(name[2] for name in weights))
-    critics = Critics(TASK, ACTIONS, (6,), count=count, generator=torch.Generator())
+    critics = TD3Config(hidden_sizes=(6,)).make_critics(TASK, ACTIONS, torch.Generator(), count)
     with torch.no_grad():
         for layer, theirs in zip(critics.layers, ("0", "2"), strict=True):
             layer.weight.copy_(torch.stack([weights[f"qf{i}.{theirs}.weight"].T for i in range(count)]))
