@@ -64,7 +64,7 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ] = "auto"
     hidden_sizes: Annotated[Sizes, Meta(description="Units of each hidden layer.")] = (128, 128)
     activation: Annotated[Literal["relu", "tanh"], Meta(description="Function after each hidden layer.")] = "relu"
-    embedding_size: Annotated[Count, Meta(description="Numbers that the torso learns for an item id.")] = 32
+    embedding_size: Annotated[Count, Meta(description="Numbers that torsos and item tables learn for an item id.")] = 32
     encoder_size: Annotated[
         Count, Meta(description="Numbers that a torso of kind gru, cfn or attention makes of a history.")
     ] = 64

@@ -56,11 +56,9 @@ class ValueConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fie
         Meta(description="One output an action, MLP([features, item]), or features times item embedding."),
     ] = "heads"
     item_embedding: Annotated[
-        Literal["fixed", "learnt"], Meta(description="Keep the environment's item embeddings, or train a table.")
+        Literal["fixed", "learnt"],
+        Meta(description="Keep the environment's item embeddings, or train a table that starts from them."),
     ] = "fixed"
-    item_embedding_size: Annotated[
-        int, Meta(ge=1, description="Numbers an item of a learnt table that has no start in the environment.")
-    ] = 32
     item_hidden_size: Annotated[int, Meta(ge=1, description="Hidden units of embedding_mlp.")] = 64
     normalise_embeddings: Annotated[
         bool, Meta(description="embedding_dot: cosine times a learnt scale instead of a plain dot product.")
@@ -123,7 +121,7 @@ class ValueConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fie
                 "take learnt"
             )
         count = task.discrete(self.type).count if part is None else part.largest + 1
-        table = random_table(count, self.item_embedding_size, generator) if given is None else as_table(given)
+        table = random_table(count, self.embedding_size, generator) if given is None else as_table(given)
         if part is None and len(table) != count:
             raise ConfigError(
                 f"algorithm.action_values: {len(table)} item embeddings, but {count} actions; without candidates "

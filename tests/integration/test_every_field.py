@@ -139,7 +139,6 @@ RUNS = {
     "algorithm.temperature": Change(1.0, "replay", BOLTZMANN),
     "algorithm.evaluation_actions": Change("sampled", "metrics", BOLTZMANN),
     "algorithm.action_values": Change("embedding_dot", "weights", MLP),
-    "algorithm.item_embedding_size": Change(5, "weights", DOT),
     "algorithm.item_hidden_size": Change(5, "weights", MLP),
     "algorithm.normalise_embeddings": Change(True, "weights", DOT),
     "replay.shards": Change(1, "files"),

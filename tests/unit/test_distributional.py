@@ -119,6 +119,12 @@ def test_wrong_shapes_are_refused_instead_of_broadcast(loss: str, name: str) -> 
         LOSSES[loss](**given)
 
 
+def test_targets_of_quantile_regression_get_no_gradient() -> None:
+    quantiles, targets = (torch.tensor([[0.0, 1.0]], requires_grad=True) for _ in range(2))
+    quantile_huber(quantiles, targets, 1.0).sum().backward()
+    assert quantiles.grad is not None and targets.grad is None
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_gradients_reach_the_prediction_only_and_weights_scale_them(loss: str) -> None:
     gradients = []
@@ -142,7 +148,7 @@ SHARED = {
     "learning_rate_decay_env_steps": (100, {"final_learning_rate": 1e-3, "learning_rate_decay_env_steps": 300}),
     "final_importance_beta": (0.5, {"importance_beta_env_steps": 300}), "importance_beta_env_steps": 300,
     "action_values": ("embedding_dot", {"action_values": "embedding_mlp", "item_embedding": "learnt"}),
-    "item_embedding_size": (5, {"action_values": "embedding_dot", "item_embedding": "learnt"}),
+    "embedding_size": (5, {"action_values": "embedding_dot", "item_embedding": "learnt"}),
     "item_hidden_size": (5, {"action_values": "embedding_mlp", "item_embedding": "learnt"}),
     "normalise_embeddings": (True, {"action_values": "embedding_dot", "item_embedding": "learnt"}),
 }  # fmt: skip
