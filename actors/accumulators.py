@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.first_step import FirstStep
 from actors.timestep import TimeStep
 from learners.policies import Action
 
@@ -40,13 +41,22 @@ class NStepAccumulator:
         n_step: n >= 1.
         gamma: discount of one step, in [0, 1].
         reward_scale: factor on every reward.
+        first_step: what records keep of their first step alone.
     """
 
-    def __init__(self, num_envs: int, n_step: int, gamma: float, reward_scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        num_envs: int,
+        n_step: int,
+        gamma: float,
+        reward_scale: float = 1.0,
+        first_step: FirstStep = FirstStep(),  # noqa: B008  frozen
+    ) -> None:
         if n_step < 1:
             raise ValueError(f"n_step is {n_step}, must be at least 1")
         self._n = n_step
         self._scale = reward_scale
+        self._first_step = first_step
         self._powers = gamma ** np.arange(n_step + 1, dtype=np.float64)
         self._rows = np.arange(num_envs)
         self._time = 0  # slot of a window = time of its first step modulo n
@@ -107,6 +117,7 @@ class NStepAccumulator:
         assert self._current is not None
         opened: dict[str, NDArray[Any]] = {
             **action.extras,
+            **self._first_step.columns(timestep, self._scale),
             "observation": self._current,
             "action": action.action,
             "behaviour_log_prob": np.asarray(action.log_prob, dtype=np.float32),

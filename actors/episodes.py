@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.first_step import FirstStep
 from actors.timestep import TimeStep
 from learners.policies import Action
 from replay_server.errors import EnvironmentFault
@@ -29,11 +30,19 @@ class EpisodeAccumulator:
         num_envs: B.
         gamma: discount of one step, in [0, 1].
         reward_scale: factor on every reward.
+        first_step: what records keep of their first step alone.
     """
 
-    def __init__(self, num_envs: int, gamma: float, reward_scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        num_envs: int,
+        gamma: float,
+        reward_scale: float = 1.0,
+        first_step: FirstStep = FirstStep(),  # noqa: B008  frozen
+    ) -> None:
         self._gamma = gamma
         self._scale = reward_scale
+        self._first_step = first_step
         self._rows = np.arange(num_envs)
         self._length = np.zeros(num_envs, dtype=np.int64)
         self._rewards = np.zeros((_FIRST_ROOM, num_envs))
@@ -77,6 +86,7 @@ class EpisodeAccumulator:
     def _note(self, action: Action, policy_version: int, timestep: TimeStep) -> None:
         noted: dict[str, NDArray[Any]] = {
             **action.extras,
+            **self._first_step.columns(timestep, self._scale),
             "observation": self._current,  # type: ignore[dict-item]
             "action": action.action,
             "behaviour_log_prob": np.asarray(action.log_prob, dtype=np.float32),

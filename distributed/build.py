@@ -14,6 +14,7 @@ from gymnasium import spaces
 from actors.accumulators import Accumulator, NStepAccumulator
 from actors.environments import describe, make_vector_env
 from actors.episodes import EpisodeAccumulator
+from actors.first_step import FirstStep
 from actors.layouts import observation_layout, observation_parts
 from actors.loop import ActorLoop, ActorPace
 from actors.normalisation import MomentTracker
@@ -181,7 +182,7 @@ def make_actor_loop(
             env_indices=range(index, environment.num_envs * count, count),
             total_envs=environment.num_envs * count,
         ),
-        accumulator=_accumulator(environment.num_envs, algorithm),
+        accumulator=_accumulator(environment.num_envs, algorithm, task),
         writer=writer,
         weights=weights,
         moments=_moment_tracker(config, task),
@@ -190,10 +191,16 @@ def make_actor_loop(
     )
 
 
-def _accumulator(num_envs: int, algorithm: Algorithm) -> Accumulator:
+def _accumulator(num_envs: int, algorithm: Algorithm, task: Task) -> Accumulator:
+    names, response = {field.name for field in algorithm.record_fields(task)}, task.part("response")
+    first_step = FirstStep(
+        reward="first_reward" in names,
+        response=slice(response.start, response.stop) if response and "first_response" in names else None,
+    )
+    gamma, scale = algorithm.gamma, algorithm.reward_scale
     if algorithm.n_step is None:
-        return EpisodeAccumulator(num_envs, algorithm.gamma, reward_scale=algorithm.reward_scale)
-    return NStepAccumulator(num_envs, algorithm.n_step, algorithm.gamma, reward_scale=algorithm.reward_scale)
+        return EpisodeAccumulator(num_envs, gamma, scale, first_step)
+    return NStepAccumulator(num_envs, algorithm.n_step, gamma, scale, first_step)
 
 
 def _moment_tracker(config: ExperimentConfig, task: Task) -> MomentTracker | None:

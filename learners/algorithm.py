@@ -39,7 +39,9 @@ class Algorithm(Protocol):
     def reward_scale(self) -> float: ...
 
     def record_fields(self, task: Task) -> tuple[Field, ...]:
-        """Columns that records have beyond those of every transition: what its policy puts into `Action.extras`."""
+        """Columns that records have beyond those of every transition: what its policy puts into `Action.extras`, and
+        on request `first_reward` and `first_response`, the reward and the `response` part of a record's first step.
+        """
 
     def make_learner(self, task: Task, spec: RecordSpec, *, seed: int, device: str) -> Learner:
         """A fresh learner.

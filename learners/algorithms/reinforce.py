@@ -1,6 +1,7 @@
 """REINFORCE with a learned baseline, off-policy and top-K corrected (Williams 1992; Chen et al. 2019).
 
-Every quantity is that of the logged action: nothing is sampled anew in an update.
+Every quantity is that of the logged action, on a slate the item that was consumed: nothing is sampled anew in an
+update.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from learners.algorithm import AlgorithmConfig, Count, Positive, seeded
 from learners.gradient_learner import GradientLearner
+from learners.logged_choices import Logged, mean_of, one_choice, standardised
 from learners.losses.policy_gradient import (
     advantage,
     importance_ratio,
@@ -33,10 +35,11 @@ from learners.networks.softmax_policy import ItemHead, SoftmaxPolicyNetwork, Sta
 from learners.networks.torsos import make_torso
 from learners.optimizers import Optimizer
 from learners.policies import Action, NetworkPolicy
-from learners.task import Task
+from learners.serving import draw_slates
+from learners.task import SlateActions, Task
 from learners.update_rule import Updated, UpdateRule
 from replay_server.errors import ConfigError
-from replay_server.specs import RecordSpec
+from replay_server.specs import Field, RecordSpec
 
 
 class ReinforceConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -84,34 +87,79 @@ class ReinforceConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown
         Meta(description="Negatives are drawn by frequency to this power; null: log-uniformly by rank of frequency."),
     ] = None
 
+    rewarded_only: Annotated[
+        bool, Meta(description="The policy learns from records whose own step was rewarded; the other heads from all.")
+    ] = False
+    serving_candidates: Annotated[
+        Count | None, Meta(description="Choices are made among so many actions of highest logit; null: among all.")
+    ] = None
+    certain_slots: Annotated[
+        int, Meta(ge=0, description="Places of a slate for the most probable items; those of the others are drawn.")
+    ] = 0
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.self_normalise and self.correction == "none":
             raise ValueError("self_normalise scales importance weights: set correction to stored or behaviour_head")
+
+    def record_fields(self, task: Task) -> tuple[Field, ...]:
+        """Each item's chance to be on its slate, what the user did with it, and the reward of that step alone."""
+        fields = []
+        if isinstance(task.actions, SlateActions):
+            slots = (task.actions.slots,)
+            fields = [Field("propensity", "float32", slots), Field("first_response", "float32", slots)]
+        if self.rewarded_only:
+            fields.append(Field("first_reward", "float32"))
+        return tuple(fields)
 
     def make_learner(self, task: Task, spec: RecordSpec, *, seed: int, device: str) -> GradientLearner:
         """A fresh learner on a torch device (`cpu`, `cuda`)."""
         return GradientLearner(self, ReinforceRule(self, task, seed=seed, device=device), spec, device)
 
     def make_policy(self, task: Task, *, env_indices: Sequence[int], total_envs: int) -> ReinforcePolicy:
-        """Samples from the softmax; its weights are zero until a snapshot is loaded."""
+        """Draws from the softmax; its weights are zero until a snapshot is loaded."""
         return ReinforcePolicy(self, task)
 
     def make_network(self, task: Task, generator: torch.Generator) -> SoftmaxPolicyNetwork:
         """The policy network of learner and policy."""
-        offers = Offers(task, "reinforce")
-        items = task.discrete("reinforce").count
-        if self.softmax == "sampled" and task.part("action_mask") is not None:
+        torso = make_torso(self, task, generator)
+        return SoftmaxPolicyNetwork(torso, self.make_head(task, torso.size, self.temperature, generator))
+
+    def make_head(self, task: Task, size: int, temperature: float, generator: torch.Generator) -> ItemHead:
+        """A softmax over items for states of so many numbers."""
+        choices = one_choice(task)
+        return ItemHead(size, choices.discrete("reinforce").count, Offers(choices, "reinforce"), temperature, generator)
+
+    def check_task(self, task: Task) -> None:
+        """Raises ConfigError where this task and these settings contradict each other."""
+        actions, slots = one_choice(task).discrete("reinforce").count, 1
+        if isinstance(task.actions, SlateActions):
+            slots, response = task.actions.slots, task.part("response")
+            if response is None or response.shape != (slots,):
+                raise ConfigError(
+                    f"environment.id: its slates have {slots} places, but its observations no part `response` with as "
+                    "many numbers (1: consumed), which tells the algorithm what it may learn from"
+                )
+        changing = task.part("action_mask") or task.part("candidates")
+        if self.softmax == "sampled" and changing is not None:
             raise ConfigError(
-                "algorithm.softmax: sampled knows no action_mask, which this environment has; set it to full"
+                f"algorithm.softmax: sampled takes every action for possible, this environment has {changing.name}; "
+                "set it to full"
             )
-        if self.softmax == "sampled" and self.negatives >= items:
+        if self.softmax == "sampled" and self.negatives >= actions:
             raise ConfigError(
-                f"algorithm.negatives is {self.negatives}, the environment has {items} actions: with as many, "
+                f"algorithm.negatives is {self.negatives}, the environment has {actions} actions: with as many, "
                 "algorithm.softmax full is exact and cheaper"
             )
-        torso = make_torso(self, task, generator)
-        return SoftmaxPolicyNetwork(torso, ItemHead(torso.size, items, self.temperature, generator), offers)
+        if self.certain_slots > slots or (slots == 1 and self.certain_slots):
+            raise ConfigError(
+                f"algorithm.certain_slots is {self.certain_slots}, the environment shows {slots} item(s) at a time"
+            )
+        if self.serving_candidates is not None and not slots <= self.serving_candidates <= actions:
+            raise ConfigError(
+                f"algorithm.serving_candidates is {self.serving_candidates}, must lie between the {slots} item(s) "
+                f"shown at a time and the environment's {actions} actions"
+            )
 
 
 class ReinforceRule(UpdateRule):
@@ -119,7 +167,9 @@ class ReinforceRule(UpdateRule):
 
     def __init__(self, config: ReinforceConfig, task: Task, *, seed: int, device: str) -> None:
         super().__init__()
+        config.check_task(task)
         self._config = config
+        self._slates = isinstance(task.actions, SlateActions)
         generator = seeded(seed)
         self.generator = seeded(seed, device)
         self.policy = config.make_network(task, generator).to(device)
@@ -127,17 +177,18 @@ class ReinforceRule(UpdateRule):
         self.value: StateValue | None = None
         self.behaviour: ItemHead | None = None
         self.sampler: NegativeSampler | None = None
-        items = self.policy.head.items.out_features
         if config.baseline:
             self.value = StateValue(make_torso(config, task, generator), generator).to(device)
             self.optimizers["value"] = Optimizer(self.value, config, learning_rate=config.value_learning_rate)
         if config.correction == "behaviour_head":
-            self.behaviour = ItemHead(self.policy.torso.size, items, 1.0, generator).to(device)
+            self.behaviour = config.make_head(task, self.policy.torso.size, 1.0, generator).to(device)
             self.optimizers["behaviour"] = Optimizer(
                 self.behaviour, config, learning_rate=config.behaviour_learning_rate
             )
         if config.softmax == "sampled":
-            self.sampler = NegativeSampler(items, config.negatives, config.negative_exponent).to(device)
+            self.sampler = NegativeSampler(self.policy.head.count, config.negatives, config.negative_exponent).to(
+                device
+            )
 
     @property
     def acting(self) -> nn.Module:
@@ -145,22 +196,23 @@ class ReinforceRule(UpdateRule):
         return self.policy
 
     def update(self, t: Mapping[str, Tensor], weights: Tensor, *, number: int, diagnose: bool) -> Updated:
-        """One step of each network; records get no priorities. See UpdateRule.update."""
-        config = self._config
-        negatives = self._negatives(t["action"])
+        """One step of each network, several of the value network; records get no priorities. See UpdateRule.update."""
+        config, logged = self._config, Logged.of(t, self._slates, self._config.rewarded_only)
+        negatives = self._negatives(logged.a)
         state = self.policy.torso(t["observation"])
-        scored = self._score(self.policy.head, state, t, negatives)
-        behaviour_log_prob, behaviour_loss = self._behaviour(state.detach(), t, weights, negatives)
+        scored = self._score(self.policy.head, state, t["observation"], logged.a, negatives)
+        behaviour_log_prob, behaviour_loss = self._behaviour(
+            state.detach(), t["observation"], logged, weights, negatives
+        )
         ratio = torch.ones_like(scored.log_prob)
         if behaviour_log_prob is not None:
             ratio = importance_ratio(scored.log_prob, behaviour_log_prob, config.weight_cap)
-        used = self_normalised(ratio, torch.ones_like(ratio)) if config.self_normalise else ratio
+        used = self_normalised(ratio, logged.rewarded) if config.self_normalise else ratio
         multiplier = top_k_multiplier(scored.log_prob, config.top_k)
         values, targets = self._values(t)
-        gained = raw = targets - values
-        if config.normalise_advantages:
-            gained = (raw - raw.mean()) / (raw.std(correction=0) + 1e-8)
-        losses = policy_gradient_loss(scored.log_prob, gained, used * multiplier)
+        raw = targets - values
+        gained = standardised(raw, logged.rewarded) if config.normalise_advantages else raw
+        losses = policy_gradient_loss(scored.log_prob, gained, used * multiplier * logged.rewarded)
         loss = weighted_mean(losses - config.entropy_cost * scored.entropy, weights)
         self.optimizers["policy"].minimise(loss)
         value_loss = self._learn_values(t["observation"], targets, weights)
@@ -169,24 +221,26 @@ class ReinforceRule(UpdateRule):
         diagnostics = {
             "loss": loss,
             "policy_entropy": scored.entropy.mean(),
-            "action_probability": scored.log_prob.exp().mean(),
+            "action_probability": mean_of(scored.log_prob.exp(), logged.rewarded),
             "return_mean": targets.mean(),
             "advantage_std": raw.std(correction=0),
+            "learnt_share": logged.rewarded.mean(),
         }
         if self.value is not None:
             unexplained = raw.var(correction=0) / targets.var(correction=0).clamp(min=1e-12)
             diagnostics |= {"value_loss": value_loss, "explained_variance": 1.0 - unexplained}
         if behaviour_log_prob is not None:
             cap = math.inf if config.weight_cap is None else config.weight_cap
+            squares = mean_of(ratio.square(), logged.rewarded).clamp(min=1e-30)
             diagnostics |= {
-                "importance_weight": used.mean(),
-                "capped_share": (ratio >= cap * (1.0 - 1e-6)).float().mean(),
-                "effective_sample_share": ratio.mean().square() / ratio.square().mean().clamp(min=1e-30),
+                "importance_weight": mean_of(used, logged.rewarded),
+                "capped_share": mean_of((ratio >= cap * (1.0 - 1e-6)).float(), logged.rewarded),
+                "effective_sample_share": mean_of(ratio, logged.rewarded).square() / squares,
             }
         if self.behaviour is not None:
             diagnostics["behaviour_loss"] = behaviour_loss
         if config.top_k > 1:
-            diagnostics["top_k_multiplier"] = multiplier.mean()
+            diagnostics["top_k_multiplier"] = mean_of(multiplier, logged.rewarded)
         return Updated(None, {name: value.detach() for name, value in diagnostics.items()})
 
     def _negatives(self, a_tm1: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -196,23 +250,28 @@ class ReinforceRule(UpdateRule):
         return self.sampler.draw(self.generator)
 
     def _score(
-        self, head: ItemHead, state: Tensor, t: Mapping[str, Tensor], negatives: tuple[Tensor, Tensor] | None
+        self, head: ItemHead, state: Tensor, observation: Tensor, a_tm1: Tensor, negatives: tuple[Tensor, Tensor] | None
     ) -> Scored:
         """What a head's softmax says of the logged actions."""
         if negatives is None:
-            return full_softmax(self.policy.masked(head(state), t["observation"]), t["action"])
+            return full_softmax(head(state, observation), a_tm1)
         items, log_expected = negatives
-        return sampled_softmax(head.each(state, t["action"]), head.some(state, items), t["action"], items, log_expected)
+        return sampled_softmax(head.each(state, a_tm1), head.some(state, items), a_tm1, items, log_expected)
 
     def _behaviour(
-        self, state: Tensor, t: Mapping[str, Tensor], weights: Tensor, negatives: tuple[Tensor, Tensor] | None
+        self,
+        state: Tensor,
+        observation: Tensor,
+        logged: Logged,
+        weights: Tensor,
+        negatives: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor | None, Tensor]:
         """log beta of the logged actions and the head's loss, having stepped it; it never moves the state encoder."""
         if self.behaviour is None:
-            stored = t["behaviour_log_prob"] if self._config.correction == "stored" else None
+            stored = logged.behaviour_log_prob if self._config.correction == "stored" else None
             return stored, weights.new_zeros(())
-        log_prob = self._score(self.behaviour, state, t, negatives).log_prob
-        loss = weighted_mean(-log_prob, weights)
+        log_prob = self._score(self.behaviour, state, observation, logged.a, negatives).log_prob
+        loss = weighted_mean(-log_prob * logged.counted, weights)
         self.optimizers["behaviour"].minimise(loss)
         return log_prob.detach(), loss
 
@@ -243,19 +302,23 @@ class ReinforceRule(UpdateRule):
 
 
 class ReinforcePolicy(NetworkPolicy[SoftmaxPolicyNetwork]):
-    """Samples from the softmax; the most probable action for evaluation."""
+    """Draws from the softmax over the likeliest actions; the most probable ones for evaluation."""
 
     def __init__(self, config: ReinforceConfig, task: Task) -> None:
+        config.check_task(task)
         super().__init__(config.make_network(task, torch.Generator()))
+        self._slots = task.actions.slots if isinstance(task.actions, SlateActions) else None
+        self._candidates = config.serving_candidates or one_choice(task).discrete("reinforce").count
+        self._certain = config.certain_slots
 
     def act(self, observation: NDArray[Any], rng: np.random.Generator, *, explore: bool, env_steps: int) -> Action:
-        """One draw from each row's softmax, by its inverse distribution function; see Policy.act."""
+        """One action, or a slate of different ones with each item's chance to be on it; see Policy.act."""
         with torch.inference_mode():
-            log_probs = self._network(torch.from_numpy(observation)).log_softmax(dim=1).numpy()
-        rows = np.arange(len(log_probs))
-        if not explore:
-            return Action(log_probs.argmax(axis=1), np.zeros(len(rows), dtype=np.float32))
-        cumulated = np.exp(log_probs, dtype=np.float64).cumsum(axis=1)
-        draws = rng.random(len(rows)) * cumulated[:, -1]
-        action = (cumulated <= draws[:, None]).sum(axis=1)
-        return Action(action, log_probs[rows, action])
+            logits = self._network(torch.from_numpy(observation))
+        slots = self._slots or 1
+        certain = self._certain if explore else slots
+        slates = draw_slates(logits, slots, certain, self._candidates if explore else slots, rng)
+        log_probs = slates.log_probs.astype(np.float32)
+        if self._slots is None:
+            return Action(slates.items[:, 0], log_probs)
+        return Action(slates.items, log_probs, {"propensity": slates.propensities.astype(np.float32)})

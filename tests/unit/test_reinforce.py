@@ -103,8 +103,10 @@ def test_the_behaviour_head_learns_what_was_logged_and_nothing_else_moves_it() -
         rule = learner._rule
         for update in range(200):
             learner.step(batch_of(spec, columns | {"reward": sign * columns["reward"]}, inserted=update))
-        heads.append(rule.behaviour.items.weight.detach().clone())
-        logits.append(rule.behaviour(rule.policy.torso(torch.ones(1, 1))).softmax(dim=1)[0].detach().numpy())
+        heads.append(rule.behaviour.items.table.detach().clone())
+        logits.append(
+            rule.behaviour(rule.policy.torso(torch.ones(1, 1)), torch.ones(1, 1)).softmax(dim=1)[0].detach().numpy()
+        )
     assert torch.allclose(heads[0], heads[1], atol=1e-5)
     assert np.abs(logits[0] - SKEWED).max() < 0.02
 
@@ -179,7 +181,7 @@ def test_diagnostics_are_all_there_and_say_what_they_mean() -> None:
         [
             "loss", "policy_entropy", "action_probability", "return_mean", "advantage_std",
             "value_loss", "explained_variance", "importance_weight", "capped_share", "effective_sample_share",
-            "behaviour_loss", "top_k_multiplier",
+            "behaviour_loss", "top_k_multiplier", "learnt_share",
         ]
     )  # fmt: skip
     assert metrics["capped_share"] == 1.0 and metrics["importance_weight"] == pytest.approx(1e-3)
@@ -214,12 +216,13 @@ def test_every_setting_does_something() -> None:
             "self_normalise": (True, {**off_policy, "normalise_advantages": False}),
             "behaviour_learning_rate": (1e-2, head),
             "top_k": 4,
+            "rewarded_only": True,
             "temperature": 0.5,
             "softmax": ("sampled", {"negatives": 2}),
             "negatives": (1, {"softmax": "sampled", "negatives": 2}),
             "negative_exponent": (0.5, {"softmax": "sampled", "negatives": 2}),
         },
-        elsewhere={"priority_epsilon"},
+        elsewhere={"priority_epsilon", "serving_candidates", "certain_slots"},
     )
 
 
