@@ -1,0 +1,68 @@
+"""Probabilities of actions, cloned from data, alone or beside action values."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from learners.losses.cloning import likely_actions
+from learners.networks.initialise import linear
+from learners.networks.offers import Offers
+from learners.networks.torsos import Torso
+
+
+class ActionLogits(nn.Module):
+    """Logits of discrete actions."""
+
+    def __init__(self, torso: Torso, actions: int, offers: Offers, generator: torch.Generator) -> None:
+        super().__init__()
+        self.torso = torso
+        self.head = linear(torso.size, actions, generator)
+        self._offers = offers
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """[B, *observation_shape] -> float32[B, A], of actions that are not offered too."""
+        logits: Tensor = self.head(self.torso(observation))
+        return logits
+
+    def offered(self, logits: Tensor, observation: Tensor) -> Tensor:
+        """Logits float[B, A] with -inf where an action is not offered."""
+        allowed = self._offers.allowed(observation)
+        return logits if allowed is None else logits.masked_fill(~allowed, -math.inf)
+
+
+class BatchConstrainedValues(nn.Module):
+    """Action values and the behaviour that says which of them rest on data (discrete BCQ).
+
+    Args:
+        values: torso of the values.
+        behaviour: logits of the behaviour.
+        actions: A.
+        threshold: an action counts when it is more than so many times as likely as the likeliest.
+        generator: of the first weights.
+    """
+
+    def __init__(
+        self, values: Torso, behaviour: ActionLogits, actions: int, threshold: float, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.torso = values
+        self.head = linear(values.size, actions, generator)
+        self.behaviour = behaviour
+        self._threshold = threshold
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Values of all actions: [B, *observation_shape] -> float32[B, A]."""
+        values: Tensor = self.head(self.torso(observation))
+        return values
+
+    def allowed(self, observation: Tensor) -> Tensor:
+        """bool[B, A], at least one a row."""
+        logits = self.behaviour.offered(self.behaviour(observation), observation)
+        return likely_actions(logits, self._threshold)
+
+    def selectable(self, q: Tensor, observation: Tensor) -> Tensor:
+        """Values float[B, A] with -inf where an action is not allowed, for argmax."""
+        return q.masked_fill(~self.allowed(observation), -math.inf)
