@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -22,7 +23,7 @@ from actors.vector_steps import VectorSteps
 from distributed.config import ExperimentConfig
 from learners.algorithm import Algorithm
 from learners.learner import Learner
-from learners.loop import LearnerLoop
+from learners.loop import LearnerLoop, LearnerPace
 from learners.task import ContinuousActions, DiscreteActions, Part, SlateActions, Task
 from learners.weights import WeightSink, WeightSource
 from replay_server.errors import ConfigError
@@ -148,19 +149,19 @@ def make_learner_loop(
     replay: Replay,
     sink: WeightSink,
     clock: Callable[[], float],
+    *,
+    logs: Path | None,
     inserted_before: int = 0,
 ) -> LearnerLoop:
-    """The learner with its replay and its weight sink."""
-    return LearnerLoop(
-        learner,
-        replay,
-        sink,
+    """The learner with its replay and its weight sink; `logs` is where a batch that it can't learn from is kept."""
+    pace = LearnerPace(
         batch_size=config.algorithm.batch_size,
         publish_every_updates=config.learner.publish_every_updates,
-        clock=clock,
+        updates_per_batch=config.learner.updates_per_batch,
         inserted_before=inserted_before,
         offline=config.actors.count == 0,
     )
+    return LearnerLoop(learner, replay, sink, pace=pace, clock=clock, logs=logs)
 
 
 def make_actor_loop(

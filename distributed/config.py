@@ -97,6 +97,9 @@ class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     samples_per_insert: Annotated[
         float, Meta(gt=0, description="Records sampled per record inserted, kept by the shards; no law without actors.")
     ] = 8.0
+    updates_per_batch: Annotated[
+        int, Meta(ge=1, description="Updates made from each sampled batch; samples_per_insert counts it once.")
+    ] = 1
     publish_every_updates: Annotated[int, Meta(ge=1, description="Updates between two published versions.")] = 50
     threads: Annotated[int, Meta(ge=1, description="CPU threads of torch in the learner (runtime ray).")] = 1
 

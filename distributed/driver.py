@@ -264,6 +264,7 @@ class Driver:
             "offline": tally.offline,
             "env_steps": tally.env_steps,
             "updates": tally.updates,
+            "skipped_updates": tally.skipped_updates,
             "wall_seconds": seconds,
             "start_up_seconds": start_up_seconds,
             "env_steps_per_second": tally.env_steps / max(seconds, 1e-9),

@@ -66,7 +66,7 @@ class RayRuntime:
         addresses = config.replay.addresses or tuple(
             get(call, _START_SECONDS, f"replay shard {index}") for index, call in enumerate(shards)
         )
-        ready = self._learner.begin.remote(config, addresses, RayWeightSink(store), origin)
+        ready = self._learner.begin.remote(config, addresses, RayWeightSink(store), origin, self._run.logs)
         self._rollouts.start(addresses)
         self._replay = connect(addresses, spec=self._spec, prefetch=0)
         get(ready, _START_SECONDS, "the learner")

@@ -80,6 +80,7 @@ class LearnerWorker:
         addresses: tuple[str, ...],
         sink: RayWeightSink,
         origin: Origin,
+        logs: Path,
     ) -> None:
         """Build everything, continue from a checkpoint if there is one, and publish the first policy."""
         torch.set_num_threads(config.learner.threads)
@@ -91,7 +92,9 @@ class LearnerWorker:
         others = 0
         if config.replay.addresses:  # shards that outlive runs: what they were given before this one
             others = max(self._replay.stats().inserted - sum(origin.actor_env_steps), 0)
-        self._loop = make_learner_loop(config, self._learner, self._replay, sink, time.monotonic, others)
+        self._loop = make_learner_loop(
+            config, self._learner, self._replay, sink, time.monotonic, logs=logs, inserted_before=others
+        )
         if origin.checkpoint is not None:
             load_learner(self._learner, origin.checkpoint)
         self._loop.begin(origin.snapshot)

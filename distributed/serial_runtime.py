@@ -49,10 +49,11 @@ class SerialRuntime:
     any simulator, which some (Box2D) cannot give.
     """
 
-    def __init__(self, config: ExperimentConfig) -> None:
+    def __init__(self, config: ExperimentConfig, logs: Path | None = None) -> None:
         self._config = config
         self._task = make_task(config)
         self._slot = WeightSlot()
+        self._logs = logs
         self._evaluations: list[Evaluation] = []
         self._actors: list[ActorLoop] = []
 
@@ -64,7 +65,9 @@ class SerialRuntime:
         shards = [self._make_shard(spec, index, origin) for index in range(config.replay.shards)]
         self._replay = in_process(shards, seed=derive(config.run.seed, "sampler"))
         self._learner = make_learner(config, self._task, spec, seed=derive(config.run.seed, "learner"), device="cpu")
-        self._learner_loop = make_learner_loop(config, self._learner, self._replay, self._slot, time.monotonic)
+        self._learner_loop = make_learner_loop(
+            config, self._learner, self._replay, self._slot, time.monotonic, logs=self._logs
+        )
         if origin.checkpoint is not None:
             load_learner(self._learner, origin.checkpoint)
             self._replay.load_state_dict(_client_state(origin.checkpoint))

@@ -24,10 +24,12 @@ class Tally:
     def __init__(self, actor_env_steps: list[int], state: dict[str, Any] | None = None, seconds: float = 0.0) -> None:
         self.actor_env_steps = actor_env_steps
         self.updates = 0
+        self.skipped_updates = 0
         self.weights_version = 0
         self.staleness = [0.0, 0.0, 0.0]  # sum, count, maximum
         if state is not None:
             self.updates, self.weights_version = state["updates"], state["weights_version"]
+            self.skipped_updates = state["skipped_updates"]
             self.staleness = list(state["staleness"])
         self.recent_return: float | None = None
         self._clear(seconds)
@@ -44,7 +46,12 @@ class Tally:
 
     def state(self) -> dict[str, Any]:
         """Totals, for a checkpoint's manifest."""
-        return {"updates": self.updates, "weights_version": self.weights_version, "staleness": self.staleness}
+        return {
+            "updates": self.updates,
+            "skipped_updates": self.skipped_updates,
+            "weights_version": self.weights_version,
+            "staleness": self.staleness,
+        }
 
     def add(self, progress: Progress) -> None:
         """Take in what happened."""
@@ -57,7 +64,8 @@ class Tally:
         count = report.updates - self.updates
         for name, mean in report.metrics.items():
             self._metrics[name] += mean * count
-        self._metric_updates += count
+            self._metric_updates[name] += count
+        self.skipped_updates = report.skipped_updates
         self.updates, self.weights_version = report.updates, report.weights_version
         self._waiting += report.seconds_waiting
         if report.blocked_on is not None:
@@ -84,12 +92,13 @@ class Tally:
         elapsed = max(seconds - self._since, 1e-9)
         returns, lengths = np.concatenate([*self._returns, []]), np.concatenate([*self._lengths, []])
         row: dict[str, Any] = {"env_steps": self.env_steps, "updates": self.updates, "offline": self.offline}
+        row["skipped_updates"] = self.skipped_updates
         row["weights_version"] = self.weights_version
         row["staleness"] = float(np.mean(self._lags)) if self._lags else None
         row["episodes"] = len(returns)
         row["train_return"] = float(returns.mean()) if len(returns) else None
         row["train_length"] = float(lengths.mean()) if len(lengths) else None
-        row["learner"] = {name: total / max(self._metric_updates, 1) for name, total in self._metrics.items()}
+        row["learner"] = {name: total / max(self._metric_updates[name], 1) for name, total in self._metrics.items()}
         row["time"] = {
             "seconds": seconds,
             "env_steps_per_second": (self.env_steps - self._env_steps_before) / elapsed,
@@ -108,7 +117,7 @@ class Tally:
         self._env_steps_before = self.env_steps
         self._updates_before = self.updates
         self._metrics: dict[str, float] = defaultdict(float)
-        self._metric_updates = 0
+        self._metric_updates: dict[str, int] = defaultdict(int)
         self._returns: list[Any] = []
         self._lengths: list[Any] = []
         self._lags: list[float] = []

@@ -94,7 +94,7 @@ def _make_runtime(config: ExperimentConfig, run: RunDirectory) -> Runtime:
     if config.runtime == "serial":
         from distributed.serial_runtime import SerialRuntime
 
-        return SerialRuntime(config)
+        return SerialRuntime(config, run.logs)
     from distributed.ray_runtime import RayRuntime  # only this runtime needs ray
 
     return RayRuntime(config, run)

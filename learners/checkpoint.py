@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from learners.learner import Learner
 from learners.weights import WeightSnapshot
+from replay_server.batches import SampleBatch
 from replay_server.errors import CheckpointError
 
 LEARNER_FILE = "learner.safetensors"
@@ -60,6 +61,14 @@ def load_snapshot(path: Path, version: int) -> WeightSnapshot:
         return WeightSnapshot.of(version, load_arrays(path))
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: no readable weights ({error})") from error
+
+
+def save_batch(batch: SampleBatch, path: Path) -> None:
+    """Write a sample as a safetensors file: its columns by name, `key` uint32[B, 4] and `probability` float64[B]."""
+    arrays = {name: np.ascontiguousarray(column) for name, column in batch.columns.items()}
+    arrays["key"] = np.ascontiguousarray(batch.keys).view(np.uint32).reshape(len(batch), -1)
+    arrays["probability"] = batch.probabilities
+    save_arrays(arrays, path)
 
 
 def write_json(path: Path, document: object) -> None:

@@ -44,6 +44,14 @@ class Learner(Protocol):
     def updates(self) -> int:
         """Updates made."""
 
+    @property
+    def skipped_updates(self) -> int:
+        """Those of `updates` that were skipped for values that are not finite."""
+
+    @property
+    def bad_batch(self) -> SampleBatch | None:
+        """The newest batch whose update was skipped."""
+
     def step(self, batch: SampleBatch) -> StepOutput | None:
         """One update from B records.
 

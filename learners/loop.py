@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from learners.checkpoint import save_batch
 from learners.learner import Learner, StepOutput
 from learners.weights import WeightSink, WeightSnapshot
-from replay_server.errors import ReplayTimeout
+from replay_server.errors import Diverged, ReplayTimeout
 from replay_server.replay import Replay
+
+BATCH_FILE = "skipped_batch.safetensors"
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,7 @@ class LearnerReport:
         metrics: means over the updates since the last report; empty when there were none.
         seconds_waiting: time spent waiting for samples since the last report.
         blocked_on: what the last turn waited for in vain, or None.
+        skipped_updates: those of `updates` that were skipped for values that are not finite.
     """
 
     updates: int
@@ -28,10 +34,30 @@ class LearnerReport:
     metrics: Mapping[str, float]
     seconds_waiting: float
     blocked_on: str | None
+    skipped_updates: int = 0
+
+
+@dataclass(frozen=True)
+class LearnerPace:
+    """How much a learner makes of the records, and what its schedules run on.
+
+    Attributes:
+        batch_size: records per update.
+        publish_every_updates: updates between two published versions.
+        updates_per_batch: updates made from each batch.
+        inserted_before: records the replay held of others when this run began; schedules do not count them.
+        offline: nobody inserts: schedules run on the updates made.
+    """
+
+    batch_size: int
+    publish_every_updates: int
+    updates_per_batch: int = 1
+    inserted_before: int = 0
+    offline: bool = False
 
 
 class LearnerLoop:
-    """One `step` is one turn: an update, or a wait that passed its deadline.
+    """One `step` is one turn: the updates from one batch, or a wait that passed its deadline.
 
     A turn a call, not a generator, so that a runtime can checkpoint, report or stop between any two turns.
 
@@ -39,11 +65,9 @@ class LearnerLoop:
         learner: does the updates.
         replay: gives batches, takes priorities.
         sink: takes weights.
-        batch_size: records per update.
-        publish_every_updates: updates between two published versions.
+        pace: sizes and schedules.
         clock: monotonic seconds.
-        inserted_before: records the replay held of others when this run began; schedules do not count them.
-        offline: nobody inserts: schedules run on the updates made.
+        logs: directory for the batch of the last of too many skipped updates; None: it is not kept.
     """
 
     def __init__(
@@ -52,19 +76,15 @@ class LearnerLoop:
         replay: Replay,
         sink: WeightSink,
         *,
-        batch_size: int,
-        publish_every_updates: int,
+        pace: LearnerPace,
         clock: Callable[[], float],
-        inserted_before: int = 0,
-        offline: bool = False,
+        logs: Path | None = None,
     ) -> None:
-        self._offline = offline
-        self._inserted_before = inserted_before
+        self._pace = pace
+        self._logs = logs
         self._learner = learner
         self._replay = replay
         self._sink = sink
-        self._batch_size = batch_size
-        self._publish_every_updates = publish_every_updates
         self._clock = clock
         self._version = 0
         self._consumed = False
@@ -81,7 +101,8 @@ class LearnerLoop:
 
     def drain(self) -> None:
         """Have every update made so far finished, and its priorities on their way."""
-        self._give_back(self._learner.drain())
+        with self._bad_batch_kept():
+            self._give_back(self._learner.drain())
 
     def publish(self) -> WeightSnapshot:
         """Publish the weights as they are now."""
@@ -94,7 +115,7 @@ class LearnerLoop:
         """One turn; False when no batch came within `timeout_s` seconds."""
         begin = self._clock()
         try:
-            batch = self._replay.sample(self._batch_size, timeout_s=timeout_s)
+            batch = self._replay.sample(self._pace.batch_size, timeout_s=timeout_s)
         except ReplayTimeout as timeout:
             self._blocked_on = timeout.blocked_on
             return False
@@ -102,22 +123,42 @@ class LearnerLoop:
             if timeout_s > 0.0:  # else nothing is ever waited for: the time is the sampling's own
                 self._seconds_waiting += self._clock() - begin
         self._blocked_on = None
-        if self._offline:
+        if self._pace.offline:
             batch = replace(batch, inserted=self._learner.updates)
-        elif self._inserted_before:
-            batch = replace(batch, inserted=max(batch.inserted - self._inserted_before, 0))
+        elif self._pace.inserted_before:
+            batch = replace(batch, inserted=max(batch.inserted - self._pace.inserted_before, 0))
         self._consumed = batch.consumed
-        self._give_back(self._learner.step(batch))
-        if self._learner.updates % self._publish_every_updates == 0:
-            self.publish()
+        for _ in range(self._pace.updates_per_batch):
+            with self._bad_batch_kept():
+                self._give_back(self._learner.step(batch))
+            if self._learner.updates % self._pace.publish_every_updates == 0:
+                self.publish()
         return True
 
     def report(self) -> LearnerReport:
         """What happened since the last report."""
-        updates, metrics = self._learner.updates, self._learner.take_metrics()
-        report = LearnerReport(updates, self._version, metrics, self._seconds_waiting, self._blocked_on)
+        report = LearnerReport(
+            updates=self._learner.updates,
+            weights_version=self._version,
+            metrics=self._learner.take_metrics(),
+            seconds_waiting=self._seconds_waiting,
+            blocked_on=self._blocked_on,
+            skipped_updates=self._learner.skipped_updates,
+        )
         self._seconds_waiting = 0.0
         return report
+
+    @contextmanager
+    def _bad_batch_kept(self) -> Iterator[None]:
+        """Too many skipped updates end the run; the batch of the last one is what somebody will want to look at."""
+        try:
+            yield
+        except Diverged as error:
+            if self._logs is None or self._learner.bad_batch is None:
+                raise
+            path = self._logs / BATCH_FILE
+            save_batch(self._learner.bad_batch, path)
+            raise Diverged(f"{error}; its batch is in {path}") from error
 
     def _give_back(self, output: StepOutput | None) -> None:
         if output is not None and not self._consumed:  # records of a queue are gone

@@ -149,6 +149,7 @@ RUNS = {
     "actors.count": Change(3, "replay"),
     "actors.records_per_insert": Change(32, "weights"),
     "learner.samples_per_insert": Change(2.0, "updates"),
+    "learner.updates_per_batch": Change(2, "updates"),
     "learner.publish_every_updates": Change(8, "versions"),
     "evaluation.episodes": Change(4, "metrics"),
     "evaluation.every_env_steps": Change(100, "metrics"),
