@@ -89,12 +89,12 @@ class Catalogue:
 
     def bounds(self) -> ContinuousActions:
         """The box around all embeddings, which proto-actions are kept in."""
-        items = self.edition.items
-        low, high = items.amin(dim=0), items.amax(dim=0)
-        room = torch.where(high - low < _NARROW, 1.0, 0.0)
-        return ContinuousActions(tuple((low - room).tolist()), tuple((high + room).tolist()))
+        return self._bounds
 
     def _build(self, version: int, items: Tensor) -> Edition:
+        low, high = items.amin(dim=0), items.amax(dim=0)  # on the host, where the learner's layers ask for them
+        room = torch.where(high - low < _NARROW, 1.0, 0.0)
+        self._bounds = ContinuousActions(tuple((low - room).tolist()), tuple((high + room).tolist()))
         items = items.to(self._device)
         return Edition(version, items, make_neighbours(self._search, items, self._distance))
 
