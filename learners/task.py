@@ -75,7 +75,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
             empty where the observation is one array of quantities. Names with a meaning: `observation` (numbers),
             `action_mask` [A] (1: allowed), `candidates` [M] item ids or [M, d] features, `history` [H] item ids
             (-1: none) or [H, d] features (all 0: none), oldest first, `response` [slots] (1: consumed), what the last
-            slate led to.
+            slate led to, `choice_scores` [M + 1], how much the user is drawn to each candidate and to none.
         item_embeddings: float32[N, d] of the items actions choose from, or None where the environment has none.
         normalise_observations: networks standardise observations with the run's running moments.
         normalise_rewards: rewards are divided by the run's running deviation of the discounted return.
@@ -124,6 +124,21 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         """
         if not isinstance(self.actions, ContinuousActions):
             raise ConfigError(f"algorithm.type: {algorithm} takes a bounded Box of actions, {_said(self.actions)}")
+        return self.actions
+
+    def slate(self, algorithm: str) -> SlateActions:
+        """The actions, for an algorithm that chooses several of a number of candidates.
+
+        Raises:
+            ConfigError: they are of another kind, or one slate holds more than there are.
+        """
+        if not isinstance(self.actions, SlateActions):
+            raise ConfigError(f"algorithm.type: {algorithm} takes slates (MultiDiscrete), {_said(self.actions)}")
+        if self.actions.slots > self.actions.candidates:
+            raise ConfigError(
+                f"environment.id: its slates hold {self.actions.slots} of {self.actions.candidates} candidates; a "
+                "slate shows each at most once, so offer more or show fewer"
+            )
         return self.actions
 
 

@@ -89,7 +89,7 @@ class ValueConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fie
 
     def make_network(self, task: Task, generator: torch.Generator) -> QNetwork:
         """The network of learner and policy."""
-        offers, reading = Offers(task, self.type), self.make_reading()
+        offers, reading = Offers(task, task.discrete(self.type).count), self.make_reading()
         torso = make_torso(self, task, generator)
         return QNetwork(torso, self._make_head(torso.size, task, offers, reading.size, generator), reading, offers)
 

@@ -13,14 +13,14 @@ from learners.task import Task
 
 _CLIP = 10.0  # standardised observations beyond this are outliers of the running moments
 _LEAST = 1e-4  # deviations below this are numerical dust
-_ITEMS = ("candidates", "history")  # parts whose rows are items: alike in every place, and zeros mean none
+_ITEMS = ("candidates", "choice_scores", "history", "response")  # alike in every place, and zero has a meaning
 
 
 class Normaliser(nn.Module):
     """Flattens observations to float32 and, where the task asks for it, standardises them and scales rewards.
 
-    Whole numbers of a packed observation (ids, masks) pass unchanged, and so do its `candidates` and `history`. Images
-    that are not standardised come out between 0 and 1.
+    Whole numbers of a packed observation (ids, masks) pass unchanged, and so do its parts that are about items
+    (`candidates`, `choice_scores`, `history`, `response`). Images that are not standardised come out between 0 and 1.
     """
 
     def __init__(self, task: Task) -> None:

@@ -15,16 +15,16 @@ class Offers:
     acts there, and no value of it is ever NaN.
 
     Args:
-        task: with A discrete actions; `action_mask` [A] holds 1 where an action is allowed; `candidates` holds item
-            ids [A] (-1: none) or item features [A, d]. With candidates an action is a position among them.
-        algorithm: what errors call the algorithm.
+        task: with A discrete actions, or slates out of A candidates; `action_mask` [A] holds 1 where an action is
+            allowed; `candidates` holds item ids [A] (-1: none) or item features [A, d]. With candidates an action is a
+            position among them.
+        actions: A.
 
     Raises:
         ConfigError: a part has not A entries.
     """
 
-    def __init__(self, task: Task, algorithm: str) -> None:
-        actions = task.discrete(algorithm).count
+    def __init__(self, task: Task, actions: int) -> None:
         self._mask, self._candidates = task.part("action_mask"), task.part("candidates")
         if self._mask is not None and self._mask.shape != (actions,):
             raise ConfigError(

@@ -14,7 +14,7 @@ from learners.networks.normaliser import Normaliser
 from learners.task import Part, Task
 from replay_server.errors import ConfigError
 
-_NOT_STATE = ("action_mask", "candidates", "response")  # parts that heads and losses read
+_NOT_STATE = ("action_mask", "candidates", "choice_scores", "response")  # parts that heads and losses read
 _SEQUENCES = ("gru", "cfn", "attention")
 
 
@@ -112,8 +112,8 @@ def make_torso(config: AlgorithmConfig, task: Task, generator: torch.Generator) 
     """The torso that the config names, for the task's observations.
 
     `auto` is nature_cnn for images, gru where there is a `history`, mlp for everything else. `mlp` takes everything: it
-    flattens, and puts the embeddings of ids one beside the other. The parts `action_mask`, `candidates` and `response`
-    are no part of the state.
+    flattens, and puts the embeddings of ids one beside the other. The parts `action_mask`, `candidates`,
+    `choice_scores` and `response` are no part of the state.
 
     Raises:
         ConfigError: the torso does not take these observations.

@@ -66,11 +66,14 @@ def spec_of(config: Any, task: Task) -> RecordSpec:
 
 
 def random_columns(config: Any, task: Task, rng: np.random.Generator, size: int = 16) -> dict[str, np.ndarray]:
-    """Columns of random records: normal observations and rewards, actions within the space, zeros in further fields."""
+    """Columns of random records: normal numbers, whole ones and actions of their spaces, zeros in further fields."""
     spec = spec_of(config, task)
     columns = {f.name: np.zeros((size, *f.shape), f.numpy_dtype) for f in spec.fields}
     for name in ("observation", "next_observation", "reward"):
         columns[name] = rng.normal(size=columns[name].shape).astype(columns[name].dtype)
+        for part in task.parts if name != "reward" else ():
+            seen = columns[name][:, part.start : part.stop]
+            seen[:] = rng.integers(0, part.largest + 1, seen.shape) if part.integer else np.abs(seen)
     columns["discount"] = np.where(rng.random(size) < 0.2, 0.0, 0.9).astype(np.float32)
     match task.actions:
         case DiscreteActions(count):
@@ -78,7 +81,8 @@ def random_columns(config: Any, task: Task, rng: np.random.Generator, size: int 
         case ContinuousActions(low, high):
             columns["action"] = rng.uniform(low, high, (size, len(low))).astype(np.float32)
         case _:
-            columns["action"] = rng.integers(0, task.actions.candidates, columns["action"].shape)
+            everything = np.tile(np.arange(task.actions.candidates), (size, 1))
+            columns["action"] = rng.permuted(everything, axis=1)[:, : task.actions.slots]
     columns["behaviour_log_prob"] = np.log(rng.uniform(0.1, 0.9, size)).astype(np.float32)
     return columns
 

@@ -218,7 +218,7 @@ def test_mlp_values_are_those_of_the_concatenated_inputs(task: Task, rows: int) 
         weight = torch.cat([head.of_state.weight, head.of_item.weight], dim=1)
         hidden = torch.relu(inputs @ weight.T + head.of_state.bias + head.of_item.bias)
         expected = head.last(hidden)
-    offered = Offers(task, "dqn").allowed(tensor)
+    offered = Offers(task, task.discrete("dqn").count).allowed(tensor)
     offered = torch.ones(expected.shape[:2], dtype=torch.bool) if offered is None else offered
     assert torch.allclose(outputs[offered], expected[offered], atol=1e-5)
 

@@ -1,0 +1,110 @@
+"""What SlateQ knows of a user who is shown candidates: values of the outcomes, and which outcome is how likely."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from learners.algorithm import AlgorithmConfig
+from learners.networks.heads import EmbeddingMLPHead
+from learners.networks.initialise import linear
+from learners.networks.item_table import Items, as_table, random_table
+from learners.networks.offers import Offers
+from learners.networks.torsos import Torso, make_torso
+from learners.task import Task
+from replay_server.errors import ConfigError
+
+
+class OutcomeNetwork(nn.Module):
+    """One number for consuming each candidate and one for consuming none.
+
+    Args:
+        config: torso; `item_hidden_size` units between torso, item and number.
+        task: observations and slates.
+        offers: reads candidates.
+        item_hidden_size: hidden units of the head.
+        generator: initialises the weights.
+    """
+
+    def __init__(
+        self, config: AlgorithmConfig, task: Task, offers: Offers, item_hidden_size: int, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.torso: Torso = make_torso(config, task, generator)
+        items = make_items(config, task, offers, generator)
+        self.head = EmbeddingMLPHead(self.torso.size, items, 1, item_hidden_size, False, generator)
+        self.none = linear(self.torso.size, 1, generator)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """[B, *observation_shape] -> float32[B, M + 1], the last for none."""
+        features = self.torso(observation)
+        items: Tensor = self.head(features, observation, None).squeeze(2)
+        return torch.cat([items, self.none(features)], dim=1)
+
+
+class GivenChoice(nn.Module):
+    """The user's choice as the environment tells it: part `choice_scores`, v >= 0 of M candidates and of none."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        part, candidates = task.part("choice_scores"), task.slate("slateq").candidates
+        if part is None or part.shape != (candidates + 1,):
+            found = "has none" if part is None else f"gives shape {list(part.shape)}"
+            raise ConfigError(
+                f"algorithm.choice: given takes a part choice_scores [{candidates + 1}], of each candidate and of "
+                f"none, the environment {found}; take learnt"
+            )
+        self._part = part
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """[B, *observation_shape] -> float32[B, M + 1], log v."""
+        return observation[:, self._part.start : self._part.stop].float().log()
+
+
+class SlateNetwork(nn.Module):
+    """Values and choice.
+
+    Attributes:
+        values: Qbar(s, i) of each outcome i (Ie et al. 2019, equation 15).
+        choice: log v(s, i) of each outcome; P(i|s, slate) = v_i / (v_none + sum of the slate's v).
+    """
+
+    def __init__(self, values: OutcomeNetwork, choice: OutcomeNetwork | GivenChoice, offers: Offers) -> None:
+        super().__init__()
+        self.values = values
+        self.choice = choice
+        self._offers = offers
+
+    def offered(self, observation: Tensor, candidates: int) -> Tensor:
+        """bool[B, candidates], which may be shown."""
+        allowed = self._offers.allowed(observation)
+        if allowed is None:
+            return torch.ones(len(observation), candidates, dtype=torch.bool, device=observation.device)
+        return allowed
+
+    def scores(self, observation: Tensor, offered: Tensor) -> Tensor:
+        """v of each outcome, 0 where a candidate is not on offer, scaled to a largest of 1: float32[B, M + 1]."""
+        always = torch.ones_like(offered[:, :1])
+        logits = self.choice(observation).masked_fill(~torch.cat([offered, always], dim=1), -torch.inf)
+        return torch.exp(logits - logits.amax(dim=1, keepdim=True))
+
+
+def make_items(config: AlgorithmConfig, task: Task, offers: Offers, generator: torch.Generator) -> Items:
+    """The candidates' embeddings: their features, the environment's embeddings of their ids, or a learnt table.
+
+    Raises:
+        ConfigError: the environment has embeddings of fewer items than its candidates name.
+    """
+    part, known = offers.candidates, task.item_embeddings
+    if part is not None and len(part.shape) == 2:
+        return Items(offers, None, learnt=False, size=part.shape[1])
+    count = task.slate("slateq").candidates if part is None else part.largest + 1
+    if known is None:
+        table = random_table(count, config.embedding_size, generator)
+        return Items(offers, table, learnt=True, size=config.embedding_size)
+    if len(known) < count or (part is None and len(known) != count):
+        raise ConfigError(
+            f"environment.id: slates are filled with {count} items, but it has {len(known)} item embeddings; give one "
+            "an item"
+        )
+    return Items(offers, as_table(known), learnt=False, size=known.shape[1])
