@@ -73,8 +73,8 @@ class BehaviourCloningConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_
         torso = make_torso(self, task, generator)
         if isinstance(task.actions, ContinuousActions):
             return Actor(torso, task.actions, generator)
-        offers = Offers(task, "behaviour_cloning")
-        return ActionLogits(torso, task.discrete("behaviour_cloning").count, offers, generator)
+        actions = task.discrete("behaviour_cloning").count
+        return ActionLogits(torso, actions, Offers(task, actions), generator)
 
 
 class CloningRule(UpdateRule):

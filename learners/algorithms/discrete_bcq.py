@@ -57,7 +57,7 @@ class DiscreteBCQConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unkno
         """Values and behaviour, each with a torso of its own."""
         actions = task.discrete("discrete_bcq").count
         values, torso = (make_torso(self, task, generator) for _ in range(2))
-        behaviour = ActionLogits(torso, actions, Offers(task, "discrete_bcq"), generator)
+        behaviour = ActionLogits(torso, actions, Offers(task, actions), generator)
         return BatchConstrainedValues(values, behaviour, actions, self.threshold, generator)
 
 

@@ -128,7 +128,8 @@ class ReinforceConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown
     def make_head(self, task: Task, size: int, temperature: float, generator: torch.Generator) -> ItemHead:
         """A softmax over items for states of so many numbers."""
         choices = one_choice(task)
-        return ItemHead(size, choices.discrete("reinforce").count, Offers(choices, "reinforce"), temperature, generator)
+        items = choices.discrete("reinforce").count
+        return ItemHead(size, items, Offers(choices, items), temperature, generator)
 
     def check_task(self, task: Task) -> None:
         """Raises ConfigError where this task and these settings contradict each other."""

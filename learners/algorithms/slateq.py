@@ -1,7 +1,7 @@
 """SlateQ: values of items on a slate, put together by a model of the user's choice (Ie et al. 2019).
 
 Q(s, slate) = sum of P(i|s, slate) Qbar(s, i) over what the user may do: consume an item i of the slate, or none. A
-record teaches Qbar of what was consumed; which it was is said by the part `response` of the next observation.
+record teaches Qbar of what was consumed, which the part `response` of the observation says that the slate led to.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from learners.optimizers import Optimizer
 from learners.policies import Action, NetworkPolicy
 from learners.slates import OPTIMISERS, check_slates, random_slates, slate_counts
 from learners.targets import TargetUpdate
-from learners.task import Part, Task
+from learners.task import Task
 from learners.update_rule import Updated, UpdateRule
 from replay_server.batches import SampleBatch
 from replay_server.errors import ConfigError
-from replay_server.specs import RecordSpec
+from replay_server.specs import Field, RecordSpec
 
 
 class SlateQConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,10 +75,10 @@ class SlateQConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fi
         super().__post_init__()
         if (self.target_update_tau is None) == (self.target_update_period_updates is None):
             raise ValueError("set exactly one of target_update_tau (soft) and target_update_period_updates (hard)")
-        if self.n_step != 1:
-            raise ValueError(
-                f"n_step is {self.n_step}, slateq needs 1: the next observation says what was made of the slate"
-            )
+
+    def record_fields(self, task: Task) -> tuple[Field, ...]:
+        """What was made of the slate, float32[K]."""
+        return (Field("first_response", "float32", (task.slate(self.type).slots,)),)
 
     def make_learner(self, task: Task, spec: RecordSpec, *, seed: int, device: str) -> SlateQLearner:
         """A fresh learner on a torch device (`cpu`, `cuda`)."""
@@ -125,7 +125,7 @@ class SlateQRule(UpdateRule):
     def __init__(self, config: SlateQConfig, task: Task, *, seed: int, device: str) -> None:
         super().__init__()
         self._config = config
-        self._response = _response(task)
+        _check_response(task)
         actions = task.slate(config.type)
         self.candidates, self._slots = actions.candidates, actions.slots
         weights = seeded(seed)
@@ -147,8 +147,7 @@ class SlateQRule(UpdateRule):
 
     def update(self, t: Mapping[str, Tensor], weights: Tensor, *, number: int, diagnose: bool) -> Updated:
         """One step on the values' error and one on the choice's likelihood; see UpdateRule.update."""
-        config, slate_tm1 = self._config, t["action"]
-        response = t["next_observation"][:, self._response.start : self._response.stop]
+        config, slate_tm1, response = self._config, t["action"], t["first_response"]
         outcome_tm1 = consumed(slate_tm1, response, self.candidates)
         q_t, scores_t, slate_t = self._successor(t["next_observation"])
         q_tm1 = self.online.values(t["observation"])
@@ -156,7 +155,7 @@ class SlateQRule(UpdateRule):
         clicked = (outcome_tm1 < self.candidates).float()
         counts = torch.ones_like(clicked) if config.no_click_value else clicked
         loss = weighted_mean(huber(td_error, config.huber_delta) * counts, weights)
-        gradient_norm = self.optimizers["values"].minimise(loss)
+        self.optimizers["values"].minimise(loss)
         choice_loss, logits = self._learn_choice(t["observation"], slate_tm1, response, weights)
         self._move_target(number)
         errors = (td_error.detach() * counts).abs()
@@ -172,7 +171,6 @@ class SlateQRule(UpdateRule):
             errors,
             {
                 "loss": loss,
-                "gradient_norm": gradient_norm,
                 "td_error": errors.mean(),
                 "choice_loss": choice_loss,
                 "click_share": clicked.mean(),
@@ -213,7 +211,7 @@ class SlateQPolicy(NetworkPolicy[SlateNetwork]):
 
     def __init__(self, config: SlateQConfig, task: Task, epsilons: NDArray[np.float64]) -> None:
         super().__init__(config.make_network(task, seeded(0)))
-        _response(task)
+        _check_response(task)
         self._config = config
         self._actions = task.slate(config.type)
         self._epsilons = epsilons
@@ -240,7 +238,7 @@ class SlateQPolicy(NetworkPolicy[SlateNetwork]):
         return Action(slate, np.log(probability).astype(np.float32))
 
 
-def _response(task: Task) -> Part:
+def _check_response(task: Task) -> None:
     part, slots = task.part("response"), task.slate("slateq").slots
     if part is None or part.shape != (slots,):
         found = "has none" if part is None else f"gives shape {list(part.shape)}"
@@ -248,4 +246,3 @@ def _response(task: Task) -> Part:
             f"environment.id: slateq takes a part response [{slots}], 1 where the last slate's item was consumed, the "
             f"environment {found}; observe a Dict with it"
         )
-    return part

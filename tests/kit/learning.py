@@ -83,6 +83,8 @@ def random_columns(config: Any, task: Task, rng: np.random.Generator, size: int 
         case _:
             everything = np.tile(np.arange(task.actions.candidates), (size, 1))
             columns["action"] = rng.permuted(everything, axis=1)[:, : task.actions.slots]
+    if "first_response" in columns:
+        columns["first_response"] = rng.integers(0, 2, columns["first_response"].shape).astype(np.float32)
     columns["behaviour_log_prob"] = np.log(rng.uniform(0.1, 0.9, size)).astype(np.float32)
     return columns
 

@@ -51,6 +51,7 @@ def records() -> dict[str, np.ndarray]:
         "observation": seen[:-1],
         "next_observation": seen[1:],
         "action": np.stack(slates),
+        "first_response": stacked["response"][1:].astype(np.float32),
         "reward": np.array(rewards, np.float32),
         "discount": np.full(size, GAMMA, np.float32),
         "behaviour_log_prob": np.full(size, -np.log(12), np.float32),
@@ -111,7 +112,7 @@ def test_sarsa_learns_the_value_of_the_slates_it_is_told_of(records: dict[str, n
 def test_without_a_value_for_no_click_only_clicks_teach(records: dict[str, np.ndarray]) -> None:
     config = msgspec.structs.replace(CONFIG, choice="given", no_click_value=False)
     spec = spec_of(config, TASK)
-    ignored = np.flatnonzero(records["next_observation"][:, TASK.part("response").start :].sum(axis=1) == 0)[:64]
+    ignored = np.flatnonzero(records["first_response"].sum(axis=1) == 0)[:64]
     learner = config.make_learner(TASK, spec, seed=0, device="cpu")
     before = learner.state_dict()
     output = learner.step(batch_of(spec, {name: column[ignored] for name, column in records.items()}))
@@ -216,7 +217,7 @@ def test_every_field_matters() -> None:
         SlateQConfig(target_update_tau=0.1, learning_rate=1e-2, item_hidden_size=8),
         TASK,
         {
-            "slate_optimiser": "top_k", "choice": "given",
+            "slate_optimiser": ("top_k", {"choice": "given"}), "choice": "given",
             "target": "sarsa", "sarsa_epsilon": (1.0, {"target": "sarsa"}),
             "double": (False, {"target_update_tau": 0.02}), "no_click_value": False, "huber_delta": 0.1,
             "item_hidden_size": 5, "choice_learning_rate": 1e-2, "target_update_tau": 0.5,
@@ -246,8 +247,6 @@ def test_exploration_follows_its_settings(records: dict[str, np.ndarray]) -> Non
 
 
 def test_contradictions_are_refused_with_both_names() -> None:
-    with pytest.raises(ValueError, match="n_step is 3, slateq needs 1"):
-        SlateQConfig(n_step=3)
     with pytest.raises(ValueError, match=r"target_update_tau .* target_update_period_updates"):
         SlateQConfig(target_update_period_updates=5)
 
