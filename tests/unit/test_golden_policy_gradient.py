@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from kit.golden import golden, gradient, same
 
-from learners.losses.policy_gradient import advantage, importance_ratio, policy_gradient_loss
+from learners.losses.policy_gradient import advantage, importance_ratio, policy_gradient_loss, top_k_multiplier
 from learners.losses.softmax import full_softmax, sampled_softmax
 
 
@@ -49,3 +49,13 @@ def test_sampled_softmax() -> None:
     by_state, by_items = torch.autograd.grad(-scored.log_prob.mean(), (state, items))
     same(by_state, expected.gradient_state)
     same(by_items, expected.gradient_items)
+
+
+def test_top_k_correction() -> None:
+    """The corrected gradient, summed over items as often as they are logged, climbs the reward of all K shown items."""
+    given, expected = golden("formulas", "top_k")
+    logits = given.logits.requires_grad_()
+    log_prob = logits.log_softmax(dim=0)
+    weight = top_k_multiplier(log_prob, given.k) * log_prob.detach().exp()
+    loss = policy_gradient_loss(log_prob, given.rewards, weight).sum()
+    same(-gradient(loss, logits), expected.gradient)
