@@ -145,15 +145,14 @@ class ActorCriticRule(UpdateRule):
             errors = td_errors.abs().mean(dim=0)
             if not diagnose:
                 return Updated(errors)
-            diagnostics = {
+            moments = {"q": q_tm1, "target": target_tm1, "bootstrap": q_t.amin(dim=0)}
+            about_values = {
                 "loss": loss,
-                "q_mean": q_tm1.mean(),
-                "q_std": q_tm1.std(),
-                "target_mean": target_tm1.mean(),
-                "target_std": target_tm1.std(),
                 "td_error": errors.mean(),
+                **{f"{name}_mean": value.mean() for name, value in moments.items()},
+                **{f"{name}_std": value.std(correction=0) for name, value in moments.items()},
             }
-            return Updated(errors, diagnostics | self._about_actor(t["observation"]))
+            return Updated(errors, about_values | self._about_actor(t["observation"]))
 
     def improve_actor(self, observation: Tensor) -> None:
         """One step of the actor up the first critic's values."""
@@ -165,8 +164,8 @@ class ActorCriticRule(UpdateRule):
         unit, q = self.actor.bounds.to_unit(action), self.critics.first(observation, action)
         return {
             "expected_value_mean": q.mean(),
-            "expected_value_std": q.std(),
+            "expected_value_std": q.std(correction=0),
             "action_mean": unit.mean(),
-            "action_std": unit.std(dim=0).mean(),
+            "action_std": unit.std(dim=0, correction=0).mean(),
             "action_saturation": (unit.abs() > _SATURATED).float().mean(),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -282,10 +283,12 @@ def test_diagnostics_are_finite_and_named(config: Any) -> None:
         learner.step(batch(config, update))
     metrics = learner.take_metrics()
     assert set(own_metrics(metrics)) == {
-        "loss", "q_mean", "q_std", "target_mean", "target_std", "td_error",
+        "loss", "q_mean", "q_std", "target_mean", "target_std", "bootstrap_mean", "bootstrap_std", "td_error",
         "expected_value_mean", "expected_value_std", "action_mean", "action_std", "action_saturation",
     }  # fmt: skip
     assert all(np.isfinite(value) for value in metrics.values())
+    defined = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
+    assert all(f"`{name}`" in defined for name in own_metrics(metrics))
     assert metrics["gradient_norm_actor"] > 0.0 and 0.0 <= metrics["action_saturation"] <= 1.0
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 import torch
-from kit.learning import batch_of, every_field_matters, random_columns, spec_of
+from kit.learning import batch_of, every_field_matters, own_metrics, random_columns, spec_of
 from torch import nn
 
 from learners.algorithms.wolpertinger import WolpertingerConfig
@@ -177,6 +178,8 @@ def test_stale_embeddings_are_counted() -> None:
     learner, columns = learner_of(config), columns_of(config, BY_ID, 0)
     learner.step(batch_of(spec_of(config, BY_ID), columns))
     metrics = learner.take_metrics()
+    defined = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
+    assert all(f"`{name}`" in defined for name in own_metrics(metrics))
     assert metrics["stale_embeddings"] == 0.0 and metrics["proto_distance"] > 0.0
     learner._rule.catalogue.reindex(EMBEDDINGS, version=2)
     columns["embedding_version"][:4] = 2
