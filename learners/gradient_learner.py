@@ -190,8 +190,7 @@ class GradientLearner:
         return None if updated.errors is None else updated.errors.detach().double() + self._config.priority_epsilon
 
     def _changing(self) -> Iterator[Tensor]:
-        yield from self._rule.parameters()
-        yield from self._rule.buffers()
+        yield from self._rule.state_dict(keep_vars=True).values()  # without fixed tables, which are large
         for optimizer in self._rule.optimizers.values():
             yield from optimizer.state_dict().values()
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from learners.losses.shapes import check_shapes
-from learners.losses.value_learning import huber
 
 
 def categorical_projection(probabilities: Tensor, atoms: Tensor, support: Tensor) -> Tensor:
@@ -129,10 +128,19 @@ def quantile_huber(quantiles: Tensor, targets: Tensor, kappa: float) -> Tensor:
     batch, count = quantiles.shape
     check_shapes(targets=(targets, (batch, targets.shape[-1])))
     middles = (torch.arange(count, device=quantiles.device, dtype=quantiles.dtype) + 0.5) / count
-    error = targets.detach().unsqueeze(1) - quantiles.unsqueeze(2)  # [B, N, M]
-    asymmetry = (middles.unsqueeze(1) - (error.detach() < 0.0).to(error.dtype)).abs()
-    size = huber(error, kappa) / kappa if kappa > 0.0 else error.abs()
-    return (asymmetry * size).mean(dim=2).sum(dim=1)
+    with torch.no_grad():  # the derivative is worked out here, so that nothing of [B, N, M] is kept for it
+        error = targets.unsqueeze(1) - quantiles.unsqueeze(2)
+        slope = error.clamp(-kappa, kappa).div_(kappa) if kappa > 0.0 else error.sign()
+        above = slope.clamp(min=0.0)
+        size = error.sub_(slope, alpha=0.5 * kappa)  # Huber loss / kappa = slope x size
+        value = _asymmetric((slope * size).mean(dim=2), (above * size).mean(dim=2), middles)
+        pull = _asymmetric(slope.mean(dim=2), above.mean(dim=2), middles)
+    return (value - (quantiles - quantiles.detach()) * pull).sum(dim=1)
+
+
+def _asymmetric(all_errors: Tensor, positive_errors: Tensor, middles: Tensor) -> Tensor:
+    """Weigh what comes from positive errors by tau and the rest by 1 - tau."""
+    return middles * positive_errors + (1.0 - middles) * (all_errors - positive_errors)
 
 
 def chosen(outputs: Tensor, action: Tensor) -> Tensor:
