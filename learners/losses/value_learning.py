@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from learners.losses.shapes import check_shapes
 
@@ -43,9 +44,7 @@ def q_learning_td_error(
 
 def huber(error: Tensor, delta: float) -> Tensor:
     """Huber loss of an error, elementwise: quadratic up to `delta`, linear beyond."""
-    magnitude = error.abs()
-    quadratic = magnitude.clamp(max=delta)
-    return quadratic * (magnitude - 0.5 * quadratic)
+    return functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=delta)
 
 
 def squared(error: Tensor) -> Tensor:

@@ -10,9 +10,13 @@ from learners.networks.initialise import linear
 from learners.networks.item_table import Items
 from learners.networks.q_network import Head
 
+_FEW_ACTIONS = 64  # up to here it is cheaper to centre the weights of advantages than the advantages themselves
+
 
 class ActionHead(Head):
     """One output an action, optionally dueling (Wang et al. 2016): V + A - mean of A over the actions allowed.
+
+    Dueling is linear: where all actions are allowed it is done to the layer's weights, which are fewer than outputs.
 
     Args:
         features: inputs.
@@ -24,13 +28,31 @@ class ActionHead(Head):
 
     def __init__(self, features: int, actions: int, size: int, dueling: bool, generator: torch.Generator) -> None:
         super().__init__()
-        self._shape, self._dueling = (actions + dueling, size), dueling
-        self.linear = linear(features, (actions + dueling) * size, generator)  # one layer for V and A: half the calls
+        self._actions, self._size, self._dueling = actions, size, dueling
+        self.linear = linear(features, (actions + dueling) * size, generator)  # V first
+        self._duel: Tensor | None
+        few = dueling and actions <= _FEW_ACTIONS
+        self.register_buffer("_duel", _duelling(actions) if few else None, persistent=False)
 
     def forward(self, features: Tensor, observation: Tensor, allowed: Tensor | None) -> Tensor:
         """See Head.forward."""
-        outputs: Tensor = self.linear(features).unflatten(1, self._shape)
-        return duel(outputs[:, :1], outputs[:, 1:], allowed) if self._dueling else outputs
+        if not self._dueling:
+            outputs: Tensor = self.linear(features)
+        elif self._duel is None or allowed is not None:
+            pieces: Tensor = self.linear(features).unflatten(1, (self._actions + 1, self._size))
+            return duel(pieces[:, :1], pieces[:, 1:], allowed)
+        else:
+            rows = self._actions * self._size
+            weight = (self._duel @ self.linear.weight.view(self._actions + 1, -1)).view(rows, -1)
+            bias = (self._duel @ self.linear.bias.view(self._actions + 1, -1)).view(rows)
+            outputs = functional.linear(features, weight, bias)
+        return outputs.view(-1, self._actions, self._size)
+
+
+def _duelling(actions: int) -> Tensor:
+    """float32[A, 1 + A] that makes V + A - mean(A) of V and A."""
+    eye = torch.eye(actions + 1)
+    return duel(eye[None, :1], eye[None, 1:], None)[0]
 
 
 class EmbeddingMLPHead(Head):
@@ -105,7 +127,7 @@ class EmbeddingDotHead(Head):
 def duel(value: Tensor, advantage: Tensor, allowed: Tensor | None) -> Tensor:
     """V [B, 1, Z] + A [B, A, Z] - mean of A over the actions allowed, bool[B, A] (None: over all)."""
     if allowed is None:
-        return value + advantage - advantage.mean(dim=1, keepdim=True)
+        return advantage + (value - advantage.mean(dim=1, keepdim=True))
     share = allowed.unsqueeze(2).to(advantage.dtype)
     mean = (advantage * share).sum(dim=1, keepdim=True) / share.sum(dim=1, keepdim=True)
-    return value + advantage - mean
+    return advantage + (value - mean)

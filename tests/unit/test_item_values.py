@@ -14,7 +14,7 @@ from learners.algorithm import seeded
 from learners.algorithms.c51 import C51Config
 from learners.algorithms.dqn import DQNConfig
 from learners.algorithms.qr_dqn import QRDQNConfig
-from learners.networks.heads import EmbeddingDotHead, EmbeddingMLPHead
+from learners.networks.heads import ActionHead, EmbeddingDotHead, EmbeddingMLPHead
 from learners.networks.offers import Offers
 from learners.task import DiscreteActions, Part, Task
 from replay_server.errors import ConfigError
@@ -153,6 +153,18 @@ def test_dueling_centres_advantages_over_the_allowed_actions() -> None:
         q = network(torch.from_numpy(seen([[1, 1, 1, 0], [1, 1, 1, 1]])))
     assert q[0, :3].tolist() == pytest.approx([8.0, 9.0, 13.0])
     assert q[1, :3].tolist() == pytest.approx([10 + 1 - 27.25, 10 + 2 - 27.25, 10 + 6 - 27.25])
+
+
+@pytest.mark.parametrize("actions", [5, 80])
+def test_dueling_is_the_same_with_a_mask_that_allows_everything(actions: int) -> None:
+    head = ActionHead(6, actions, 3, True, seeded(0))
+    features = torch.randn(7, 6, generator=seeded(1))
+    plain = head(features, features, None)
+    masked = head(features, features, torch.ones(7, actions, dtype=torch.bool))
+    assert plain.shape == (7, actions, 3) and torch.allclose(plain, masked, atol=1e-5)
+    raw = head.linear(features).view(7, actions + 1, 3)
+    assert torch.allclose(plain.mean(dim=1), raw[:, 0], atol=1e-5)
+    assert torch.allclose(plain[:, 2] - plain[:, 0], raw[:, 3] - raw[:, 1], atol=1e-5)
 
 
 def head_inputs(task: Task, observation: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
