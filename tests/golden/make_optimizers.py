@@ -3,7 +3,7 @@
     python3.11 -m venv peers/optimizers && peers/optimizers/bin/pip install -r tests/golden/optimizers.requirements.txt
 
 A given gradient each step and where the parameters are afterwards. RAdam is torch_optimizer's, Lookahead is
-pytorch_optimizer's around torch's Adam, SGD and RAdam.
+pytorch_optimizer's around torch's Adam, SGD and RAdam; with weight decay they are torch's, one parameter at a time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pytorch_optimizer import Lookahead
 from writing import case, write
 
 STEPS, SIZE, RATE = 20, 4, 0.05
-K, ALPHA = 6, 0.5
+K, ALPHA, DECAY = 6, 0.5, 0.1
 
 
 def path(make: Any) -> dict[str, Any]:
@@ -30,7 +30,14 @@ def path(make: Any) -> dict[str, Any]:
         parameter.grad = torch.from_numpy(gradient.copy())
         optimizer.step()
         places.append(parameter.detach().numpy().copy())
-    inputs = {"start": start, "gradients": gradients, "learning_rate": RATE, "k": K, "alpha": ALPHA}
+    inputs = {
+        "start": start,
+        "gradients": gradients,
+        "learning_rate": RATE,
+        "k": K,
+        "alpha": ALPHA,
+        "weight_decay": DECAY,
+    }
     return case(inputs, {"path": np.stack(places)})
 
 
@@ -42,6 +49,14 @@ def main() -> None:
         cases[f"lookahead_{name}"] = path(
             lambda parameters, kind=kind: Lookahead(
                 kind(parameters, lr=RATE), k=K, alpha=ALPHA, pullback_momentum="none"
+            )
+        )
+    for name, kind, further in (
+        ("adam", adam, {}), ("adamw", torch.optim.AdamW, {}), ("radam", radam, {}), ("sgd", sgd, {"momentum": 0.9})
+    ):  # fmt: skip
+        cases[f"decayed_{name}"] = path(
+            lambda parameters, kind=kind, further=further: kind(
+                parameters, lr=RATE, weight_decay=DECAY, foreach=False, **further
             )
         )
     write("optimizers", ("pytorch-optimizer", "torch-optimizer", "torch"), cases)
