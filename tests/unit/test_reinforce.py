@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from learners.algorithms.reinforce import ReinforceConfig
+from learners.algorithms.reinforce import ReinforceConfig, ReinforceRule
 from learners.task import DiscreteActions, Part, Task
 from replay_server.errors import ConfigError
 from tests.kit.learning import DISCRETE, batch_of, every_field_matters, own_metrics, random_columns, spec_of
@@ -62,7 +62,7 @@ def test_top_k_fixed_points(k: int) -> None:
     reward = np.array([10.0, 9.0] + [1.0] * 8)
     config = msgspec.structs.replace(PLAIN, top_k=k)
     columns = bandit_columns(config, reward, np.full(10, 0.1), np.full(10, 1))
-    pi = learnt(config, columns, 800)
+    pi = learnt(config, columns, 500)
     assert np.abs(pi - TOP_K[k]).max() < 0.02
 
 
@@ -78,7 +78,7 @@ def test_off_policy_fixed_points(correction: Any) -> None:
     columns = bandit_columns(config, REWARD, SKEWED, np.arange(10, 0, -1))
     if correction == "behaviour_head":
         columns["behaviour_log_prob"][:] = -1.0  # not looked at
-    pi = learnt(config, columns, 800)
+    pi = learnt(config, columns, 600)
     expected = REWARD * SKEWED / (REWARD * SKEWED).sum() if correction == "none" else np.eye(10)[9]
     assert np.abs(pi - expected).max() < 0.02
     assert pi @ REWARD == pytest.approx(5.5 if correction == "none" else 10.0, abs=0.02)
@@ -288,3 +288,60 @@ def test_contradictions_are_refused_with_both_names() -> None:
         ReinforceConfig(self_normalise=True)
     with pytest.raises(ConfigError, match=r"algorithm\.negatives is 3, the environment has 3 actions"):
         ReinforceConfig(softmax="sampled", negatives=3).make_policy(DISCRETE, env_indices=range(1), total_envs=1)
+
+
+@pytest.mark.parametrize(
+    ("torso", "softmax"), [("gru", "full"), ("cfn", "full"), ("attention", "full"), ("gru", "sampled")]
+)
+def test_policies_over_histories_of_items(torso: Any, softmax: Any) -> None:
+    """Watched again is what was watched last: the state encoder has to carry it to the output embeddings."""
+    items, length, size = 12, 4, 256
+    task = Task(
+        observation_dtype="float32",
+        observation_shape=(length,),
+        actions=DiscreteActions(items),
+        parts=(Part("history", 0, length, (length,), True, items - 1),),
+    )
+    config = ReinforceConfig(
+        torso=torso, softmax=softmax, negatives=6, negative_exponent=0.5, embedding_size=16, encoder_size=16,
+        hidden_sizes=(32,), learning_rate=1e-2, correction="stored", baseline=False, normalise_advantages=False,
+    )  # fmt: skip
+    rng, spec = np.random.default_rng(0), spec_of(config, task)
+    learner = config.make_learner(task, spec, seed=0, device="cpu")
+
+    def histories(count: int) -> np.ndarray:
+        seen = rng.integers(0, items, (count, length))
+        return np.where(np.arange(length) < rng.integers(0, length, (count, 1)), -1, seen).astype(np.float32)
+
+    for _ in range(120):
+        columns = random_columns(config, task, rng, size)
+        columns["observation"] = histories(size)
+        columns["behaviour_log_prob"][:] = -math.log(items)
+        columns["reward"] = (columns["action"] == columns["observation"][:, -1]).astype(np.float32)
+        columns["discount"][:] = 0.0
+        learner.step(batch_of(spec, columns))
+    policy = config.make_policy(task, env_indices=range(1), total_envs=1)
+    policy.load(learner.snapshot())
+    tested = histories(200)
+    greedy = policy.act(tested, rng, explore=False, env_steps=0).action
+    assert (greedy == tested[:, -1]).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"correction": "stored", "self_normalise": True, "entropy_cost": 0.1, "rewarded_only": True},
+        {"correction": "behaviour_head", "softmax": "sampled", "negatives": 2, "top_k": 3, "value_minibatch_size": 5},
+    ],
+)
+def test_nothing_in_an_update_waits_for_the_device(settings: dict[str, Any]) -> None:
+    """Tensors on `meta` have no values: whatever looks at one raises."""
+    config = ReinforceConfig(hidden_sizes=(8,), **settings)
+    rule = ReinforceRule(config, DISCRETE, seed=0, device="meta")
+    for optimizer in rule.optimizers.values():
+        optimizer.checks = False
+    columns = random_columns(config, DISCRETE, np.random.default_rng(0))
+    t = {name: torch.from_numpy(column).to("meta") for name, column in columns.items()}
+    updated = rule.update(t, torch.ones(16, device="meta"), number=1, diagnose=True)
+    assert all(value.shape == () for value in updated.diagnostics.values())
