@@ -46,15 +46,25 @@ def random_columns(rng: np.random.Generator, size: int = 16) -> dict[str, np.nda
 
 
 def targets(learner: Any) -> dict[str, torch.Tensor]:
-    return {n: v for n, v in learner.state_dict().items() if n.startswith("target.") and n.endswith(("weight", "bias"))}
+    """Everything of the target network that is trained in the online one."""
+    return {f"target.{name}": value.clone() for name, value in learner._rule.target.named_parameters()}
+
+
+FORMS: list[dict[str, Any]] = [
+    {},
+    {"action_values": "embedding_mlp", "item_embedding": "learnt", "dueling": False},  # which a common bias cancels in
+    {"action_values": "embedding_dot", "item_embedding": "learnt", "normalise_embeddings": True},
+]
 
 
 @pytest.mark.parametrize("config", [DQNConfig, C51Config, QRDQNConfig])
-def test_soft_updates_move_every_target_tensor_by_tau(config: Any) -> None:
-    learner = learner_of(config(target_update_tau=0.25))
+@pytest.mark.parametrize("form", FORMS, ids=["heads", "mlp", "dot"])
+def test_soft_updates_move_every_target_tensor_by_tau(config: Any, form: dict[str, Any]) -> None:
+    learner = learner_of(config(target_update_tau=0.25, **form))
     before = targets(learner)
     learner.step(batch_of(random_columns(np.random.default_rng(0))))
     state = learner.state_dict()
+    assert len(before) >= 6
     for name, value in targets(learner).items():
         assert not torch.equal(value, before[name]), name
         expected = before[name] + 0.25 * (state[name.replace("target.", "online.")] - before[name])
