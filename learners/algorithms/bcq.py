@@ -19,7 +19,7 @@ from learners.algorithm import AlgorithmConfig, Count, Fraction, Positive, Rate,
 from learners.deterministic_policy import clipped_normal_log_prob
 from learners.gradient_learner import GradientLearner
 from learners.losses.actor_critic import critic_losses, critic_td_errors
-from learners.losses.cloning import gaussian_kl, soft_clipped_target, squared_distances
+from learners.losses.cloning import bootstrapped, gaussian_kl, soft_clipped_values, squared_distances
 from learners.losses.shapes import weighted_mean
 from learners.networks.actor_critic import Critics
 from learners.networks.torsos import make_encoder
@@ -124,7 +124,8 @@ class BCQRule(UpdateRule):
         """One step of the auto-encoder, the critics and the perturbation, then the targets; see UpdateRule.update."""
         about_vae = self._clone(t, weights)
         with torch.no_grad():
-            target_tm1 = self.target(t)
+            bootstrap = self.successor_values(t["next_observation"])
+            target_tm1 = bootstrapped(t["reward"], t["discount"], bootstrap)
         q_tm1 = self.actor.critics(t["observation"], t["action"])
         td_errors = critic_td_errors(q_tm1, target_tm1)
         loss = weighted_mean(critic_losses(td_errors), weights)
@@ -135,24 +136,20 @@ class BCQRule(UpdateRule):
             errors = td_errors.abs().mean(dim=0)
             if not diagnose:
                 return Updated(errors)
-            diagnostics = {
-                "loss": loss,
-                "q_mean": q_tm1.mean(),
-                "q_std": q_tm1.std(),
-                "target_mean": target_tm1.mean(),
-                "target_std": target_tm1.std(),
-                "td_error": errors.mean(),
-            }
+            moments = {"q": q_tm1, "target": target_tm1, "bootstrap": bootstrap}
+            diagnostics = {"loss": loss, "td_error": errors.mean()}
+            diagnostics |= {f"{name}_mean": values.mean() for name, values in moments.items()}
+            diagnostics |= {f"{name}_std": values.std(correction=0) for name, values in moments.items()}
             return Updated(errors, diagnostics | about_vae | about_actor)
 
-    def target(self, t: Mapping[str, Tensor]) -> Tensor:
-        """r + discount x the value of the best candidate after it, float[B]; both target critics have their say."""
-        observation, count = t["next_observation"], self._config.candidates
+    def successor_values(self, observation: Tensor) -> Tensor:
+        """Value of the best of several candidates, float[B]; both target critics have their say."""
+        count = self._config.candidates
         decoded = self.actor.decoder(observation, self._draw(len(observation), count))
         unit = self.actor.perturbed(observation, decoded, self.target_perturbation)
         action = self.actor.bounds.from_unit(unit).flatten(0, 1)
         q_t = self.target_critics(observation.repeat_interleave(count, dim=0), action).view(2, -1, count)
-        return soft_clipped_target(t["reward"], t["discount"], q_t, self._config.minimum_weight)
+        return soft_clipped_values(q_t, self._config.minimum_weight)
 
     def improve_perturbation(self, observation: Tensor, weights: Tensor) -> dict[str, Tensor]:
         """One step of the perturbation up the first critic's values, from actions as the data have them."""

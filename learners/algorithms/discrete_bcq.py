@@ -94,17 +94,16 @@ class DiscreteBCQRule(UpdateRule):
         if not diagnose:
             return Updated(errors)
         q_taken = q_tm1.gather(1, t["action"].unsqueeze(1)).squeeze(1)
-        target = (td_error + q_taken).detach()
+        bootstrap = q_t.gather(1, q_t_selector.argmax(dim=1, keepdim=True)).squeeze(1)
+        moments = {"q": q_taken, "target": td_error + q_taken, "bootstrap": bootstrap}
         diagnostics = {
             "loss": loss,
-            "q_mean": q_taken.mean(),
-            "q_std": q_taken.std(),
-            "target_mean": target.mean(),
-            "target_std": target.std(),
             "td_error": errors.mean(),
             "cloning_loss": cloning.mean(),
             "allowed_actions": allowed_t.float().mean(),
         }
+        diagnostics |= {f"{name}_mean": values.mean() for name, values in moments.items()}
+        diagnostics |= {f"{name}_std": values.std(correction=0) for name, values in moments.items()}
         return Updated(errors, diagnostics)
 
 

@@ -30,24 +30,26 @@ def gaussian_kl(mean: Tensor, log_std: Tensor) -> Tensor:
     return 0.5 * (mean.square() + (2.0 * log_std).exp() - 1.0 - 2.0 * log_std).mean(dim=1)
 
 
-def soft_clipped_target(r_t: Tensor, discount_t: Tensor, q_t: Tensor, minimum_weight: float) -> Tensor:
-    """r + discount x the best candidate's lambda x min + (1 - lambda) x max over critics (Fujimoto et al. 2019).
+def soft_clipped_values(q_t: Tensor, minimum_weight: float) -> Tensor:
+    """The best candidate's lambda x min + (1 - lambda) x max over critics (Fujimoto et al. 2019); no gradient.
 
-    With lambda = 1 it is clipped double Q-learning over candidates. No gradient flows through it.
+    With lambda = 1 it is clipped double Q-learning over candidates.
 
     Args:
-        r_t: float[B], (n-step) reward.
-        discount_t: float[B], gamma^n x (1 - terminated).
         q_t: float[C, B, N], target critics' values of the successor and each of N candidate actions.
         minimum_weight: lambda.
 
     Returns:
         float[B].
     """
-    _, batch, _ = q_t.shape
-    check_shapes(r_t=(r_t, (batch,)), discount_t=(discount_t, (batch,)))
     value_t = minimum_weight * q_t.amin(dim=0) + (1.0 - minimum_weight) * q_t.amax(dim=0)
-    return (r_t + discount_t * value_t.amax(dim=1)).detach()
+    return value_t.amax(dim=1).detach()
+
+
+def bootstrapped(r_t: Tensor, discount_t: Tensor, value_t: Tensor) -> Tensor:
+    """r + discount x the successor's value, float[B] each: float[B]; no gradient flows through it."""
+    check_shapes(r_t=(r_t, tuple(value_t.shape)), discount_t=(discount_t, tuple(value_t.shape)))
+    return (r_t + discount_t * value_t).detach()
 
 
 def likely_actions(logits: Tensor, threshold: float) -> Tensor:
