@@ -27,9 +27,11 @@ soak: $(VENV)/installed-dev
 
 learning: $(VENV)/installed-train
 	@$(RUN) benchmarks/learning.py --json benchmarks/results/learning.json
+	@$(RUN) benchmarks/offline.py --json benchmarks/results/offline.json
 
 curves: $(VENV)/installed-bench
 	@$(RUN) benchmarks/curves.py --json benchmarks/results/learning.json --images docs/algorithms/images
+	@$(RUN) benchmarks/curves.py --json benchmarks/results/offline.json --images docs/algorithms/images
 
 check: $(VENV)/installed-dev
 	@$(RUN) -m ruff format --check .

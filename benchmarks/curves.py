@@ -1,9 +1,9 @@
-"""Draws the learning curves: one PNG a config from what `benchmarks/learning.py` kept.
+"""Draws the learning curves: one PNG a config from what `benchmarks/learning.py` or `offline.py` kept.
 
     python benchmarks/curves.py --json benchmarks/results/learning.json --images docs/algorithms/images
 
 Every seed's periodic evaluations (thin), their mean where all seeds have been (thick) and the threshold (dashed), over
-seconds of training and over environment steps.
+seconds of training and over environment steps (updates of runs without actors).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def draw(axes: Axes, results: list[dict[str, Any]], key: str, threshold: float) 
         axes.plot(*curves[-1].T, color=SEED_COLOUR, linewidth=0.9)
     axes.plot(*mean_curve(curves).T, color=MEAN_COLOUR, linewidth=2.0, label=f"mean of {len(curves)} seeds")
     axes.axhline(threshold, color="#444444", linewidth=1.0, linestyle="--", label=f"threshold {threshold:g}")
-    axes.set_xlabel(AXES[key])
+    axes.set_xlabel("updates" if key == "env_steps" and results[0].get("offline") else AXES[key])
     axes.set_xlim(left=0.0)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 1000:g}k" if x >= 10_000 else f"{x:g}"))

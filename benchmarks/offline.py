@@ -27,7 +27,7 @@ LOGGER = "pendulum_td3"
 LEARNERS = {
     "pendulum_bcq": ["pendulum_bcq"],
     "pendulum_cloning": ["pendulum_cloning"],
-    "pendulum_cloning, no filter": ["pendulum_cloning", "--algorithm.reward-quantile", "null"],
+    "pendulum_cloning_all": ["pendulum_cloning", "--algorithm.reward-quantile", "null"],
 }
 JUDGED = "pendulum_bcq"
 
