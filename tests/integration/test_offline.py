@@ -19,6 +19,7 @@ from distributed.progress import LiveView
 from distributed.run_directory import RunDirectory
 from distributed.serial_runtime import SerialRuntime
 from distributed.stop_signal import StopSignal
+from learners.algorithms.discrete_bcq import DiscreteBCQConfig
 from replay_server.errors import ConfigError
 from tests.integration.test_serial import digest, experiment, play
 
@@ -178,3 +179,30 @@ def test_a_log_is_for_the_shards_a_run_starts_itself() -> None:
     replay = experiment("CartPole-v1", 1).replay
     with pytest.raises(ValueError, match="init_from contradicts addresses"):
         msgspec.structs.replace(replay, shards=1, addresses=("h:1",), init_from="a")
+
+
+def test_discrete_bcq_does_better_than_the_behaviour_it_learns_from(tmp_path: Path) -> None:
+    """CartPole, from what DQN did while it learnt; its own episodes are the behaviour."""
+    config = experiment("CartPole-v1", 8)
+    learner = {"reward_scale": 0.05, "batch_size": 64, "learning_rate": 2e-3, "hidden_sizes": (64,)}
+    config = changed(
+        config,
+        algorithm=learner,
+        replay={"capacity": 8_000},
+        run={"total_env_steps": 4_000, "checkpoint_every_env_steps": 0, "metrics_every_env_steps": 500},
+        evaluation={"every_env_steps": 0},
+    )
+    play(config, tmp_path / "log")
+    rows = [json.loads(line) for line in (tmp_path / "log" / "metrics.jsonl").read_text().splitlines()]
+    played = [(row["episodes"], row["train_return"]) for row in rows if row["episodes"]]
+    behaviour = sum(count * mean for count, mean in played) / sum(count for count, _ in played)
+    algorithm = DiscreteBCQConfig(n_step=3, reward_scale=0.05, learning_rate=2e-3, target_update_tau=0.02)
+    offline = changed(
+        msgspec.structs.replace(config, algorithm=algorithm),
+        replay={"init_from": str(tmp_path / "log"), "sampler": "uniform", "priority_exponent": 0.0, "shards": 1},
+        actors={"count": 0},
+        run={"total_env_steps": 1_500},
+        evaluation={"final_episodes": 20},
+    )
+    result = play(offline, tmp_path / "offline")
+    assert result["evaluation"]["mean"] > 2 * behaviour

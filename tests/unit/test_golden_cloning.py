@@ -6,10 +6,11 @@ import torch
 from kit.golden import golden, gradient, same
 
 from learners.losses.cloning import (
+    bootstrapped,
     gaussian_kl,
     likely_actions,
     negative_log_likelihood,
-    soft_clipped_target,
+    soft_clipped_values,
     squared_distances,
 )
 from learners.losses.value_learning import huber, q_learning_td_error
@@ -28,8 +29,9 @@ def test_autoencoder_loss() -> None:
 def test_soft_clipped_target() -> None:
     given, expected = golden("d3rlpy", "soft_clipped_target")
     nothing = torch.zeros(given.q_t.shape[1], dtype=torch.float64)
-    same(soft_clipped_target(nothing, nothing + 1.0, given.q_t, vars(given)["lambda"]), expected.value)
-    same(soft_clipped_target(nothing + 2.0, nothing + 0.5, given.q_t, vars(given)["lambda"]), 2 + 0.5 * expected.value)
+    value = soft_clipped_values(given.q_t, vars(given)["lambda"])
+    same(value, expected.value)
+    same(bootstrapped(nothing + 2.0, nothing + 0.5, value), 2 + 0.5 * expected.value)
 
 
 def test_discrete_batch_constrained_loss() -> None:
