@@ -19,19 +19,24 @@ from distributed.run_directory import RunDirectory
 from distributed.runtime import Origin
 from distributed.serial_runtime import SerialRuntime
 from learners.algorithms.dqn import DQNConfig
+from learners.algorithms.reinforce import ReinforceConfig
 from learners.learner import StepOutput
 from learners.weights import WeightSnapshot
 from replay_server.batches import SampleBatch, importance_weights
 from replay_server.rate_limiter import RateLimiter
 from replay_server.shard_config import ShardConfig
 
+DQN = DQNConfig(target_update_tau=0.05, hidden_sizes=(4,), batch_size=32)
+REINFORCE = ReinforceConfig(hidden_sizes=(4,), batch_size=32, correction="behaviour_head", value_minibatch_size=10)
+"""Its whole episodes are longer than a queue of 48 records once it has learnt a little."""
 
-def experiment(**replay: Any) -> ExperimentConfig:
+
+def experiment(algorithm: Any = DQN, **replay: Any) -> ExperimentConfig:
     settings = {"sampler": "queue", "priority_exponent": 0.0, "min_size": 1, "capacity": 48, **replay}
     return ExperimentConfig(
         runtime="serial",
         environment=EnvironmentConfig(id="CartPole-v1", num_envs=3),
-        algorithm=DQNConfig(target_update_tau=0.05, hidden_sizes=(4,), batch_size=32),
+        algorithm=algorithm,
         replay=ReplayConfig(**settings),
         actors=ActorsConfig(count=2, records_per_insert=10),
         learner=LearnerConfig(samples_per_insert=1.0),
@@ -42,8 +47,9 @@ def experiment(**replay: Any) -> ExperimentConfig:
 class Noting:
     """A learner that notes every record it is given."""
 
-    def __init__(self) -> None:
-        self.updates = 0
+    def __init__(self, algorithm: Any) -> None:
+        self.algorithm = algorithm
+        self.updates = self.skipped_updates = 0
         self.seen: list[bytes] = []
 
     def step(self, batch: SampleBatch) -> StepOutput:
@@ -53,9 +59,8 @@ class Noting:
         return StepOutput(batch.keys.copy(), np.ones(len(batch)))
 
     def snapshot(self) -> WeightSnapshot:
-        network = DQNConfig(target_update_tau=0.05, hidden_sizes=(4,)).make_network
-        runtime = SerialRuntime(experiment())
-        arrays = network(runtime._task, torch.Generator().manual_seed(0)).state_dict()
+        network = self.algorithm.make_network(SerialRuntime(experiment())._task, torch.Generator().manual_seed(0))
+        arrays = network.state_dict()
         return WeightSnapshot.of(self.updates + 1, {name: value.numpy() for name, value in arrays.items()})
 
     def drain(self) -> None: ...
@@ -65,10 +70,11 @@ class Noting:
 
 
 @pytest.mark.parametrize("shards", [1, 2])
-def test_every_record_is_learnt_from_once(shards: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    noting, written = Noting(), []
+@pytest.mark.parametrize("algorithm", [DQN, REINFORCE], ids=lambda config: config.type)
+def test_every_record_is_learnt_from_once(algorithm: Any, shards: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    noting, written = Noting(algorithm), []
     monkeypatch.setattr("distributed.serial_runtime.make_learner", lambda *_, **__: noting)
-    runtime = SerialRuntime(experiment(shards=shards))
+    runtime = SerialRuntime(experiment(algorithm, shards=shards))
     runtime.start(Origin(None, None, (0, 0), 0))
     for actor in runtime._actors:
         append = actor._writer.append
@@ -94,9 +100,10 @@ def test_every_record_is_learnt_from_once(shards: int, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("shards", [1, 2])
-def test_a_queue_continues_where_it_was(tmp_path: Path, shards: int) -> None:
+@pytest.mark.parametrize("algorithm", [DQN, REINFORCE], ids=lambda config: config.type)
+def test_a_queue_continues_where_it_was(tmp_path: Path, algorithm: Any, shards: int) -> None:
     """Rows that were drawn and not learnt from yet travel with the checkpoint."""
-    config = experiment(shards=shards)
+    config = experiment(algorithm, shards=shards)
     first = SerialRuntime(config)
     first.start(Origin(None, None, (0, 0), 0))
     for _ in range(7):
