@@ -11,17 +11,26 @@ import msgspec
 import numpy as np
 
 import learners.algorithms
+from actors.layouts import observation_layout, observation_parts
 from kit.learning import CONTINUOUS, DISCRETE, batch_of, random_columns, spec_of
+from kit.worlds import Sweets
 from learners.algorithm import AlgorithmConfig
 from learners.task import DiscreteActions, Part, SlateActions, Task
 from replay_server.errors import ConfigError
 
 _PARTS = (Part("observation", 0, 5, (5,), False), Part("history", 5, 9, (4,), True))
 _HISTORY = {"observation_dtype": "float32", "observation_shape": (9,), "parts": _PARTS}
+_SWEETS, _SHAPE = observation_layout(Sweets.observation_space)
 TASKS = (
     DISCRETE,
     CONTINUOUS,
     Task(observation_dtype="float32", observation_shape=(5,), actions=SlateActions(4, 2)),
+    Task(
+        observation_dtype=_SWEETS,
+        observation_shape=_SHAPE,
+        actions=SlateActions(4, 2),
+        parts=tuple(Part(**vars(part)) for part in observation_parts(Sweets.observation_space)),
+    ),
     Task(**_HISTORY, actions=DiscreteActions(6), item_embeddings=np.ones((6, 3), np.float32)),
     Task(**_HISTORY, actions=CONTINUOUS.actions, item_embeddings=np.ones((6, 3), np.float32)),
 )
