@@ -87,3 +87,73 @@ class Sweets(gymnasium.Env[Any, Any]):
     def _worth(cls, q: np.ndarray, state: int, pair: tuple[int, int]) -> float:
         scores = np.array([cls.SCORES[state][i] for i in pair] + [1.0])
         return float(scores @ q[[*pair, 4]] / scores.sum())
+
+
+class Corridor(gymnasium.Env[Any, Any]):
+    """A person walked through six rooms, one a step, and asks for the one that comes next on the way back.
+
+    The right item is the one seen two steps ago: only the history of the last four says which that is. Four places
+    offer four of the six items, one of them the right one, and another is forbidden. Eight steps, 1 for each right one.
+    """
+
+    observation_space = spaces.Dict(
+        {
+            "observation": spaces.Box(-1, 1, (1,), dtype=np.float32),
+            "history": spaces.Box(-1, 5, (4,), dtype=np.int64),
+            "candidates": spaces.Box(-1, 5, (4,), dtype=np.int64),
+            "action_mask": spaces.MultiBinary(4),
+        }
+    )
+    action_space = spaces.Discrete(4)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.history, self.t = [int(room) for room in self.np_random.permutation(6)[:2]], 0
+        return self._observe(), {}
+
+    def step(self, action: Any) -> Any:
+        assert action != self.forbidden, "a forbidden place was chosen"
+        reward = float(self.candidates[action] == self.history[-2])
+        self.history.append(int(self.np_random.integers(6)))
+        self.t += 1
+        return self._observe(), reward, False, self.t == 8, {}
+
+    def _observe(self) -> dict[str, Any]:
+        right = self.history[-2]
+        others = [room for room in range(6) if room != right]
+        self.candidates = np.array([right, *self.np_random.permutation(others)[:3]])
+        order = self.np_random.permutation(4)
+        self.candidates, self.forbidden = self.candidates[order], int(np.flatnonzero(order == 3)[0])
+        mask = np.ones(4, dtype=np.int8)
+        mask[self.forbidden] = 0
+        history = ([-1] * 4 + self.history)[-4:]
+        return {
+            "observation": self.np_random.uniform(-1, 1, 1).astype(np.float32),
+            "history": np.array(history),
+            "candidates": self.candidates,
+            "action_mask": mask,
+        }
+
+
+class Spot(gymnasium.Env[Any, Any]):
+    """A bright spot on a dark image of 36 x 36; the action is to say in which quarter it is. Eight steps."""
+
+    observation_space = spaces.Box(0, 255, (36, 36, 1), dtype=np.uint8)
+    action_space = spaces.Discrete(4)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.t = 0
+        return self._observe(), {}
+
+    def step(self, action: Any) -> Any:
+        reward = float(action == self.quarter)
+        self.t += 1
+        return self._observe(), reward, False, self.t == 8, {}
+
+    def _observe(self) -> Any:
+        self.quarter = int(self.np_random.integers(4))
+        image = self.np_random.integers(0, 40, (36, 36, 1), dtype=np.uint8)
+        row, column = self.np_random.integers(2, 12, 2) + 18 * np.array(divmod(self.quarter, 2))
+        image[row : row + 4, column : column + 4] = 250
+        return image
