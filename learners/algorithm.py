@@ -62,7 +62,7 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     reward_scale: Annotated[float, Meta(gt=0, description="Factor on rewards before storing; aim at |Q| < 10.")] = 1.0
     torso: Annotated[
         Literal["auto", "mlp", "nature_cnn", "gru", "cfn", "attention"],
-        Meta(description="Network before the hidden layers; auto: nature_cnn for images, gru for a history, else mlp."),
+        Meta(description="What comes before the hidden layers; auto: nature_cnn for images, attention for a history."),
     ] = "auto"
     hidden_sizes: Annotated[Sizes, Meta(description="Units of each hidden layer.")] = (128, 128)
     activation: Annotated[Literal["relu", "tanh"], Meta(description="Function after each hidden layer.")] = "relu"

@@ -92,15 +92,24 @@ class AttentionEncoder(nn.Module):
 
     def forward(self, items: Tensor, present: Tensor) -> Tensor:
         """float32[B, H, inputs], oldest first, and bool[B, H] -> float32[B, size]; without items a constant."""
-        return self.sequence(*closed_up(items, present, newest_last=True))[:, -1]
+        return self.sequence(*closed_up(items, present, newest_last=True), last=1)[:, 0]
 
-    def sequence(self, items: Tensor, present: Tensor) -> Tensor:
-        """Features after each item: float32[B, H, inputs], missing first, and bool[B, H] -> float32[B, H, size]."""
+    def sequence(self, items: Tensor, present: Tensor, *, last: int) -> Tensor:
+        """Features after each of the `last` items.
+
+        Args:
+            items: float32[B, H, inputs], missing ones first.
+            present: bool[B, H].
+            last: how many; the fewer, the less the last layer costs.
+
+        Returns:
+            float32[B, last, size].
+        """
         # Where an item is missing it sees itself, since a softmax over nothing is NaN; nobody else sees it.
         seen = (self._before & present.unsqueeze(1)) | self._itself
         x = self.embed(items) * present.unsqueeze(2) + self.positions
-        for block in self.blocks:
-            x = block(x, seen.unsqueeze(1))
+        for depth, block in enumerate(self.blocks, start=1):
+            x = block(x, seen.unsqueeze(1), last=last if depth == len(self.blocks) else x.shape[1])
         normed: Tensor = self.norm(x)
         return normed
 
@@ -112,18 +121,20 @@ class _Block(nn.Module):
         super().__init__()
         self._heads = heads
         self.attention_norm, self.feed_norm = nn.LayerNorm(size), nn.LayerNorm(size)
-        self.query_key_value = linear(size, 3 * size, generator)
+        self.query = linear(size, size, generator)
+        self.key_value = linear(size, 2 * size, generator)
         self.merge = linear(size, size, generator)
         self.feed = nn.Sequential(linear(size, size, generator), nn.ReLU(), linear(size, size, generator))
 
-    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
-        """float32[B, H, size], and bool[B, 1, H, H], who sees whom."""
+    def forward(self, x: Tensor, seen: Tensor, *, last: int) -> Tensor:
+        """float32[B, H, size], and bool[B, 1, H, H], who sees whom -> float32[B, last, size]."""
+        normed = self.attention_norm(x)
         query, key, value = (
             part.unflatten(2, (self._heads, -1)).transpose(1, 2)
-            for part in self.query_key_value(self.attention_norm(x)).chunk(3, dim=2)
+            for part in (self.query(normed[:, -last:]), *self.key_value(normed).chunk(2, dim=2))
         )
-        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
-        x = x + self.merge(mixed.transpose(1, 2).flatten(2))
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen[:, :, -last:])
+        x = x[:, -last:] + self.merge(mixed.transpose(1, 2).flatten(2))
         fed: Tensor = x + self.feed(self.feed_norm(x))
         return fed
 

@@ -74,7 +74,8 @@ def test_attention_is_its_equations_over_the_items_present() -> None:
     for row in range(1, B):
         own = items[row, present[row]]
         x = encoder.embed(own) + encoder.positions[H - len(own) :]
-        q, k, v = block.query_key_value(block.attention_norm(x)).split(SIZE, dim=1)
+        q = block.query(block.attention_norm(x))
+        k, v = block.key_value(block.attention_norm(x)).split(SIZE, dim=1)
         newest = []
         for head in range(2):
             cut = slice(head * SIZE // 2, (head + 1) * SIZE // 2)
@@ -105,7 +106,7 @@ def test_attention_looks_back_only_and_never_at_what_is_missing() -> None:
     items, present = closed_up(items, present, newest_last=True)
     items.requires_grad_()
     at = 3
-    [gradient] = torch.autograd.grad(encoder.sequence(items, present)[:, at].square().sum(), items)
+    [gradient] = torch.autograd.grad(encoder.sequence(items, present, last=H)[:, at].square().sum(), items)
     assert not gradient[:, at + 1 :].any()
     assert not gradient[~present].any()
     assert gradient[-1, : at + 1].abs().sum(dim=1).min() > 0
@@ -226,7 +227,7 @@ def test_auto_takes_what_fits() -> None:
     assert (
         kinds(task_of(OBSERVATION, HISTORY_IDS))
         == kinds(task_of(OBSERVATION, HISTORY, MASK))
-        == ["Numbers", "GRUEncoder"]
+        == ["Numbers", "AttentionEncoder"]
     )
     assert kinds(task_of(Part("observation", 0, 1, (), True, 15, (16,)), dtype="int64", shape=())) == ["Categories"]
     assert kinds(task_of(dtype="uint8", shape=(64, 64, 3))) == kinds(task_of(shape=(64, 64, 3))) == ["NatureCNN"]
