@@ -54,7 +54,7 @@ def mean_of(values: Tensor, counted: Tensor) -> Tensor:
     return torch.dot(values, counted) / counted.sum().clamp(min=1.0)
 
 
-def standardised(values: Tensor, counted: Tensor) -> Tensor:
-    """Values [B] shifted and scaled so that those with 1 in `counted` [B] have mean 0 and deviation 1."""
+def standardised(values: Tensor, counted: Tensor, epsilon: float) -> Tensor:
+    """Values [B] minus mean, over deviation plus epsilon, both of those with 1 in `counted` [B]."""
     centred = values - mean_of(values, counted)
-    return centred / (mean_of(centred.square(), counted).sqrt() + 1e-8)
+    return centred / (mean_of(centred.square(), counted).sqrt() + epsilon)

@@ -60,6 +60,9 @@ class ReinforceConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown
     normalise_advantages: Annotated[
         bool, Meta(description="Shift and scale a batch's advantages to mean 0 and deviation 1.")
     ] = True
+    advantage_epsilon: Annotated[
+        float, Meta(gt=0, description="Added to that deviation before dividing, in units of the scaled reward.")
+    ] = 1e-8
     entropy_cost: Annotated[float, Meta(ge=0, description="Reward for each nat of the policy's entropy.")] = 0.0
     correction: Annotated[
         Literal["none", "stored", "behaviour_head"],
@@ -99,6 +102,8 @@ class ReinforceConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.advantage_epsilon != 1e-8 and not self.normalise_advantages:
+            raise ValueError("advantage_epsilon does nothing without normalise_advantages: drop it")
         if self.self_normalise and self.correction == "none":
             raise ValueError("self_normalise scales importance weights: set correction to stored or behaviour_head")
 
@@ -212,7 +217,7 @@ class ReinforceRule(UpdateRule):
         multiplier = top_k_multiplier(scored.log_prob, config.top_k)
         values, targets = self._values(t)
         raw = targets - values
-        gained = standardised(raw, logged.rewarded) if config.normalise_advantages else raw
+        gained = standardised(raw, logged.rewarded, config.advantage_epsilon) if config.normalise_advantages else raw
         losses = policy_gradient_loss(scored.log_prob, gained, used * multiplier * logged.rewarded)
         loss = weighted_mean(losses - config.entropy_cost * scored.entropy, weights)
         self.optimizers["policy"].minimise(loss)

@@ -210,6 +210,7 @@ def test_every_setting_does_something() -> None:
             "value_minibatches": 3,
             "value_minibatch_size": 5,
             "normalise_advantages": False,
+            "advantage_epsilon": 0.3,
             "entropy_cost": 0.1,
             "correction": "stored",
             "weight_cap": (0.5, off_policy),
@@ -284,6 +285,8 @@ def test_forbidden_actions_are_never_chosen() -> None:
 
 
 def test_contradictions_are_refused_with_both_names() -> None:
+    with pytest.raises(ValueError, match=r"advantage_epsilon .* normalise_advantages"):
+        ReinforceConfig(advantage_epsilon=0.1, normalise_advantages=False)
     with pytest.raises(ValueError, match=r"self_normalise .* correction"):
         ReinforceConfig(self_normalise=True)
     with pytest.raises(ConfigError, match=r"algorithm\.negatives is 3, the environment has 3 actions"):
