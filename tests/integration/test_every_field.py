@@ -89,6 +89,9 @@ DECAY = {"algorithm.final_learning_rate": 1e-5, "algorithm.learning_rate_decay_e
 BOLTZMANN = {"algorithm.exploration": "boltzmann"}
 MLP = {"algorithm.action_values": "embedding_mlp", "algorithm.item_embedding": "learnt"}
 DOT = {"algorithm.action_values": "embedding_dot", "algorithm.item_embedding": "learnt"}
+RESTARTS = {**DECAY, "algorithm.learning_rate_decay": "restarts", "algorithm.learning_rate_decay_env_steps": 40}
+SGD = {"algorithm.optimizer": "sgd"}
+LOOKAHEAD = {"algorithm.lookahead_period_updates": 3}
 HARD = {"algorithm.target_update_tau": None, "algorithm.target_update_period_updates": 5}
 STACKED = {
     "environment.id": "CartPole-v1",
@@ -121,6 +124,14 @@ RUNS = {
     "algorithm.learning_rate": Change(2e-3, "weights"),
     "algorithm.final_learning_rate": Change(1e-4, "weights", DECAY),
     "algorithm.learning_rate_decay_env_steps": Change(200, "weights", DECAY),
+    "algorithm.learning_rate_decay": Change("cosine", "weights", DECAY),
+    "algorithm.learning_rate_restart_growth": Change(3.0, "weights", RESTARTS),
+    "algorithm.optimizer": Change("radam", "weights"),
+    "algorithm.adam_epsilon": Change(1e-3, "weights"),
+    "algorithm.momentum": Change(0.5, "weights", SGD),
+    "algorithm.weight_decay": Change(0.01, "weights"),
+    "algorithm.lookahead_period_updates": Change(5, "weights", LOOKAHEAD),
+    "algorithm.lookahead_alpha": Change(0.2, "weights", LOOKAHEAD),
     "algorithm.loss": Change("mse", "weights"),
     "algorithm.huber_delta": Change(0.3, "weights"),
     "algorithm.target_update_tau": Change(0.5, "weights"),
@@ -256,7 +267,7 @@ def ray_config(**changes: Any) -> ExperimentConfig:
 
 
 def begin_learner(config: ExperimentConfig) -> None:
-    ray_workers.LearnerWorker().begin(config, ("127.0.0.1:1",), None, Origin(None, None, (0, 0), 0))  # type: ignore[arg-type]
+    ray_workers.LearnerWorker().begin(config, ("127.0.0.1:1",), None, Origin(None, None, (0, 0), 0), Path())  # type: ignore[arg-type]
 
 
 def see_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
