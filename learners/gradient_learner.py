@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -162,10 +163,12 @@ class GradientLearner:
         if self._undo is not None:
             self._undo.save()
         try:
-            priorities = self._priorities(self._update(batch))
-            values = None if priorities is None else priorities.cpu().numpy()
-            if values is None or np.isfinite(values).all():
-                return Finished(batch, True, values)
+            errors = self._update(batch).errors
+            if errors is None:
+                return Finished(batch, True, None)
+            priorities = np.add(errors.detach().numpy(), self._config.priority_epsilon, dtype=np.float64)
+            if math.isfinite(priorities.sum()):  # they are all >= 0
+                return Finished(batch, True, priorities)
         except NotFinite:
             pass
         if self._undo is not None:
@@ -176,7 +179,8 @@ class GradientLearner:
         """Update, and take it back where it was not finite; bool[] whether it was, and priorities float64[B]."""
         assert self._undo is not None
         self._undo.save()
-        priorities = self._priorities(self._update(batch))
+        errors = self._update(batch).errors
+        priorities = None if errors is None else errors.detach().double() + self._config.priority_epsilon
         looked_at = [
             health.view(1) for optimizer in self._rule.optimizers.values() for health in optimizer.take_health()
         ]
@@ -185,9 +189,6 @@ class GradientLearner:
         finite = torch.isfinite(torch.cat(looked_at)).all()
         self._undo.restore_unless(finite)
         return finite, priorities
-
-    def _priorities(self, updated: Updated) -> Tensor | None:
-        return None if updated.errors is None else updated.errors.detach().double() + self._config.priority_epsilon
 
     def _changing(self) -> Iterator[Tensor]:
         yield from self._rule.state_dict(keep_vars=True).values()  # without fixed tables, which are large

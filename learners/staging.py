@@ -67,9 +67,12 @@ class Staging:
         self._columns = []
         for field in spec.fields:
             assert dtype.fields is not None
-            offset = dtype.fields[field.name][1]
-            torch_dtype = torch.from_numpy(np.empty(0, np.dtype(field.dtype))).dtype
-            self._columns.append((field.name, offset, offset + field.size, torch_dtype, field.shape))
+            element, offset = np.dtype(field.dtype), dtype.fields[field.name][1]
+            inner = np.empty(field.shape, element).strides
+            strides = tuple(stride // element.itemsize for stride in (spec.record_size, *inner))
+            torch_dtype = torch.from_numpy(np.empty(0, element)).dtype
+            self._columns.append((field.name, torch_dtype, field.shape, strides, offset // element.itemsize))
+        self._dtypes = {torch_dtype for _, torch_dtype, _, _, _ in self._columns}
         self._ring = PinnedRing(torch.cuda.Event, pinned=True) if device.type == "cuda" else None
 
     def __call__(self, batch: SampleBatch, weights: NDArray[np.float32]) -> tuple[dict[str, Tensor], Tensor]:
@@ -86,7 +89,8 @@ class Staging:
         return self._views(block.to(self._device)), torch.from_numpy(weights).to(self._device)
 
     def _views(self, block: Tensor) -> dict[str, Tensor]:
-        size = len(block)
+        typed = {dtype: block.view(dtype) for dtype in self._dtypes}
         return {
-            name: block[:, start:end].view(dtype).view(size, *shape) for name, start, end, dtype, shape in self._columns
+            name: typed[dtype].as_strided((len(block), *shape), strides, offset)
+            for name, dtype, shape, strides, offset in self._columns
         }

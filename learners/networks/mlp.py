@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from learners.networks.initialise import linear
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+_IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu_, "tanh": torch.tanh_}
 
 
 class MLP(nn.Sequential):
@@ -28,3 +30,12 @@ class MLP(nn.Sequential):
             layers += [linear(inputs, size, generator), ACTIVATIONS[activation]()]
             inputs = size
         super().__init__(*layers)
+        self._activate = _IN_PLACE[activation]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """See the class. An activation overwrites what its layer gave, which nothing else needs."""
+        numbers = inputs
+        for layer in self:
+            if isinstance(layer, nn.Linear):
+                numbers = self._activate(functional.linear(numbers, layer.weight, layer.bias))
+        return numbers
