@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from learners.algorithms.qr_dqn import QRDQNConfig
 from learners.networks.heads import ActionHead, EmbeddingDotHead, EmbeddingMLPHead
 from learners.networks.offers import Offers
 from learners.task import DiscreteActions, Part, Task
+from learners.value_rule import ValueRule
 from replay_server.errors import ConfigError
 
 ACTIONS, STATE, LAST = 4, 3, 8
@@ -279,6 +281,27 @@ def test_the_best_candidate_is_learnt_wherever_it_stands(config: Any, form: Any,
     assert (values.max(axis=1) - values[np.arange(200), action]).mean() < 0.15
     table = [name for name in learner.state_dict() if name == "online.head.items.table"]
     assert len(table) == learnt
+
+
+@pytest.mark.parametrize("config", ALGORITHMS, ids=lambda c: c.type)
+@pytest.mark.parametrize(
+    ("task", "form"),
+    [
+        (MASKED, "heads"),
+        *itertools.product((IDS, FEATURES), ("embedding_mlp", "embedding_dot")),
+    ],
+)
+def test_nothing_in_an_update_looks_at_values(config: Any, task: Task, form: Any) -> None:
+    """A tensor on `meta` has none: what would wait for a GPU fails here."""
+    config = msgspec.structs.replace(config, action_values=form)
+    rule = ValueRule(config, task, seed=0, device="meta")
+    for optimizer in rule.optimizers.values():
+        optimizer.checks = False
+    columns = random_columns(config, task, np.random.default_rng(0))
+    t = {name: torch.from_numpy(column).to("meta") for name, column in columns.items()}
+    updated = rule.update(t, torch.ones(16, device="meta"), number=1, diagnose=True)
+    assert updated.errors is not None and updated.errors.shape == (16,)
+    assert all(value.shape == () for value in updated.diagnostics.values())
 
 
 def test_a_learnt_table_holds_every_item_and_starts_from_what_is_known() -> None:
