@@ -149,15 +149,13 @@ class Critics(nn.Module):
 
     def first_of_each(self, encoded: Tensor, actions: Tensor) -> Tensor:
         """The first critic of K actions for each encoded observation: float32[B, m], float32[B, K, n] -> [B, K]."""
-        batch, count, _ = actions.shape
-        repeated = encoded.unsqueeze(1).expand(batch, count, -1).flatten(0, 1)
-        numbers = self._joined(repeated, actions.flatten(0, 1))
-        for layer in self.layers[:-1]:
-            assert isinstance(layer, StackedLinear)
-            numbers = self.activation(layer.first(numbers))
-        last = self.layers[-1]
-        assert isinstance(last, StackedLinear)
-        return last.first(numbers).reshape(batch, count)
+        first, *others = (layer for layer in self.layers if isinstance(layer, StackedLinear))
+        of_state, of_action = first.weight[0].tensor_split([encoded.shape[1]])
+        state = torch.addmm(first.bias[0], encoded, of_state)  # once for all its actions
+        numbers = (state.unsqueeze(1) + self.bounds.to_unit(actions) @ of_action).flatten(0, 1)
+        for layer in others:
+            numbers = layer.first(self.activation(numbers))
+        return numbers.reshape(actions.shape[:2])
 
     def _joined(self, encoded: Tensor, action: Tensor) -> Tensor:
         return torch.cat((encoded, self.bounds.to_unit(action)), dim=1)

@@ -240,10 +240,10 @@ def test_the_values_and_the_policy_of_a_linear_quadratic_problem_are_reached(con
         target_update_tau=0.05,
         learning_rate=3e-3,
         final_learning_rate=1e-4,
-        learning_rate_decay_env_steps=1_500,
+        learning_rate_decay_env_steps=1_000,
     )
     learner, rng = learner_of(config, task), np.random.default_rng(0)
-    for update in range(1_500):
+    for update in range(1_000):
         learner.step(batch_of(spec_of(config, task), lq_columns(rng, 64), inserted=update))
     x = torch.linspace(-0.8, 0.8, 9)[:, None]
     with torch.no_grad():

@@ -260,7 +260,7 @@ def test_it_learns_and_rescoring_mends_a_noisy_actor(changes: dict[str, Any]) ->
         target_update_tau=0.05, learning_rate=3e-3, **changes,
     )  # fmt: skip
     learner, rng = learner_of(config), np.random.default_rng(1)
-    for _ in range(400):
+    for _ in range(250):
         learner.step(batch_of(spec_of(config, BY_ID), user_columns(config, rng, 64)))
     users = user_columns(config, rng, 300)["observation"]
     values = users @ EMBEDDINGS.T
