@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
 
 import torch
 from msgspec import Meta
 from torch import Tensor, nn
 
 from learners.algorithm import AlgorithmConfig, Positive, Rate, seeded
+from learners.deterministic_policy import GaussianNoise, Noise, OrnsteinUhlenbeckNoise
+from learners.exploration import geometric_sigmas
 from learners.losses.actor_critic import (
     critic_losses,
     critic_td_errors,
@@ -44,6 +46,12 @@ class ActorCriticConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unkno
     sigma_high: Annotated[
         Positive, Meta(description="Noise of the most exploring environment, in half ranges of the action.")
     ] = 0.3
+    noise: Annotated[
+        Literal["gaussian", "ou"], Meta(description="Independent draws, or an Ornstein-Uhlenbeck process.")
+    ] = "gaussian"
+    ou_theta: Annotated[
+        float, Meta(gt=0, le=1, description="Share of the noise that is forgotten each step (noise ou).")
+    ] = 0.15
     random_env_steps: Annotated[
         int, Meta(ge=0, description="Transitions at the start of the run with uniform actions.")
     ] = 1_000
@@ -52,6 +60,11 @@ class ActorCriticConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unkno
         super().__post_init__()
         if self.sigma_low > self.sigma_high:
             raise ValueError(f"sigma_low ({self.sigma_low}) is larger than sigma_high ({self.sigma_high})")
+
+    def make_noise(self, env_indices: Sequence[int], total_envs: int) -> Noise:
+        """The exploration noise of the environments at `env_indices` of the run's `total_envs`."""
+        sigmas = geometric_sigmas(env_indices, total_envs, self.sigma_low, self.sigma_high)
+        return GaussianNoise(sigmas) if self.noise == "gaussian" else OrnsteinUhlenbeckNoise(sigmas, self.ou_theta)
 
     def make_actor(self, task: Task, actions: ContinuousActions, generator: torch.Generator) -> Actor:
         """The actor of learner and policy."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from msgspec import Meta
@@ -11,8 +11,7 @@ from torch import Tensor
 
 from learners.actor_critic import ActorCriticConfig, ActorCriticRule
 from learners.algorithm import Positive
-from learners.deterministic_policy import DeterministicPolicy, GaussianNoise, OrnsteinUhlenbeckNoise
-from learners.exploration import geometric_sigmas
+from learners.deterministic_policy import DeterministicPolicy
 from learners.gradient_learner import GradientLearner
 from learners.task import Task
 from replay_server.specs import RecordSpec
@@ -28,12 +27,6 @@ class DDPGConfig(ActorCriticConfig, frozen=True, kw_only=True, forbid_unknown_fi
     critic_weight_decay: Annotated[
         float, Meta(ge=0, description="Factor of half the critic's squared weights and biases in its loss.")
     ] = 0.0
-    noise: Annotated[
-        Literal["gaussian", "ou"], Meta(description="Independent draws, or an Ornstein-Uhlenbeck process.")
-    ] = "gaussian"
-    ou_theta: Annotated[
-        float, Meta(gt=0, le=1, description="Share of the noise that is forgotten each step (noise ou).")
-    ] = 0.15
 
     def make_learner(self, task: Task, spec: RecordSpec, *, seed: int, device: str) -> GradientLearner:
         """A fresh learner on a torch device (`cpu`, `cuda`)."""
@@ -42,9 +35,7 @@ class DDPGConfig(ActorCriticConfig, frozen=True, kw_only=True, forbid_unknown_fi
     def make_policy(self, task: Task, *, env_indices: Sequence[int], total_envs: int) -> DeterministicPolicy:
         """The actor with noise; its weights are zero until a snapshot is loaded."""
         actor = self.make_actor(task, task.continuous("ddpg"), torch.Generator())
-        sigmas = geometric_sigmas(env_indices, total_envs, self.sigma_low, self.sigma_high)
-        noise = GaussianNoise(sigmas) if self.noise == "gaussian" else OrnsteinUhlenbeckNoise(sigmas, self.ou_theta)
-        return DeterministicPolicy(actor, noise, self.random_env_steps)
+        return DeterministicPolicy(actor, self.make_noise(env_indices, total_envs), self.random_env_steps)
 
 
 class DDPGRule(ActorCriticRule):

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from learners.actor_critic import ActorCriticConfig, ActorCriticRule
 from learners.algorithm import Count
-from learners.deterministic_policy import DeterministicPolicy, GaussianNoise
-from learners.exploration import geometric_sigmas
+from learners.deterministic_policy import DeterministicPolicy
 from learners.gradient_learner import GradientLearner
 from learners.policies import Policy
 from learners.task import Task
@@ -38,10 +37,9 @@ class TD3Config(ActorCriticConfig, frozen=True, kw_only=True, forbid_unknown_fie
         return GradientLearner(self, TD3Rule(self, task, seed=seed, device=device), spec, device)
 
     def make_policy(self, task: Task, *, env_indices: Sequence[int], total_envs: int) -> Policy:
-        """The actor with Gaussian noise; its weights are zero until a snapshot is loaded."""
+        """The actor with noise; its weights are zero until a snapshot is loaded."""
         actor = self.make_actor(task, task.continuous("td3"), torch.Generator())
-        noise = GaussianNoise(geometric_sigmas(env_indices, total_envs, self.sigma_low, self.sigma_high))
-        return DeterministicPolicy(actor, noise, self.random_env_steps)
+        return DeterministicPolicy(actor, self.make_noise(env_indices, total_envs), self.random_env_steps)
 
 
 class TD3Rule(ActorCriticRule):

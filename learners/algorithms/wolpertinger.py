@@ -19,8 +19,7 @@ from learners.catalogue.catalogue import Catalogue, Edition
 from learners.catalogue.choice import SeenItems, best_of_nearest
 from learners.catalogue.distances import Metric
 from learners.catalogue.neighbours import Search
-from learners.deterministic_policy import GaussianNoise, NoisyActions
-from learners.exploration import geometric_sigmas
+from learners.deterministic_policy import Noise, NoisyActions
 from learners.gradient_learner import GradientLearner
 from learners.networks.actor_critic import Actor, Critics
 from learners.networks.torsos import Torso, make_torso
@@ -58,9 +57,8 @@ class WolpertingerConfig(TD3Config, frozen=True, kw_only=True, forbid_unknown_fi
         return GradientLearner(self, WolpertingerRule(self, task, seed=seed, device=device), spec, device)
 
     def make_policy(self, task: Task, *, env_indices: Sequence[int], total_envs: int) -> WolpertingerPolicy:
-        """A policy with Gaussian noise on the proto-action; its weights are zero until a snapshot is loaded."""
-        sigmas = geometric_sigmas(env_indices, total_envs, self.sigma_low, self.sigma_high)
-        return WolpertingerPolicy(self, task, sigmas)
+        """A policy with noise on the proto-action; its weights are zero until a snapshot is loaded."""
+        return WolpertingerPolicy(self, task, self.make_noise(env_indices, total_envs))
 
     def make_catalogue(self, task: Task, device: str) -> Catalogue:
         """The task's items, searched on `device`.
@@ -165,13 +163,13 @@ class WolpertingerPolicy(NetworkPolicy[ActorWithCritics]):
         catalogue: the items; `catalogue.reindex` brings new embeddings in.
     """
 
-    def __init__(self, config: WolpertingerConfig, task: Task, sigmas: NDArray[np.float64]) -> None:
+    def __init__(self, config: WolpertingerConfig, task: Task, noise: Noise) -> None:
         self.catalogue = config.make_catalogue(task, "cpu")
         bounds, generator = self.catalogue.bounds(), torch.Generator()
         actor = config.make_actor(task, bounds, generator)
         super().__init__(ActorWithCritics(actor, config.make_critics(task, bounds, generator, config.critics)))
         self._config = config
-        self._noisy = NoisyActions(actor.bounds, GaussianNoise(sigmas))
+        self._noisy = NoisyActions(actor.bounds, noise)
         self._takes_ids = isinstance(task.actions, DiscreteActions)
         self._seen = SeenItems(task, self.catalogue.size) if config.drop_seen else None
 

@@ -229,7 +229,7 @@ def test_every_field_matters() -> None:
     tested_elsewhere = {
         "actor_learning_rate", "target_update_tau", "final_layer_bound", "final_learning_rate",
         "learning_rate_decay_env_steps", "final_importance_beta", "importance_beta_env_steps",
-        "sigma_low", "sigma_high", "random_env_steps", "search", "drop_seen",
+        "sigma_low", "sigma_high", "random_env_steps", "noise", "ou_theta", "search", "drop_seen",
     }  # fmt: skip
     every_field_matters(base, WITH_HISTORY, changes, elsewhere=tested_elsewhere)
 
