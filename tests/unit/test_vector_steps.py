@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.accumulators import NStepAccumulator
+from actors.episodes import EpisodeAccumulator
 from actors.vector_steps import VectorSteps
 from learners.policies import Action
 from replay_server.errors import ConfigError, EnvironmentFault
@@ -86,12 +87,12 @@ def build(kind: str, num_envs: int, seed: int) -> VectorEnv[Any, Any, Any]:
 @given(
     kind=st.sampled_from(["NEXT_STEP", "SAME_STEP", "DISABLED", "plain"]),
     num_envs=st.integers(1, 4),
-    n_step=st.sampled_from([1, 3]),
+    n_step=st.sampled_from([1, 3, None]),
     seed=st.integers(0, 10_000),
 )
-def test_no_transition_crosses_a_reset(kind: str, num_envs: int, n_step: int, seed: int) -> None:
+def test_no_transition_crosses_a_reset(kind: str, num_envs: int, n_step: int | None, seed: int) -> None:
     steps = VectorSteps(build(kind, num_envs, seed))
-    accumulator = NStepAccumulator(num_envs, n_step, 0.5)
+    accumulator = EpisodeAccumulator(num_envs, 0.5) if n_step is None else NStepAccumulator(num_envs, n_step, 0.5)
     observation = steps.reset(0)
     accumulator.first(observation)
     records: list[dict[str, np.ndarray]] = []
@@ -105,7 +106,7 @@ def test_no_transition_crosses_a_reset(kind: str, num_envs: int, n_step: int, se
     begin, end = columns["observation"], columns["next_observation"]
     np.testing.assert_array_equal(begin[:, :2], end[:, :2])  # environment and episode
     k = (end[:, 2] - begin[:, 2]).astype(int)
-    assert (k >= 1).all() and (k <= n_step).all()
+    assert (k >= 1).all() and (n_step is None or (k <= n_step).all())
     rewards = [sum(0.5**i * (t + i) for i in range(width)) for t, width in zip(begin[:, 2], k, strict=True)]
     np.testing.assert_allclose(columns["reward"], rewards)
     assert np.isin(columns["discount"] * 2.0**k, [0.0, 1.0]).all()
