@@ -4,9 +4,10 @@
     python benchmarks/offline.py --log runs/pendulum_log --json benchmarks/results/offline.json
     python benchmarks/offline.py --table --json benchmarks/results/offline.json
 
-The log is made by one run of `pendulum_td3` whose replay holds all it did, from its first random actions on; with
-`--log` an earlier run's is taken. Its behaviour is the mean return of the episodes it played. BCQ has to be at least as
-good as the behaviour and half the gap to TD3's final evaluation, every seed of it; exits with 1 when one is not.
+The log is made by one run of `pendulum_td3` that explores boldly and whose replay holds all it did, from its first
+random actions on; with `--log` an earlier run's is taken. Its behaviour is the mean return of the episodes it played.
+BCQ has to be at least as good as the behaviour and half the gap to TD3's final evaluation, every seed of it; exits with
+1 when one is not.
 Further arguments are settings of every run. `--table` measures nothing and prints the file as Markdown.
 """
 
@@ -23,7 +24,7 @@ from typing import Any
 
 from provenance import ROOT, provenance
 
-LOGGER = "pendulum_td3"
+LOGGER = ["pendulum_td3", "--algorithm.sigma-low", "0.3", "--algorithm.sigma-high", "1.0"]
 LEARNERS = {
     "pendulum_bcq": ["pendulum_bcq"],
     "pendulum_cloning": ["pendulum_cloning"],
@@ -83,7 +84,7 @@ def table(report: dict[str, Any]) -> str:
             f"| `{name}` | {', '.join(f'{mean:.1f}' for mean in means)} | {statistics.mean(means):.1f} | {spread:.1f} "
             f"| {min(seconds):.0f}-{max(seconds):.0f} | {updates:,.0f} |"
         )
-    lines.append(f"| `{LOGGER}`, which made the log | {log['teacher']:.1f} | {log['teacher']:.1f} | | | |")
+    lines.append(f"| `{LOGGER[0]}`, which made the log | {log['teacher']:.1f} | {log['teacher']:.1f} | | | |")
     return "\n".join(lines)
 
 
@@ -93,7 +94,7 @@ def measure(arguments: argparse.Namespace, settings: list[str], directory: Path)
     log = arguments.log
     if log is None:
         log = directory / "log"
-        headrace(["train", LOGGER, "--run.seed", str(arguments.log_seed), "--run.max-seconds", "null", *settings], log)
+        headrace(["train", *LOGGER, "--run.seed", str(arguments.log_seed), "--run.max-seconds", "null", *settings], log)
     known = about(log)
     report: dict[str, Any] = {"log": known, **made, "configs": {}}
     for name, config in LEARNERS.items():
