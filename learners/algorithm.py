@@ -124,6 +124,8 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             raise ValueError(
                 f"attention_heads {self.attention_heads} is no divisor of encoder_size {self.encoder_size}"
             )
+        if self.torso not in ("auto", "attention") and (self.attention_heads, self.attention_layers) != (2, 1):
+            raise ValueError(f"attention_heads and attention_layers do nothing with torso {self.torso}: drop them")
         if self.learning_rate_decay != "linear" and self.learning_rate_decay_env_steps is None:
             raise ValueError(f"learning_rate_decay is {self.learning_rate_decay}: set learning_rate_decay_env_steps")
         if self.learning_rate_restart_growth != 1.0 and self.learning_rate_decay != "restarts":

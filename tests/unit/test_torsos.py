@@ -299,7 +299,7 @@ def test_generators_decide_every_weight_and_the_global_one_is_untouched() -> Non
     for task in tasks:
         kinds = ["gru", "cfn", "attention"] if task.part("history") else ["auto"]
         for kind in kinds:
-            config = msgspec.structs.replace(CONFIG, torso=kind, attention_layers=2)
+            config = msgspec.structs.replace(CONFIG, torso=kind, attention_layers=2 if kind == "attention" else 1)
             one, same, other = (make_torso(config, task, seeded(seed)).state_dict() for seed in (0, 0, 1))
             moved = {name for name in one if not torch.equal(one[name], other[name])}
             assert all(torch.equal(one[name], same[name]) for name in one)
@@ -331,3 +331,5 @@ def test_torsos_refuse_what_they_cannot_take(kind: str, task: Task, message: str
 def test_heads_divide_the_size_of_attention() -> None:
     with pytest.raises(ValueError, match="attention_heads 3 is no divisor of encoder_size 64"):
         AlgorithmConfig(attention_heads=3)
+    with pytest.raises(ValueError, match="attention_heads and attention_layers do nothing with torso gru: drop them"):
+        AlgorithmConfig(torso="gru", attention_layers=2)
