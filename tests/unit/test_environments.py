@@ -207,7 +207,10 @@ def test_config_is_strict() -> None:
 
 def test_describe() -> None:
     described = describe(config("headrace/MoviePick10-v0", num_envs=512))
-    assert described.item_embeddings is None
+    assert described.item_embeddings is not None and described.item_embeddings.shape == (10, 16)
+    alone = describe(config("headrace/MoviePick10-v0", wrappers=["gymnasium.wrappers:FlattenObservation"]))
+    np.testing.assert_array_equal(described.item_embeddings, alone.item_embeddings)
+    assert describe(config("CartPole-v1")).item_embeddings is None
     assert observation_layout(described.observation_space) == ("float32", (100,))
 
 

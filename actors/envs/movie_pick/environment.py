@@ -19,6 +19,9 @@ class MoviePickEnv(gymnasium.Env[NDArray[Any], np.int64]):
     Args:
         render_mode: always None, there is nothing to draw.
         constants: fields of MoviePickModel.
+
+    Attributes:
+        item_embeddings: float32[films, film_dim], the films' vectors.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  Gymnasium declares it an instance attribute
@@ -26,6 +29,7 @@ class MoviePickEnv(gymnasium.Env[NDArray[Any], np.int64]):
     def __init__(self, render_mode: str | None = None, **constants: Any) -> None:
         self.render_mode = render_mode
         self.core = MoviePickCore(MoviePickModel(**constants), 1)
+        self.item_embeddings = self.core.catalogue.films
         self.observation_space = observation_space(self.core.model)
         self.action_space = action_space(self.core.model)
 

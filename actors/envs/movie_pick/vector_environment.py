@@ -28,6 +28,9 @@ class MoviePickVectorEnv(gymnasium.vector.VectorEnv[NDArray[Any], NDArray[Any], 
         autoreset_mode: "SameStep" (with `final_obs` in the infos), "NextStep" or "Disabled".
         render_mode: always None, there is nothing to draw.
         constants: fields of MoviePickModel.
+
+    Attributes:
+        item_embeddings: float32[films, film_dim], the films' vectors.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012  Gymnasium declares it an instance attribute
@@ -50,6 +53,7 @@ class MoviePickVectorEnv(gymnasium.vector.VectorEnv[NDArray[Any], NDArray[Any], 
         self.render_mode = render_mode
         self.metadata = {**type(self).metadata, "autoreset_mode": AutoresetMode(autoreset_mode)}
         self.core = MoviePickCore(MoviePickModel(**constants), num_envs)
+        self.item_embeddings = self.core.catalogue.films
         self.single_observation_space = observation_space(self.core.model)
         self.single_action_space = action_space(self.core.model)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
