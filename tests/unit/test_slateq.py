@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from kit.learning import batch_of, every_field_matters, spec_of
+from kit.learning import batch_of, every_field_matters, random_columns, spec_of
 from kit.worlds import Sweets
 
 from actors.layouts import observation_layout, observation_parts
@@ -266,3 +266,28 @@ def test_a_given_state_continues_bit_for_bit(records: dict[str, np.ndarray]) -> 
         learner.step(batch), other.step(batch)
     one, two = learner.state_dict(), other.state_dict()
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_candidates_may_be_features_with_a_mask_beside_a_history() -> None:
+    parts = (
+        Part("action_mask", 0, 5, (5,), True, 1),
+        Part("candidates", 5, 15, (5, 2), False),
+        Part("history", 15, 18, (3,), True, 9),
+        Part("response", 18, 20, (2,), True, 1),
+    )
+    task = Task(observation_dtype="float32", observation_shape=(20,), actions=SlateActions(5, 2), parts=parts)
+    policy = CONFIG.make_policy(task, env_indices=range(8), total_envs=8)
+    observation = np.random.default_rng(0).normal(size=(8, 20)).astype(np.float32)
+    observation[:, :5] = [1, 0, 1, 0, 1]
+    observation[:, 15:18] = [-1, 3, 9]
+    for explore in (False, True):
+        slates = policy.act(observation, np.random.default_rng(0), explore=explore, env_steps=0).action
+        assert set(slates.ravel().tolist()) <= {0, 2, 4} and (slates[:, 0] != slates[:, 1]).all()
+    network, seen = policy._network, torch.from_numpy(observation)
+    turned = seen.clone()
+    turned[:, 5:15] = seen[:, 5:15].reshape(8, 5, 2).flip(1).flatten(1)
+    with torch.inference_mode():
+        torch.testing.assert_close(network.values(turned)[:, :5], network.values(seen)[:, :5].flip(1))
+    batch = batch_of(spec_of(CONFIG, task), random_columns(CONFIG, task, np.random.default_rng(0)))
+    learner = CONFIG.make_learner(task, spec_of(CONFIG, task), seed=0, device="cpu")
+    assert np.isfinite(learner.step(batch).priorities).all()
