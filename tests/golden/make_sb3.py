@@ -1,9 +1,10 @@
-"""Golden values from Stable-Baselines3's TD3 in float64: `python tests/golden/make_sb3.py` writes sb3.json.
+"""Golden values from Stable-Baselines3 in float64: `python tests/golden/make_sb3.py` writes sb3.json.
 
     python3.11 -m venv peers/sb3 && peers/sb3/bin/pip install -r tests/golden/sb3.requirements.txt
 
-One gradient step of its own `train()` with a step size of zero, so that critic and actor are differentiated at the same
-weights; what its loss was given is noted on the way. DDPG is, there as here, TD3 without what TD3 added.
+One gradient step of TD3's own `train()` with a step size of zero, so that critic and actor are differentiated at the
+same weights; what its loss was given is noted on the way. DDPG is, there as here, TD3 without what TD3 added. Beside
+them are whole updates of TD3 and DQN, with a step size.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from stable_baselines3 import DDPG, TD3
+from stable_baselines3 import DDPG, DQN, TD3
 from stable_baselines3.common import policies
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
@@ -21,7 +22,7 @@ from stable_baselines3.td3 import td3
 from writing import case, write
 
 SIZE, OBSERVATION, ACTION, HIDDEN, GAMMA = 9, 3, 2, 6, 0.95
-NOISE, CLIP = 0.4, 0.5
+NOISE, CLIP, RATE, STEPS = 0.4, 0.5, 1e-2, 4
 
 
 class Blank(gymnasium.Env):
@@ -29,6 +30,12 @@ class Blank(gymnasium.Env):
 
     observation_space = gymnasium.spaces.Box(-5.0, 5.0, (OBSERVATION,))
     action_space = gymnasium.spaces.Box(-1.0, 1.0, (ACTION,))
+
+
+class Choices(Blank):
+    """The same with three actions."""
+
+    action_space = gymnasium.spaces.Discrete(3)
 
 
 def batch(rng: np.random.Generator) -> ReplayBufferSamples:
@@ -91,11 +98,7 @@ def step(kind: type[TD3], seed: int, **settings: Any) -> dict[str, Any]:
         "discounts": GAMMA * (1 - records.dones.squeeze(1).numpy()),
     }
     inputs |= {"noise": noise, "noise_clip": float(model.target_noise_clip), "proposed": proposed.numpy(), "q_t": q_t}
-    named = {
-        "actor": model.actor, "actor_target": model.actor_target,
-        "critics": model.critic, "critics_target": model.critic_target,
-    }  # fmt: skip
-    inputs |= {"weights": {name: weights(module) for name, module in named.items()}}
+    inputs |= {"weights": {name: weights(module) for name, module in networks(model).items()}}
     torch.manual_seed(seed)
     model.train(1, SIZE)
     td3.F.mse_loss = original
@@ -112,12 +115,55 @@ def step(kind: type[TD3], seed: int, **settings: Any) -> dict[str, Any]:
     )
 
 
+def networks(model: Any) -> dict[str, torch.nn.Module]:
+    """Every network of a model by the name that golden values have for it."""
+    if isinstance(model, DQN):
+        return {"online": model.q_net, "target": model.q_net_target}
+    return {
+        "actor": model.actor, "actor_target": model.actor_target,
+        "critics": model.critic, "critics_target": model.critic_target,
+    }  # fmt: skip
+
+
+def updates(kind: type[Any], seed: int, **settings: Any) -> dict[str, Any]:
+    """Four whole gradient steps on one batch: losses, clipping, optimizers, order of steps, targets."""
+    rng = np.random.default_rng(seed)
+    model = kind(
+        "MlpPolicy", Choices() if kind is DQN else Blank(), learning_rate=RATE, gamma=GAMMA, buffer_size=10,
+        policy_kwargs={"net_arch": [HIDDEN]}, seed=seed, device="cpu", **settings,
+    )  # fmt: skip
+    for module in networks(model).values():
+        for parameter in module.parameters():
+            parameter.data.copy_(torch.from_numpy(rng.normal(size=parameter.shape) * 0.5))
+    records = batch(rng)
+    if kind is DQN:
+        records = records._replace(actions=torch.from_numpy(rng.integers(0, 3, (SIZE, 1))))
+    model.replay_buffer.sample = lambda *_, **__: records
+    model.set_logger(configure(None, []))
+    before = {name: weights(module) for name, module in networks(model).items()}
+    model.train(STEPS, SIZE)
+    inputs = {name: getattr(records, name).numpy() for name in ("observations", "next_observations")}
+    inputs |= {"actions": records.actions.squeeze(1).numpy() if kind is DQN else records.actions.numpy()}
+    inputs |= {"rewards": records.rewards.squeeze(1).numpy() * 1.0}
+    inputs |= {"discounts": GAMMA * (1 - records.dones.squeeze(1).numpy()), "learning_rate": RATE, "steps": STEPS}
+    return case(
+        inputs | {"weights": before},
+        {"weights": {name: weights(module) for name, module in networks(model).items()}},
+    )
+
+
 def main() -> None:
-    """Both algorithms into one file."""
+    """Losses, and whole updates, into one file."""
     torch.set_default_dtype(torch.float64)
     policies.preprocess_obs = lambda observation, *_, **__: observation  # it would make them float32
     smoothing = {"target_policy_noise": NOISE, "target_noise_clip": CLIP}
-    write("sb3", ("stable-baselines3", "torch"), {"td3": step(TD3, 0, **smoothing), "ddpg": step(DDPG, 1)})
+    cases = {
+        "td3": step(TD3, 0, **smoothing),
+        "ddpg": step(DDPG, 1),
+        "td3_updates": updates(TD3, 2, target_policy_noise=1e-12, tau=0.05),
+        "dqn_updates": updates(DQN, 3, max_grad_norm=0.1),
+    }
+    write("sb3", ("stable-baselines3", "torch"), cases)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from kit.golden import golden, gradient, same, single
+from torch import nn
 
-from learners.algorithms.td3 import TD3Config
+from learners.algorithms.td3 import TD3Config, TD3Rule
 from learners.losses.actor_critic import (
     critic_losses,
     critic_td_errors,
@@ -17,7 +18,6 @@ from learners.losses.actor_critic import (
     smoothing_noise,
 )
 from learners.networks.actor_critic import Actor, Critics
-from learners.networks.torsos import make_torso
 from learners.task import ContinuousActions, Task
 
 ACTIONS = ContinuousActions((-1.0, -1.0), (1.0, 1.0))
@@ -26,25 +26,35 @@ KINDS = ("td3", "ddpg")
 
 
 def critics_of(weights: dict[str, torch.Tensor]) -> Critics:
-    """Ours with the weights of theirs: `qf0.0.weight` [out, in] and so on."""
+    """Ours with the weights of theirs."""
     count = 1 + int(max(name[2] for name in weights))
-    critics = TD3Config(hidden_sizes=(6,)).make_critics(TASK, ACTIONS, torch.Generator(), count)
-    with torch.no_grad():
-        for layer, theirs in zip(critics.layers, ("0", "2"), strict=True):
-            layer.weight.copy_(torch.stack([weights[f"qf{i}.{theirs}.weight"].T for i in range(count)]))
-            layer.bias.copy_(torch.stack([weights[f"qf{i}.{theirs}.bias"][None] for i in range(count)]))
+    settings, generator = TD3Config(hidden_sizes=(6,)), torch.Generator()
+    critics = settings.make_critics(TASK, ACTIONS, generator, count)
+    fill_critics(critics, weights)
     return critics
 
 
-def actor_of(weights: dict[str, torch.Tensor]) -> Actor:
-    """Ours with the weights of theirs, which stand in the same order."""
-    generator = torch.Generator()
-    torso = make_torso(TD3Config(hidden_sizes=(6,)), TASK, generator)
-    actor = Actor(torso, ACTIONS, generator)
+def fill_critics(critics: Critics, weights: dict[str, torch.Tensor]) -> None:
+    """Copy `qf0.0.weight` [out, in], `qf0.0.bias` [out] and so on into ours, [count, in, out] and [count, 1, out]."""
     with torch.no_grad():
-        for parameter, theirs in zip(actor.parameters(), weights.values(), strict=True):
-            parameter.copy_(theirs)
+        for layer, theirs in zip(critics.layers, ("0", "2"), strict=True):
+            for index in range(critics.count):
+                layer.weight[index].copy_(weights[f"qf{index}.{theirs}.weight"].T)
+                layer.bias[index, 0].copy_(weights[f"qf{index}.{theirs}.bias"])
+
+
+def actor_of(weights: dict[str, torch.Tensor]) -> Actor:
+    """Ours with the weights of theirs."""
+    actor = TD3Config(hidden_sizes=(6,)).make_actor(TASK, ACTIONS, torch.Generator())
+    fill(actor, weights)
     return actor
+
+
+def fill(module: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """Copy weights that stand in the same order."""
+    with torch.no_grad():
+        for parameter, theirs in zip(module.parameters(), weights.values(), strict=True):
+            parameter.copy_(theirs)
 
 
 def target_of(given: SimpleNamespace) -> torch.Tensor:
@@ -96,3 +106,37 @@ def test_deterministic_policy_gradient() -> None:
     q = torch.tanh(joined @ given.critic_first) @ given.critic_second
     same(q, expected.q)
     same(gradient(deterministic_policy_losses(q).mean(), actor), expected.gradient)
+
+
+def test_whole_updates_of_td3() -> None:
+    """Four updates on one batch without smoothing: order of steps, optimizers and targets included."""
+    given, expected = single(*golden("sb3", "td3_updates"))
+    config = TD3Config(
+        hidden_sizes=(6,),
+        learning_rate=given.learning_rate,
+        max_grad_norm=None,
+        smoothing_sigma=0.0,
+        target_update_tau=0.05,
+        final_layer_bound=None,
+    )
+    rule = TD3Rule(config, TASK, seed=0, device="cpu")
+    fill(rule.actor, given.weights["actor"])
+    fill(rule.target_actor, given.weights["actor_target"])
+    fill_critics(rule.critics, given.weights["critics"])
+    fill_critics(rule.target_critics, given.weights["critics_target"])
+    t = {
+        "observation": given.observations,
+        "action": given.actions,
+        "next_observation": given.next_observations,
+        "reward": given.rewards,
+        "discount": given.discounts,
+    }
+    for number in range(1, given.steps + 1):
+        rule.update(t, torch.ones(len(given.rewards)), number=number, diagnose=False)
+    for ours, name in ((rule.actor, "actor"), (rule.target_actor, "actor_target")):
+        for parameter, theirs in zip(ours.parameters(), expected.weights[name].values(), strict=True):
+            same(parameter, theirs)
+    for critics, name in ((rule.critics, "critics"), (rule.target_critics, "critics_target")):
+        theirs = critics_of(expected.weights[name])
+        for parameter, other in zip(critics.parameters(), theirs.parameters(), strict=True):
+            same(parameter, other.detach())

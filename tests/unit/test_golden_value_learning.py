@@ -7,15 +7,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from kit.golden import golden, gradient, same
+from kit.golden import golden, gradient, same, single
 
 from actors.accumulators import Accumulator, NStepAccumulator
 from actors.episodes import EpisodeAccumulator
 from actors.timestep import TimeStep
+from learners.algorithms.dqn import DQNConfig
 from learners.losses.distributional import categorical_projection, categorical_td, quantile_td
 from learners.losses.shapes import weighted_mean
 from learners.losses.value_learning import huber, q_learning_td_error, squared
 from learners.policies import Action
+from learners.task import DiscreteActions, Task
+from learners.value_rule import ValueRule
 
 
 def test_q_learning() -> None:
@@ -98,3 +101,33 @@ def test_quantile_loss(kappa: float) -> None:
     )
     same(losses * kappa, expected.loss)
     same(gradient(weighted_mean(losses * kappa, given.weights), quantiles), expected.gradient)
+
+
+def test_whole_updates_of_dqn() -> None:
+    """Four updates on one batch: the Huber loss, clipping and Adam together, against Stable-Baselines3."""
+    given, expected = single(*golden("sb3", "dqn_updates"))
+    task = Task(observation_dtype="float32", observation_shape=(3,), actions=DiscreteActions(3))
+    config = DQNConfig(
+        double=False,
+        dueling=False,
+        hidden_sizes=(6,),
+        learning_rate=given.learning_rate,
+        max_grad_norm=0.1,
+        target_update_period_updates=1_000,
+    )
+    rule = ValueRule(config, task, seed=0, device="cpu")
+    with torch.no_grad():
+        for network, name in ((rule.online, "online"), (rule.target, "target")):
+            for parameter, theirs in zip(network.parameters(), given.weights[name].values(), strict=True):
+                parameter.copy_(theirs)
+    t = {
+        "observation": given.observations,
+        "action": given.actions,
+        "next_observation": given.next_observations,
+        "reward": given.rewards,
+        "discount": given.discounts,
+    }
+    for number in range(1, given.steps + 1):
+        rule.update(t, torch.ones(len(given.rewards)), number=number, diagnose=False)
+    for parameter, theirs in zip(rule.online.parameters(), expected.weights["online"].values(), strict=True):
+        same(parameter, theirs)
