@@ -23,7 +23,7 @@ headrace trains reinforcement learning policies with many actors, sharded replay
   headrace evaluate RUN_DIR                             how good the policy of a run is
   headrace serve-replay CONFIG.yaml                     a stand-alone replay shard
   headrace status HOST:PORT...                          what shards hold, how fast they go, who waits for what
-  headrace bench replay                                 how fast replay is here, beside its targets and its peers
+  headrace bench replay | learner                       how fast replay is here, beside its targets and its peers
   headrace config show [CONFIG]                         the complete config, with the source of each value
 
 headrace COMMAND --help says more; --version prints the version; --debug adds tracebacks to errors.
@@ -65,10 +65,12 @@ headrace status HOST:PORT... [--json] [--token-file FILE] [--tls-ca FILE] [--deb
 """
 _BENCH_HELP = """\
 headrace bench replay [--json FILE] [--quick] [--rows NAME,...] [--peer NAME=PYTHON ...] [--directory DIR] [--shards N]
+headrace bench learner [--json FILE] [--quick] [--rows NAME,...] [--peer NAME=PYTHON ...]
 headrace bench table FILE
 
   replay               measure every row of the replay server's table: about ten minutes, on a machine with nothing
                        else to do; a row that cannot be measured says why
+  learner              measure what one update of DQN and TD3 costs beside bare torch and Stable-Baselines3 (peer sb3)
   table FILE           print the table of a file that --json wrote, as Markdown
   --json FILE          write the raw figures, with the machine's facts
   --quick              small sizes and short times, to see that everything runs; the figures mean little
@@ -215,8 +217,8 @@ def _config(arguments: Arguments) -> int:
 
 def _bench(arguments: Arguments) -> int:
     name = arguments.positionals[0] if arguments.positionals else ""
-    if name not in ("replay", "table") or (len(arguments.positionals) == 2) != (name == "table"):
-        raise ConfigError("bench: needs `replay` or `table FILE`, as in headrace bench replay --json FILE")
+    if name not in ("replay", "learner", "table") or (len(arguments.positionals) == 2) != (name == "table"):
+        raise ConfigError("bench: needs `replay`, `learner` or `table FILE`, as in headrace bench replay --json FILE")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its log lines say again what our own errors say
     if name == "table":
         from distributed.bench.report import Report, markdown
@@ -224,14 +226,25 @@ def _bench(arguments: Arguments) -> int:
         print(markdown(Report.read(Path(arguments.positionals[1]))), end="")
         return 0
     from distributed.bench.peers import peers_from
-    from distributed.bench.replay import ReplayBench
     from distributed.bench.rows import chosen
+
+    patterns = [pattern for pattern in arguments.options.get("rows", "").split(",") if pattern]
+    if name == "learner":
+        from distributed.bench.learner import LEARNER_ROWS, LearnerBench
+
+        return LearnerBench(
+            rows=chosen(patterns, LEARNER_ROWS),
+            quick="quick" in arguments.switches,
+            json=arguments.path("json"),
+            peers=peers_from(arguments.lists.get("peer", [])),
+        ).run()
+    from distributed.bench.replay import ReplayBench
 
     shards = arguments.count("shards", 2)
     if shards == 1:
         raise ConfigError("--shards: one shard is what the others are compared with; give 2 or more")
     return ReplayBench(
-        rows=chosen([pattern for pattern in arguments.options.get("rows", "").split(",") if pattern]),
+        rows=chosen(patterns),
         quick="quick" in arguments.switches,
         json=arguments.path("json"),
         directory=arguments.path("directory"),
@@ -251,7 +264,12 @@ _COMMANDS: dict[str, tuple[Callable[[Arguments], int], Grammar, str]] = {
     ),
     "bench": (
         _bench,
-        Grammar(("replay | table", "[FILE]"), ("json", "rows", "directory", "shards"), ("quick",), repeated=("peer",)),
+        Grammar(
+            ("replay | learner | table", "[FILE]"),
+            ("json", "rows", "directory", "shards"),
+            ("quick",),
+            repeated=("peer",),
+        ),
         _BENCH_HELP,
     ),
     "config": (_config, Grammar(("show", "[CONFIG]"), settings=True), _CONFIG_HELP),

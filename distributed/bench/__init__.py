@@ -1,1 +1,1 @@
-"""`headrace bench`: measures headrace beside its limits, its targets and its peers. Needs neither torch nor ray."""
+"""`headrace bench`: measures headrace beside its limits, its targets and its peers. Only `learner` needs torch."""

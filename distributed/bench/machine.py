@@ -11,7 +11,7 @@ from msgspec import Struct
 
 import distributed
 
-_PACKAGES = ("numpy", "numba", "grpcio", "h5py", "msgspec")
+_PACKAGES = ("numpy", "numba", "grpcio", "h5py", "msgspec", "torch")
 
 
 class Machine(Struct, frozen=True):

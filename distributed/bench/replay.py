@@ -116,10 +116,16 @@ class ReplayBench:
                     pass
             except OSError as error:
                 raise ConfigError(f"--directory: {self.directory}: {error.strerror}; name one to write to") from None
-        if self.json is not None:
-            parent = self.json.absolute().parent
-            if self.json.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
-                raise ConfigError(f"--json: {self.json}: cannot be written; name a file in a directory that exists")
+        check_json(self.json)
+
+
+def check_json(file: Path | None) -> None:
+    """Raises ConfigError when a file cannot be written."""
+    if file is None:
+        return
+    parent = file.absolute().parent
+    if file.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise ConfigError(f"--json: {file}: cannot be written; name a file in a directory that exists")
 
 
 class ScreenProgress:

@@ -163,8 +163,9 @@ def _facts(report: Report) -> str:
         f"Measured {report.began} UTC in {report.took_s:.0f} s{small} on {machine.cores} cores ({machine.cpu}), "
         f"{memory:.0f} GiB, {machine.system}, Python {machine.python}, {versions}; load at the start "
         f"{machine.load:.1f}. {report.repetitions} samples of {report.sample_s:g} s each, in turn.",
-        "Records: " + ", ".join(f"{name}: {count:,}" for name, count in report.records.items()) + ".",
     ]
+    if report.records:
+        lines.append("Records: " + ", ".join(f"{name}: {count:,}" for name, count in report.records.items()) + ".")
     if peers:
         lines.append(f"Peers: {peers} records.")
     limits = [

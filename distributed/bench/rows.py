@@ -110,16 +110,16 @@ ROWS = (
 )  # fmt: skip
 
 
-def chosen(patterns: Sequence[str]) -> tuple[Row, ...]:
-    """Rows whose names match one of the patterns (`grpc-*`); all of them without any.
+def chosen(patterns: Sequence[str], rows: tuple[Row, ...] = ROWS) -> tuple[Row, ...]:
+    """Those of `rows` whose names match one of the patterns (`grpc-*`); all of them without any.
 
     Raises:
         ConfigError: a pattern that matches none.
     """
-    names = [row.name for row in ROWS]
+    names = [row.name for row in rows]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             close = get_close_matches(pattern, names, n=1)
             hint = f"; did you mean {close[0]}?" if close else f"; rows: {', '.join(names)}"
             raise ConfigError(f"--rows: {pattern}: no such row{hint}")
-    return tuple(row for row in ROWS if not patterns or any(fnmatchcase(row.name, p) for p in patterns))
+    return tuple(row for row in rows if not patterns or any(fnmatchcase(row.name, p) for p in patterns))

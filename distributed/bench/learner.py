@@ -1,0 +1,207 @@
+"""`headrace bench learner`: what one update costs, beside the same mathematics in bare torch and beside peers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from distributed.bench.machine import Machine
+from distributed.bench.notebook import Measure, Notebook, rate
+from distributed.bench.peers import PeerProcess
+from distributed.bench.replay import ScreenProgress, check_json
+from distributed.bench.report import Report, line_of, plain
+from distributed.bench.rows import Rival, Row
+from distributed.bench.workload import ALPHA, BATCH, Workload
+from learners.algorithms.dqn import DQNConfig
+from learners.algorithms.td3 import TD3Config
+from learners.task import ContinuousActions, DiscreteActions, Task
+from replay_server.batches import KEY_DTYPE, SampleBatch
+from replay_server.transitions import transition_spec
+
+UPDATES = "updates/s"
+_OBSERVATION, _ACTIONS, _DIMENSIONS = 8, 4, 2
+_POOL = 32  # different batches in turn
+_TAU, _GAMMA, _RATE = 0.005, 0.99, 1e-3
+_DISCRETE = Task(observation_dtype="float32", observation_shape=(_OBSERVATION,), actions=DiscreteActions(_ACTIONS))
+_CONTINUOUS = Task(
+    observation_dtype="float32",
+    observation_shape=(_OBSERVATION,),
+    actions=ContinuousActions((-1.0,) * _DIMENSIONS, (1.0,) * _DIMENSIONS),
+)
+
+LEARNER_ROWS = (
+    Row("dqn-64", "DQN, 2 x 64", "CPU", UPDATES, rivals=(Rival("bare", "dqn", "64", 0.9), Rival("sb3", "dqn", "64"))),
+    Row("dqn-256", "DQN, 2 x 256", "CPU", UPDATES,
+        rivals=(Rival("bare", "dqn", "256", 0.9), Rival("sb3", "dqn", "256"))),
+    Row("double-64", "Double DQN, 2 x 64", "CPU", UPDATES, rivals=(Rival("bare", "double", "64", 0.9),)),
+    Row("double-256", "Double DQN, 2 x 256", "CPU", UPDATES, rivals=(Rival("bare", "double", "256", 0.9),)),
+    Row("td3-64", "TD3, 2 x 64", "CPU", UPDATES, rivals=(Rival("sb3", "td3", "64", 1.5),)),
+    Row("td3-256", "TD3, 2 x 256", "CPU", UPDATES, rivals=(Rival("sb3", "td3", "256"),)),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LearnerBench:
+    """One run, on one thread.
+
+    Ours learns from drawn batches with priorities, importance weights, clipping and the guard against values that are
+    not finite. `bare` is the same network and loss with fused Adam and a soft target, and none of these. Peers learn
+    from batches drawn before, too: no replay takes part.
+
+    Args:
+        rows: what to measure.
+        quick: short times, to see that everything runs.
+        json: file for the raw figures.
+        peers: interpreter of each peer.
+    """
+
+    rows: tuple[Row, ...] = LEARNER_ROWS
+    quick: bool = False
+    json: Path | None = None
+    peers: dict[str, Path] = field(default_factory=dict)
+
+    def run(self) -> int:
+        """Measure, print the table, write the file; 0 also when targets are missed or rows could not be measured.
+
+        Raises:
+            ConfigError: the file cannot be written.
+        """
+        check_json(self.json)
+        torch.set_num_threads(1)
+        repetitions, seconds = (2, 0.05) if self.quick else (9, 1.0)
+        machine, began, begin = Machine.here(), time.gmtime(), time.monotonic()
+        with ScreenProgress() as progress:
+            book = Notebook(self.rows, repetitions, seconds, progress)
+            self._measure(book)
+        own = {row.name for row in self.rows}
+        report = Report(
+            machine=machine,
+            began=time.strftime("%Y-%m-%d %H:%M", began),
+            took_s=round(time.monotonic() - begin, 1),
+            quick=self.quick,
+            repetitions=repetitions,
+            sample_s=seconds,
+            records={},
+            lines=tuple(line_of(row, book) for row in self.rows),
+            limits={},
+            others={name: figure for name, figure in book.figures.items() if name not in own},
+            details=book.details,
+        )
+        print(plain(report.lines), end="")
+        if self.json is not None:
+            self.json.write_bytes(report.to_json())
+        return 0
+
+    def _measure(self, book: Notebook) -> None:
+        """Each row and its rivals in turn."""
+        processes: dict[str, PeerProcess] = {}
+        try:
+            for name, python in self.peers.items():
+                rivals = [rival for row in self.rows for rival in row.rivals if rival.peer == name]
+                with book.trying([rival.name for rival in rivals]):
+                    processes[name] = PeerProcess(name, python, Workload(str(_OBSERVATION), BATCH * _POOL), 1.0)
+                    book.detail(name, **processes[name].facts)
+            for row in self.rows:
+                contenders = {row.name: _ours(row.name)}
+                for rival in row.rivals:
+                    if rival.peer == "bare":
+                        contenders[rival.name] = _bare(rival)
+                    elif rival.peer in processes:
+                        operation = f"{rival.operation}-{rival.workload}"
+                        contenders[rival.name] = processes[rival.peer].measure(operation)
+                book.alternate(contenders)
+        finally:
+            for process in processes.values():
+                process.close()
+
+
+def _columns(rng: np.random.Generator, continuous: bool) -> dict[str, Any]:
+    action = rng.uniform(-1.0, 1.0, (BATCH, _DIMENSIONS)).astype(np.float32)
+    return {
+        "observation": rng.standard_normal((BATCH, _OBSERVATION), np.float32),
+        "next_observation": rng.standard_normal((BATCH, _OBSERVATION), np.float32),
+        "action": action if continuous else rng.integers(0, _ACTIONS, BATCH),
+        "reward": rng.standard_normal(BATCH, np.float32),
+        "discount": np.full(BATCH, _GAMMA, np.float32),
+        "behaviour_log_prob": np.zeros(BATCH, np.float32),
+        "policy_version": np.zeros(BATCH, np.int64),
+    }
+
+
+def _ours(name: str) -> Measure:
+    kind, _, units = name.partition("-")
+    sizes = (int(units), int(units))
+    config: DQNConfig | TD3Config = TD3Config(hidden_sizes=sizes, batch_size=BATCH)
+    task = _CONTINUOUS
+    action: tuple[str, tuple[int, ...]] = ("float32", (_DIMENSIONS,))
+    if kind != "td3":
+        config = DQNConfig(
+            hidden_sizes=sizes, batch_size=BATCH, double=kind == "double", dueling=False, target_update_tau=_TAU
+        )
+        task, action = _DISCRETE, ("int64", ())
+    spec, rng = transition_spec(("float32", (_OBSERVATION,)), action, {}), np.random.default_rng(0)
+    learner = config.make_learner(task, spec, seed=0, device="cpu")
+    drawn = []
+    for _ in range(_POOL):
+        mass = rng.exponential(size=BATCH) ** ALPHA
+        records = spec.pack(_columns(rng, kind == "td3"))
+        keys = np.zeros(BATCH, KEY_DTYPE)
+        drawn.append(SampleBatch(spec, records, keys, mass / mass.sum() / _POOL, BATCH * _POOL, 0))
+    pool = cycle(drawn)
+
+    def step() -> int:
+        learner.step(next(pool))
+        return 1
+
+    return lambda seconds: rate(step, seconds)
+
+
+def _network(units: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(_OBSERVATION, units), nn.ReLU(), nn.Linear(units, units), nn.ReLU(), nn.Linear(units, _ACTIONS)
+    )
+
+
+def _bare(rival: Rival) -> Measure:
+    rng = np.random.default_rng(0)
+    pool = cycle([{k: torch.from_numpy(v) for k, v in _columns(rng, False).items()} for _ in range(_POOL)])
+    step = _bare_step(int(rival.workload), double=rival.operation == "double")
+
+    def counted() -> int:
+        step(next(pool))
+        return 1
+
+    return lambda seconds: rate(counted, seconds)
+
+
+def _bare_step(units: int, *, double: bool) -> Callable[[dict[str, Tensor]], None]:
+    """One update as short as torch lets it be written."""
+    online, target = _network(units), _network(units)
+    target.load_state_dict(online.state_dict())
+    target.requires_grad_(False)
+    optimizer = torch.optim.Adam(online.parameters(), lr=_RATE, fused=True)
+    ours: list[Tensor] = list(online.parameters())
+    theirs: list[Tensor] = list(target.parameters())
+
+    def step(t: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            q_t = target(t["next_observation"])
+            choice = (online(t["next_observation"]) if double else q_t).argmax(dim=1, keepdim=True)
+            target_tm1 = t["reward"] + t["discount"] * q_t.gather(1, choice).squeeze(1)
+        q_tm1 = online(t["observation"]).gather(1, t["action"].unsqueeze(1)).squeeze(1)
+        loss = nn.functional.smooth_l1_loss(q_tm1, target_tm1)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(theirs, ours, _TAU)
+
+    return step
