@@ -103,7 +103,8 @@ def measure(arguments: argparse.Namespace, settings: list[str], directory: Path)
             [*command, "--run.seed", str(arguments.first_seed), *settings], directory / str(len(report["configs"]))
         )
         target = {"mean_return": known["threshold"]}
-        report["configs"][name] = {"target": target, "settings": settings, **made, "seeds": results["seeds"]}
+        seeds = results["seeds"] if arguments.seeds > 1 else [results]
+        report["configs"][name] = {"target": target, "settings": settings, **made, "seeds": seeds}
     return report
 
 
