@@ -191,7 +191,9 @@ class GradientLearner:
         return finite, priorities
 
     def _changing(self) -> Iterator[Tensor]:
-        yield from self._rule.state_dict(keep_vars=True).values()  # without fixed tables, which are large
+        """Not fixed tables, which are large, nor running moments, which come from outside."""
+        moments = {id(buffer) for module in self._normalisers for buffer in module.buffers()}
+        yield from (t for t in self._rule.state_dict(keep_vars=True).values() if id(t) not in moments)
         for optimizer in self._rule.optimizers.values():
             yield from optimizer.state_dict().values()
 

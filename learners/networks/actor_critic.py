@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from learners.algorithm import AlgorithmConfig
 from learners.networks.initialise import linear
-from learners.networks.mlp import ACTIVATIONS
+from learners.networks.mlp import IN_PLACE
 from learners.networks.torsos import Torso
 from learners.task import ContinuousActions
 from replay_server.errors import ConfigError
@@ -129,7 +129,7 @@ class Critics(nn.Module):
         self.count = count
         self.encoder = encoder
         self.bounds = ActionBounds(actions)
-        self.activation = ACTIVATIONS[config.activation]()
+        self._activate = IN_PLACE[config.activation]
         widths = [encoder.size + actions.size, *config.hidden_sizes, 1]
         self.layers = nn.ModuleList(StackedLinear(count, a, b, generator) for a, b in pairwise(widths))
         if final_bound is not None:
@@ -138,9 +138,10 @@ class Critics(nn.Module):
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """[B, *observation_shape], float32[B, n] -> float32[count, B]."""
         numbers = self._joined(self.encoder(observation), action).expand(self.count, -1, -1)
-        for layer in self.layers[:-1]:
-            numbers = self.activation(layer(numbers))
-        values: Tensor = self.layers[-1](numbers)
+        *hidden, last = self.layers
+        for layer in hidden:
+            numbers = self._activate(layer(numbers))
+        values: Tensor = last(numbers)
         return values.squeeze(2)
 
     def first(self, observation: Tensor, action: Tensor) -> Tensor:
@@ -154,7 +155,7 @@ class Critics(nn.Module):
         state = torch.addmm(first.bias[0], encoded, of_state)  # once for all its actions
         numbers = (state.unsqueeze(1) + self.bounds.to_unit(actions) @ of_action).flatten(0, 1)
         for layer in others:
-            numbers = layer.first(self.activation(numbers))
+            numbers = layer.first(self._activate(numbers))
         return numbers.reshape(actions.shape[:2])
 
     def _joined(self, encoded: Tensor, action: Tensor) -> Tensor:

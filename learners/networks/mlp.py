@@ -11,7 +11,7 @@ from torch.nn import functional
 from learners.networks.initialise import linear
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
-_IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu_, "tanh": torch.tanh_}
+IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu_, "tanh": torch.tanh_}
 
 
 class MLP(nn.Sequential):
@@ -30,7 +30,7 @@ class MLP(nn.Sequential):
             layers += [linear(inputs, size, generator), ACTIVATIONS[activation]()]
             inputs = size
         super().__init__(*layers)
-        self._activate = _IN_PLACE[activation]
+        self._activate = IN_PLACE[activation]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """See the class. An activation overwrites what its layer gave, which nothing else needs."""
