@@ -21,7 +21,7 @@ _SLOWEST = 20.0
 _ANSWER_S = 60.0
 _READY_S = 120.0
 _STOP_S = 10.0
-_NOT_PEERS = ("peer",)
+_NOT_PEERS = ("peer", "_learning")  # what they share, and those that train
 
 
 def peers_from(arguments: Sequence[str]) -> dict[str, Path]:
@@ -31,7 +31,7 @@ def peers_from(arguments: Sequence[str]) -> dict[str, Path]:
         ConfigError: no such peer, or no such program.
     """
     peers: dict[str, Path] = {}
-    known = sorted(path.stem for path in PROGRAMS.glob("*.py") if path.stem not in _NOT_PEERS)
+    known = sorted(path.stem for path in PROGRAMS.glob("*.py") if not path.stem.endswith(_NOT_PEERS))
     for argument in arguments:
         name, equals, python = argument.partition("=")
         if not known:
