@@ -25,7 +25,7 @@ from learners.networks.torsos import make_encoder, make_torso
 from learners.optimizers import Optimizer
 from learners.targets import TargetUpdate
 from learners.task import ContinuousActions, Task
-from learners.update_rule import Updated, UpdateRule
+from learners.update_rule import Updated, UpdateRule, spread
 
 _SATURATED = 0.95  # of the half range: tanh's slope is below a tenth from here on
 
@@ -158,13 +158,8 @@ class ActorCriticRule(UpdateRule):
             errors = td_errors.abs().mean(dim=0)
             if not diagnose:
                 return Updated(errors)
-            moments = {"q": q_tm1, "target": target_tm1, "bootstrap": q_t.amin(dim=0)}
-            about_values = {
-                "loss": loss,
-                "td_error": errors.mean(),
-                **{f"{name}_mean": value.mean() for name, value in moments.items()},
-                **{f"{name}_std": value.std(correction=0) for name, value in moments.items()},
-            }
+            about_values = spread(q=q_tm1, target=target_tm1, bootstrap=q_t.amin(dim=0))
+            about_values |= {"loss": loss, "td_error": errors.mean()}
             return Updated(errors, about_values | self._about_actor(t["observation"]))
 
     def improve_actor(self, observation: Tensor) -> None:
@@ -175,9 +170,7 @@ class ActorCriticRule(UpdateRule):
     def _about_actor(self, observation: Tensor) -> dict[str, Tensor]:
         action = self.actor(observation)
         unit, q = self.actor.bounds.to_unit(action), self.critics.first(observation, action)
-        return {
-            "expected_value_mean": q.mean(),
-            "expected_value_std": q.std(correction=0),
+        return spread(expected_value=q) | {
             "action_mean": unit.mean(),
             "action_std": unit.std(dim=0, correction=0).mean(),
             "action_saturation": (unit.abs() > _SATURATED).float().mean(),

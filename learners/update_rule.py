@@ -24,6 +24,12 @@ class Updated:
     diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+def spread(**values: Tensor) -> dict[str, Tensor]:
+    """Diagnostics `NAME_mean` and `NAME_std`, scalars [], of each tensor of numbers."""
+    means = {f"{name}_mean": value.mean() for name, value in values.items()}
+    return means | {f"{name}_std": value.std(correction=0) for name, value in values.items()}
+
+
 class UpdateRule(nn.Module):
     """Networks, optimizers and one update. `GradientLearner` does the rest: staging, importance weights, schedules,
     skipping what is not finite, diagnostics, snapshots, checkpoints.

@@ -13,7 +13,7 @@ from learners.losses.shapes import weighted_mean
 from learners.optimizers import Optimizer
 from learners.targets import TargetUpdate
 from learners.task import Task
-from learners.update_rule import Updated, UpdateRule
+from learners.update_rule import Updated, UpdateRule, spread
 
 if TYPE_CHECKING:
     from learners.value_config import ValueConfig
@@ -58,16 +58,14 @@ class ValueRule(UpdateRule):
             target_tm1 = r_t + discount_t * bootstrap.squeeze(1)
             taken = q_tm1.gather(1, a_tm1.unsqueeze(1)).squeeze(1)
             greedy = online.selectable(q_tm1, t["observation"]).argmax(dim=1)
-        moments = {"q": taken, "target": target_tm1, "bootstrap": bootstrap.squeeze(1)}
         return Updated(
             errors,
-            {
+            spread(q=taken, target=target_tm1, bootstrap=bootstrap.squeeze(1))
+            | {
                 "loss": loss,
                 "td_error": (target_tm1 - taken).abs().mean(),
                 "greedy_share": (greedy == a_tm1).float().mean(),
                 "greedy_entropy": choice_entropy(greedy, q_tm1.shape[1]),
-                **{f"{name}_mean": value.mean() for name, value in moments.items()},
-                **{f"{name}_std": value.std(correction=0) for name, value in moments.items()},
             },
         )
 

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from learners.algorithm import AlgorithmConfig, Count, Fraction, Positive, Rate, Sizes, seeded
-from learners.deterministic_policy import clipped_normal_log_prob
+from learners.deterministic_policy import GaussianNoise, NoisyActions
 from learners.gradient_learner import GradientLearner
-from learners.losses.actor_critic import critic_losses, critic_td_errors
-from learners.losses.cloning import bootstrapped, gaussian_kl, soft_clipped_values, squared_distances
+from learners.losses.actor_critic import bootstrapped, critic_losses, critic_td_errors, soft_clipped_values
+from learners.losses.cloning import gaussian_kl, squared_distances
 from learners.losses.shapes import weighted_mean
 from learners.networks.actor_critic import Critics
 from learners.networks.torsos import make_encoder
@@ -28,7 +28,7 @@ from learners.optimizers import Optimizer
 from learners.policies import Action, NetworkPolicy
 from learners.targets import TargetUpdate
 from learners.task import Task
-from learners.update_rule import Updated, UpdateRule
+from learners.update_rule import Updated, UpdateRule, spread
 from replay_server.specs import RecordSpec
 
 
@@ -66,7 +66,8 @@ class BCQConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_field
 
     def make_policy(self, task: Task, *, env_indices: Sequence[int], total_envs: int) -> BCQPolicy:
         """Acts with the best of many candidates; its weights are zero until a snapshot is loaded."""
-        return BCQPolicy(self, self.make_actor(task, torch.Generator()), self.latents(task))
+        noise = GaussianNoise(np.full(len(env_indices), self.sigma))
+        return BCQPolicy(self, self.make_actor(task, torch.Generator()), noise, self.latents(task))
 
     def latents(self, task: Task) -> int:
         """Dimensions of a latent."""
@@ -136,11 +137,9 @@ class BCQRule(UpdateRule):
             errors = td_errors.abs().mean(dim=0)
             if not diagnose:
                 return Updated(errors)
-            moments = {"q": q_tm1, "target": target_tm1, "bootstrap": bootstrap}
-            diagnostics = {"loss": loss, "td_error": errors.mean()}
-            diagnostics |= {f"{name}_mean": values.mean() for name, values in moments.items()}
-            diagnostics |= {f"{name}_std": values.std(correction=0) for name, values in moments.items()}
-            return Updated(errors, diagnostics | about_vae | about_actor)
+            about_values = spread(q=q_tm1, target=target_tm1, bootstrap=bootstrap)
+            about_values |= {"loss": loss, "td_error": errors.mean()}
+            return Updated(errors, about_values | about_vae | about_actor)
 
     def successor_values(self, observation: Tensor) -> Tensor:
         """Value of the best of several candidates, float[B]; both target critics have their say."""
@@ -158,11 +157,9 @@ class BCQRule(UpdateRule):
         unit = self.actor.perturbed(observation, decoded, self.actor.perturbation)
         q = self.actor.critics.first(observation, self.actor.bounds.from_unit(unit.squeeze(1)))
         self.optimizers["perturbation"].minimise(weighted_mean(-q, weights))
-        return {
-            "expected_value_mean": q.mean(),
-            "expected_value_std": q.std(),
+        return spread(expected_value=q) | {
             "action_mean": unit.mean(),
-            "action_std": unit.std(dim=0).mean(),
+            "action_std": unit.std(dim=0, correction=0).mean(),
             "perturbation": (unit - decoded).abs().mean(),
         }
 
@@ -191,13 +188,11 @@ class BCQRule(UpdateRule):
 class BCQPolicy(NetworkPolicy[CandidateActor]):
     """The best of many sampled candidates; with Gaussian noise around it when exploring."""
 
-    def __init__(self, config: BCQConfig, actor: CandidateActor, latents: int) -> None:
+    def __init__(self, config: BCQConfig, actor: CandidateActor, noise: GaussianNoise, latents: int) -> None:
         super().__init__(actor)
         self._config = config
+        self._noisy = NoisyActions(actor.bounds, noise)
         self._latents = latents
-        bounds = actor.bounds
-        self._low, self._high = bounds.low.numpy(), bounds.high.numpy()
-        self._sigma = (config.sigma * bounds.half_range.numpy()).astype(np.float32)
 
     def act(self, observation: NDArray[Any], rng: np.random.Generator, *, explore: bool, env_steps: int) -> Action:
         """Actions float32[B, n]; `log_prob` is that of the noise around the candidate chosen. See Policy.act."""
@@ -206,9 +201,6 @@ class BCQPolicy(NetworkPolicy[CandidateActor]):
         latents = latents.clip(-config.latent_clip, config.latent_clip)
         with torch.inference_mode():
             best = self._network(torch.from_numpy(observation), torch.from_numpy(latents)).numpy()
-        if not explore:
-            return Action(best, np.zeros(len(best), dtype=np.float32))
-        noise = self._sigma * rng.standard_normal(best.shape, dtype=np.float32)
-        action = np.clip(best + noise, self._low, self._high)
-        sigma = np.broadcast_to(self._sigma, best.shape)
-        return Action(action, clipped_normal_log_prob(action, best, sigma, self._low, self._high))
+        if explore:
+            return self._noisy.around(best, rng)
+        return Action(best, np.zeros(len(best), dtype=np.float32))

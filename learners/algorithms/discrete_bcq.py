@@ -24,7 +24,7 @@ from learners.optimizers import Optimizer
 from learners.policies import Action, NetworkPolicy
 from learners.targets import TargetUpdate
 from learners.task import Task
-from learners.update_rule import Updated, UpdateRule
+from learners.update_rule import Updated, UpdateRule, spread
 from replay_server.specs import RecordSpec
 
 
@@ -95,15 +95,12 @@ class DiscreteBCQRule(UpdateRule):
             return Updated(errors)
         q_taken = q_tm1.gather(1, t["action"].unsqueeze(1)).squeeze(1)
         bootstrap = q_t.gather(1, q_t_selector.argmax(dim=1, keepdim=True)).squeeze(1)
-        moments = {"q": q_taken, "target": td_error + q_taken, "bootstrap": bootstrap}
-        diagnostics = {
+        diagnostics = spread(q=q_taken, target=td_error + q_taken, bootstrap=bootstrap) | {
             "loss": loss,
             "td_error": errors.mean(),
             "cloning_loss": cloning.mean(),
             "allowed_actions": allowed_t.float().mean(),
         }
-        diagnostics |= {f"{name}_mean": values.mean() for name, values in moments.items()}
-        diagnostics |= {f"{name}_std": values.std(correction=0) for name, values in moments.items()}
         return Updated(errors, diagnostics)
 
 

@@ -29,7 +29,7 @@ from learners.policies import Action, NetworkPolicy
 from learners.slates import OPTIMISERS, check_slates, random_slates, slate_counts
 from learners.targets import TargetUpdate
 from learners.task import Task
-from learners.update_rule import Updated, UpdateRule
+from learners.update_rule import Updated, UpdateRule, spread
 from replay_server.batches import SampleBatch
 from replay_server.errors import ConfigError
 from replay_server.specs import Field, RecordSpec
@@ -166,18 +166,16 @@ class SlateQRule(UpdateRule):
             taken = q_tm1.gather(1, outcome_tm1.unsqueeze(1)).squeeze(1)
             none = slate_tm1.new_full((len(slate_tm1), 1), self.candidates)
             shown = logits.gather(1, torch.cat([slate_tm1, none], dim=1)).softmax(dim=1)
-        moments = {"q": taken, "target": taken + td_error, "bootstrap": bootstrap}
         return Updated(
             errors,
-            {
+            spread(q=taken, target=taken + td_error, bootstrap=bootstrap)
+            | {
                 "loss": loss,
                 "td_error": errors.mean(),
                 "choice_loss": choice_loss,
                 "click_share": clicked.mean(),
                 "click_probability": 1.0 - shown[:, -1].mean(),
                 "no_click_q_mean": config.known(q_tm1)[:, -1].mean(),
-                **{f"{name}_mean": value.mean() for name, value in moments.items()},
-                **{f"{name}_std": value.std(correction=0) for name, value in moments.items()},
             },
         )
 

@@ -62,11 +62,6 @@ class Catalogue:
         """Items, the same in every edition."""
         return len(self.edition.items)
 
-    @property
-    def dimensions(self) -> int:
-        """Numbers in one embedding, the same in every edition."""
-        return self.edition.items.shape[1]
-
     def reindex(self, items: Any, version: int) -> None:
         """Replace all embeddings; ids keep their meaning.
 

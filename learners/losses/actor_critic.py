@@ -7,6 +7,12 @@ from torch import Tensor
 from learners.losses.shapes import check_shapes
 
 
+def bootstrapped(r_t: Tensor, discount_t: Tensor, value_t: Tensor) -> Tensor:
+    """r + discount x the successor's value, float[B] each: float[B]; no gradient flows through it."""
+    check_shapes(r_t=(r_t, tuple(value_t.shape)), discount_t=(discount_t, tuple(value_t.shape)))
+    return (r_t + discount_t * value_t).detach()
+
+
 def pessimistic_target(r_t: Tensor, discount_t: Tensor, q_t: Tensor) -> Tensor:
     """r + discount x the least of several critics' values: clipped double Q-learning (Fujimoto et al. 2018).
 
@@ -20,9 +26,23 @@ def pessimistic_target(r_t: Tensor, discount_t: Tensor, q_t: Tensor) -> Tensor:
     Returns:
         float[B].
     """
-    _, batch = q_t.shape
-    check_shapes(r_t=(r_t, (batch,)), discount_t=(discount_t, (batch,)))
-    return (r_t + discount_t * q_t.amin(dim=0)).detach()
+    return bootstrapped(r_t, discount_t, q_t.amin(dim=0))
+
+
+def soft_clipped_values(q_t: Tensor, minimum_weight: float) -> Tensor:
+    """The best candidate's lambda x min + (1 - lambda) x max over critics (Fujimoto et al. 2019); no gradient.
+
+    With lambda = 1 it is clipped double Q-learning over candidates.
+
+    Args:
+        q_t: float[C, B, N], target critics' values of the successor and each of N candidate actions.
+        minimum_weight: lambda.
+
+    Returns:
+        float[B].
+    """
+    value_t = minimum_weight * q_t.amin(dim=0) + (1.0 - minimum_weight) * q_t.amax(dim=0)
+    return value_t.amax(dim=1).detach()
 
 
 def critic_td_errors(q_tm1: Tensor, target_tm1: Tensor) -> Tensor:

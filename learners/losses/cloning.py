@@ -1,4 +1,4 @@
-"""Losses and targets of learning from logged actions: cloning them, and values of actions like them."""
+"""Losses of cloning logged actions, and which actions a clone says are like them."""
 
 from __future__ import annotations
 
@@ -28,28 +28,6 @@ def gaussian_kl(mean: Tensor, log_std: Tensor) -> Tensor:
     """Divergence of N(mean, std) from N(0, 1), mean over the dimensions: float[B, n] twice -> float[B]."""
     check_shapes(log_std=(log_std, tuple(mean.shape)))
     return 0.5 * (mean.square() + (2.0 * log_std).exp() - 1.0 - 2.0 * log_std).mean(dim=1)
-
-
-def soft_clipped_values(q_t: Tensor, minimum_weight: float) -> Tensor:
-    """The best candidate's lambda x min + (1 - lambda) x max over critics (Fujimoto et al. 2019); no gradient.
-
-    With lambda = 1 it is clipped double Q-learning over candidates.
-
-    Args:
-        q_t: float[C, B, N], target critics' values of the successor and each of N candidate actions.
-        minimum_weight: lambda.
-
-    Returns:
-        float[B].
-    """
-    value_t = minimum_weight * q_t.amin(dim=0) + (1.0 - minimum_weight) * q_t.amax(dim=0)
-    return value_t.amax(dim=1).detach()
-
-
-def bootstrapped(r_t: Tensor, discount_t: Tensor, value_t: Tensor) -> Tensor:
-    """r + discount x the successor's value, float[B] each: float[B]; no gradient flows through it."""
-    check_shapes(r_t=(r_t, tuple(value_t.shape)), discount_t=(discount_t, tuple(value_t.shape)))
-    return (r_t + discount_t * value_t).detach()
 
 
 def likely_actions(logits: Tensor, threshold: float) -> Tensor:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from learners.algorithm import AlgorithmConfig
-from learners.networks.initialise import linear
+from learners.networks.initialise import linear, uniform
 from learners.networks.mlp import IN_PLACE
 from learners.networks.torsos import Torso
 from learners.task import ContinuousActions
@@ -74,7 +73,7 @@ class Actor(nn.Module):
         self.torso = torso
         self.head = linear(torso.size, actions.size, generator)
         if final_bound is not None:
-            _uniform(self.head.parameters(), final_bound, generator)
+            uniform(self.head, final_bound, generator)
         self.bounds = ActionBounds(actions)
 
     def forward(self, observation: Tensor) -> Tensor:
@@ -89,7 +88,7 @@ class StackedLinear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(count, inputs, outputs))
         self.bias = nn.Parameter(torch.empty(count, 1, outputs))
-        _uniform(self.parameters(), 1.0 / math.sqrt(inputs), generator)
+        uniform(self, 1.0 / math.sqrt(inputs), generator)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """float32[count, B, inputs] -> float32[count, B, outputs]."""
@@ -133,11 +132,12 @@ class Critics(nn.Module):
         widths = [encoder.size + actions.size, *config.hidden_sizes, 1]
         self.layers = nn.ModuleList(StackedLinear(count, a, b, generator) for a, b in pairwise(widths))
         if final_bound is not None:
-            _uniform(self.layers[-1].parameters(), final_bound, generator)
+            uniform(self.layers[-1], final_bound, generator)
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """[B, *observation_shape], float32[B, n] -> float32[count, B]."""
-        numbers = self._joined(self.encoder(observation), action).expand(self.count, -1, -1)
+        joined = torch.cat((self.encoder(observation), self.bounds.to_unit(action)), dim=1)
+        numbers = joined.expand(self.count, -1, -1)
         *hidden, last = self.layers
         for layer in hidden:
             numbers = self._activate(layer(numbers))
@@ -157,12 +157,3 @@ class Critics(nn.Module):
         for layer in others:
             numbers = layer.first(self._activate(numbers))
         return numbers.reshape(actions.shape[:2])
-
-    def _joined(self, encoded: Tensor, action: Tensor) -> Tensor:
-        return torch.cat((encoded, self.bounds.to_unit(action)), dim=1)
-
-
-def _uniform(parameters: Iterable[Tensor], bound: float, generator: torch.Generator) -> None:
-    with torch.no_grad():
-        for parameter in parameters:
-            parameter.uniform_(-bound, bound, generator=generator)

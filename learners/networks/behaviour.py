@@ -62,7 +62,3 @@ class BatchConstrainedValues(nn.Module):
         """bool[B, A], at least one a row."""
         logits = self.behaviour.offered(self.behaviour(observation), observation)
         return likely_actions(logits, self._threshold)
-
-    def selectable(self, q: Tensor, observation: Tensor) -> Tensor:
-        """Values float[B, A] with -inf where an action is not allowed, for argmax."""
-        return q.masked_fill(~self.allowed(observation), -math.inf)

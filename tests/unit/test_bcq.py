@@ -13,7 +13,8 @@ from kit.learning import CONTINUOUS, DISCRETE, batch_of, every_field_matters, ra
 from torch import nn
 
 from learners.algorithms.bcq import BCQConfig
-from learners.losses.cloning import bootstrapped, gaussian_kl, soft_clipped_values, squared_distances
+from learners.losses.actor_critic import bootstrapped, soft_clipped_values
+from learners.losses.cloning import gaussian_kl, squared_distances
 from learners.task import ContinuousActions, Task
 from replay_server.errors import ConfigError
 
@@ -196,6 +197,8 @@ def test_diagnostics_are_finite_and_have_the_names_of_the_other_learners() -> No
     assert common | {"vae_loss", "vae_reconstruction", "vae_divergence", "perturbation"} <= metrics.keys()
     assert all(np.isfinite(value) for value in metrics.values())
     assert 0 < metrics["perturbation"] <= config.phi
+    learner.step(batch_of(spec_of(config, CONTINUOUS), random_columns(config, CONTINUOUS, np.random.default_rng(0), 1)))
+    assert learner.take_metrics()["expected_value_std"] == 0.0  # of one record, and not NaN
 
 
 def test_discrete_actions_are_refused() -> None:

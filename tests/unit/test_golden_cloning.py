@@ -5,14 +5,8 @@ from __future__ import annotations
 import torch
 from kit.golden import golden, gradient, same
 
-from learners.losses.cloning import (
-    bootstrapped,
-    gaussian_kl,
-    likely_actions,
-    negative_log_likelihood,
-    soft_clipped_values,
-    squared_distances,
-)
+from learners.losses.actor_critic import bootstrapped, soft_clipped_values
+from learners.losses.cloning import gaussian_kl, likely_actions, negative_log_likelihood, squared_distances
 from learners.losses.value_learning import huber, q_learning_td_error
 
 
