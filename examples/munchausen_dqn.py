@@ -11,7 +11,8 @@ from msgspec import Meta
 from learners.algorithm import seeded
 from learners.algorithms.dqn import DQNConfig
 from learners.gradient_learner import GradientLearner
-from learners.losses.shapes import check_shapes, weighted_mean
+from learners.losses.reductions import weighted_mean
+from learners.losses.shapes import check_shapes
 from learners.losses.value_learning import huber
 from learners.optimizers import Optimizer
 from learners.targets import TargetUpdate

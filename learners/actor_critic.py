@@ -19,7 +19,7 @@ from learners.losses.actor_critic import (
     pessimistic_target,
     smoothing_noise,
 )
-from learners.losses.shapes import weighted_mean
+from learners.losses.reductions import weighted_mean
 from learners.networks.actor_critic import Actor, Critics
 from learners.networks.torsos import make_encoder, make_torso
 from learners.optimizers import Optimizer

@@ -9,6 +9,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from learners.losses.slate import consumed_place
 from learners.task import DiscreteActions, SlateActions, Task
 
 
@@ -41,20 +42,9 @@ class Logged:
         a, behaviour_log_prob = t["action"], t["behaviour_log_prob"]
         counted = torch.ones_like(t["reward"])
         if slates:
-            consumed = t["first_response"] > 0.5
-            place = consumed.int().argmax(dim=1, keepdim=True)
-            a, behaviour_log_prob = a.gather(1, place).squeeze(1), t["propensity"].gather(1, place).squeeze(1).log()
-            counted = consumed.any(dim=1).float()
+            place, slots = consumed_place(t["first_response"]), a.shape[1]
+            at = torch.where(place < slots, place, 0).unsqueeze(1)
+            a, behaviour_log_prob = a.gather(1, at).squeeze(1), t["propensity"].gather(1, at).squeeze(1).log()
+            counted = (place < slots).float()
         rewarded = counted * (t["first_reward"] != 0) if rewarded_only else counted
         return cls(a, behaviour_log_prob, counted, rewarded)
-
-
-def mean_of(values: Tensor, counted: Tensor) -> Tensor:
-    """Mean float[] of values [B] over the records with 1 in `counted` [B]; 0 where there are none."""
-    return torch.dot(values, counted) / counted.sum().clamp(min=1.0)
-
-
-def standardised(values: Tensor, counted: Tensor, epsilon: float) -> Tensor:
-    """Values [B] minus mean, over deviation plus epsilon, both of those with 1 in `counted` [B]."""
-    centred = values - mean_of(values, counted)
-    return centred / (mean_of(centred.square(), counted).sqrt() + epsilon)

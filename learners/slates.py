@@ -68,10 +68,18 @@ def exact(q: Tensor, scores: Tensor, offered: Tensor, slots: int) -> Tensor:
 OPTIMISERS: dict[str, SlateOptimiser] = {"top_k": top_k, "greedy": greedy, "exact": exact}
 
 
-def random_slates(offered: Tensor, slots: int, generator: torch.Generator) -> Tensor:
-    """K different candidates on offer in random order, all slates alike: int64[B, K] of bool[B, M]."""
-    keys = torch.rand(offered.shape, generator=generator, device=offered.device)
-    return _first(keys, offered, slots)
+def random_slates(offered: Tensor, slots: int, draws: Tensor) -> Tensor:
+    """K different candidates on offer in random order, all slates alike.
+
+    Args:
+        offered: bool[B, M], see `top_k`.
+        slots: K <= M.
+        draws: float[B, M], independent and uniform in [0, 1).
+
+    Returns:
+        int64[B, K].
+    """
+    return _first(draws, offered, slots)
 
 
 def slate_counts(offered: NDArray[np.bool_], slots: int) -> NDArray[np.float64]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from replay_server.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _LEAST_PIXELS = 36  # a side; what is smaller are numbers one under the other
 
@@ -62,6 +65,10 @@ class Part(msgspec.Struct, frozen=True):
     def size(self) -> int:
         """Numbers in the part."""
         return self.stop - self.start
+
+    def of(self, packed: Tensor) -> Tensor:
+        """Its numbers in packed observations: [B, n] -> [B, size], a view."""
+        return packed[:, self.start : self.stop]
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from learners.algorithm import seeded
-from learners.losses.shapes import weighted_mean
+from learners.losses.reductions import weighted_mean
 from learners.optimizers import Optimizer
 from learners.targets import TargetUpdate
 from learners.task import Task

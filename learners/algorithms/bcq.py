@@ -20,7 +20,7 @@ from learners.deterministic_policy import GaussianNoise, NoisyActions
 from learners.gradient_learner import GradientLearner
 from learners.losses.actor_critic import bootstrapped, critic_losses, critic_td_errors, soft_clipped_values
 from learners.losses.cloning import gaussian_kl, squared_distances
-from learners.losses.shapes import weighted_mean
+from learners.losses.reductions import weighted_mean
 from learners.networks.actor_critic import Critics
 from learners.networks.torsos import make_encoder
 from learners.networks.vae import ActionEncoder, CandidateActor, JoinedNetwork

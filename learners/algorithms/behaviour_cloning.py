@@ -19,7 +19,8 @@ from learners.algorithm import AlgorithmConfig, Count, Positive, seeded
 from learners.deterministic_policy import DeterministicPolicy, GaussianNoise
 from learners.exploration import boltzmann
 from learners.gradient_learner import GradientLearner
-from learners.losses.cloning import kept_mean, negative_log_likelihood, squared_distances
+from learners.losses.cloning import negative_log_likelihood, squared_distances
+from learners.losses.reductions import masked_mean
 from learners.networks.actor_critic import Actor
 from learners.networks.behaviour import ActionLogits
 from learners.networks.offers import Offers
@@ -95,24 +96,24 @@ class CloningRule(UpdateRule):
         """One step on the records that pass the filter; they have no errors. See UpdateRule.update."""
         kept = self.kept(t["reward"])
         losses = self._losses(t["observation"], t["action"])
-        loss = kept_mean(losses, weights, kept)
+        loss = masked_mean(losses * weights, kept)
         self.optimizers["network"].minimise(loss)
         if not diagnose:
             return Updated(None)
         diagnostics = {
             "loss": loss,
             "cloning_loss": losses.mean(),
-            "kept_records": kept.float().mean(),
+            "kept_records": kept.mean(),
         }
         return Updated(None, diagnostics)
 
     def kept(self, r_t: Tensor) -> Tensor:
-        """Which records pass the filter: rewards float[B] -> bool[B]."""
+        """Which records pass the filter: rewards float[B] -> float[B], 1 or 0."""
         if self._config.least_reward is not None:
-            return r_t >= self._config.least_reward
+            return (r_t >= self._config.least_reward).float()
         if self._config.reward_quantile is not None:
-            return r_t >= torch.quantile(r_t, self._config.reward_quantile)
-        return torch.ones_like(r_t, dtype=torch.bool)
+            return (r_t >= torch.quantile(r_t, self._config.reward_quantile)).float()
+        return torch.ones_like(r_t)
 
     def _losses(self, observation: Tensor, action: Tensor) -> Tensor:
         if isinstance(self.network, Actor):

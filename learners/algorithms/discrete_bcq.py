@@ -15,7 +15,7 @@ from learners.algorithm import AlgorithmConfig, Fraction, Rate, seeded
 from learners.exploration import epsilon_greedy
 from learners.gradient_learner import GradientLearner
 from learners.losses.cloning import negative_log_likelihood
-from learners.losses.shapes import weighted_mean
+from learners.losses.reductions import weighted_mean
 from learners.losses.value_learning import huber, q_learning_td_error
 from learners.networks.behaviour import ActionLogits, BatchConstrainedValues
 from learners.networks.offers import Offers

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from learners.algorithm import AlgorithmConfig, Count, Positive, seeded
 from learners.gradient_learner import GradientLearner
-from learners.logged_choices import Logged, mean_of, one_choice, standardised
+from learners.logged_choices import Logged, one_choice
 from learners.losses.policy_gradient import (
     advantage,
     importance_ratio,
@@ -26,7 +26,7 @@ from learners.losses.policy_gradient import (
     self_normalised,
     top_k_multiplier,
 )
-from learners.losses.shapes import weighted_mean
+from learners.losses.reductions import masked_mean, standardised, weighted_mean
 from learners.losses.softmax import Scored, full_softmax, sampled_softmax
 from learners.losses.value_learning import squared
 from learners.networks.negatives import NegativeSampler
@@ -89,7 +89,6 @@ class ReinforceConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown
         Annotated[float, Meta(ge=0, le=1)] | None,
         Meta(description="Negatives are drawn by frequency to this power; null: log-uniformly by rank of frequency."),
     ] = None
-
     rewarded_only: Annotated[
         bool, Meta(description="The policy learns from records whose own step was rewarded; the other heads from all.")
     ] = False
@@ -227,7 +226,7 @@ class ReinforceRule(UpdateRule):
         diagnostics = {
             "loss": loss,
             "policy_entropy": scored.entropy.mean(),
-            "action_probability": mean_of(scored.log_prob.exp(), logged.rewarded),
+            "action_probability": masked_mean(scored.log_prob.exp(), logged.rewarded),
             "return_mean": targets.mean(),
             "advantage_std": raw.std(correction=0),
             "learnt_share": logged.rewarded.mean(),
@@ -237,16 +236,16 @@ class ReinforceRule(UpdateRule):
             diagnostics |= {"value_loss": value_loss, "explained_variance": 1.0 - unexplained}
         if behaviour_log_prob is not None:
             cap = math.inf if config.weight_cap is None else config.weight_cap
-            squares = mean_of(ratio.square(), logged.rewarded).clamp(min=1e-30)
+            squares = masked_mean(ratio.square(), logged.rewarded).clamp(min=1e-30)
             diagnostics |= {
-                "importance_weight": mean_of(used, logged.rewarded),
-                "capped_share": mean_of((ratio >= cap * (1.0 - 1e-6)).float(), logged.rewarded),
-                "effective_sample_share": mean_of(ratio, logged.rewarded).square() / squares,
+                "importance_weight": masked_mean(used, logged.rewarded),
+                "capped_share": masked_mean((ratio >= cap * (1.0 - 1e-6)).float(), logged.rewarded),
+                "effective_sample_share": masked_mean(ratio, logged.rewarded).square() / squares,
             }
         if self.behaviour is not None:
             diagnostics["behaviour_loss"] = behaviour_loss
         if config.top_k > 1:
-            diagnostics["top_k_multiplier"] = mean_of(multiplier, logged.rewarded)
+            diagnostics["top_k_multiplier"] = masked_mean(multiplier, logged.rewarded)
         return Updated(None, {name: value.detach() for name, value in diagnostics.items()})
 
     def _negatives(self, a_tm1: Tensor) -> tuple[Tensor, Tensor] | None:

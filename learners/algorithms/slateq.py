@@ -19,8 +19,8 @@ from learners.algorithm import AlgorithmConfig, Count, Fraction, Rate, seeded
 from learners.exploration import annealed, ape_x_epsilons
 from learners.gradient_learner import GradientLearner
 from learners.learner import StepOutput
-from learners.losses.shapes import weighted_mean
-from learners.losses.slate import choice_losses, consumed, slate_td_error, slate_values
+from learners.losses.reductions import weighted_mean
+from learners.losses.slate import choice_losses, consumed, possible_outcomes, slate_td_error, slate_values
 from learners.losses.value_learning import huber
 from learners.networks.offers import Offers
 from learners.networks.slate_network import GivenChoice, OutcomeNetwork, SlateNetwork
@@ -164,8 +164,7 @@ class SlateQRule(UpdateRule):
         with torch.no_grad():
             bootstrap = slate_values(q_t, scores_t, slate_t)
             taken = q_tm1.gather(1, outcome_tm1.unsqueeze(1)).squeeze(1)
-            none = slate_tm1.new_full((len(slate_tm1), 1), self.candidates)
-            shown = logits.gather(1, torch.cat([slate_tm1, none], dim=1)).softmax(dim=1)
+            shown = logits.gather(1, possible_outcomes(slate_tm1, self.candidates)).softmax(dim=1)
         return Updated(
             errors,
             spread(q=taken, target=taken + td_error, bootstrap=bootstrap)
@@ -189,9 +188,10 @@ class SlateQRule(UpdateRule):
             selector = self.online.values(next_observation) if config.double else q_t
             slate_t = config.best(selector, scores_t, offered, self._slots)
             if self.generator is not None:
-                anything = random_slates(offered, self._slots, self.generator)
-                draws = torch.rand((len(slate_t), 1), generator=self.generator, device=slate_t.device)
-                slate_t = torch.where(draws < config.sarsa_epsilon, anything, slate_t)
+                draws = torch.rand(offered.shape, generator=self.generator, device=offered.device)
+                anything = random_slates(offered, self._slots, draws)
+                explores = torch.rand((len(slate_t), 1), generator=self.generator, device=slate_t.device)
+                slate_t = torch.where(explores < config.sarsa_epsilon, anything, slate_t)
             return config.known(q_t), scores_t, slate_t
 
     def _learn_choice(
@@ -227,12 +227,10 @@ class SlateQPolicy(NetworkPolicy[SlateNetwork]):
         if not explore:
             return Action(best, np.zeros(len(best), dtype=np.float32))
         epsilon = annealed(self._epsilons, env_steps, config.epsilon_anneal_env_steps)
-        offered = allowed.numpy()
-        keys = np.where(offered, rng.random(offered.shape), -np.arange(1.0, offered.shape[1] + 1.0))
-        anything = np.argsort(-keys, axis=1, kind="stable")[:, :slots]
+        anything = random_slates(allowed, slots, torch.from_numpy(rng.random(allowed.shape))).numpy()
         slate = np.where((rng.random(len(best)) < epsilon)[:, None], anything, best)
         same = (slate == best).all(axis=1)
-        probability = epsilon * np.exp(-slate_counts(offered, slots)) + (1.0 - epsilon) * same
+        probability = epsilon * np.exp(-slate_counts(allowed.numpy(), slots)) + (1.0 - epsilon) * same
         return Action(slate, np.log(probability).astype(np.float32))
 
 

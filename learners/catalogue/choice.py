@@ -31,7 +31,7 @@ class SeenItems:
         """[B, *observation_shape] -> int64[B, H], or None where observations do not say."""
         if self._part is None:
             return None
-        return observation.flatten(1)[:, self._part.start : self._part.stop].round().long()
+        return self._part.of(observation).round().long()
 
 
 def best_of_nearest(

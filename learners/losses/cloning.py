@@ -42,9 +42,3 @@ def likely_actions(logits: Tensor, threshold: float) -> Tensor:
     """
     least = math.log(threshold) if threshold > 0.0 else -math.inf
     return logits - logits.amax(dim=1, keepdim=True) > least
-
-
-def kept_mean(losses: Tensor, weights: Tensor, kept: Tensor) -> Tensor:
-    """Sum of losses [B] times importance weights [B] of the records kept, bool[B], over their number; 0 of none."""
-    check_shapes(weights=(weights, tuple(losses.shape)), kept=(kept, tuple(losses.shape)))
-    return torch.dot(losses * kept, weights) / kept.sum().clamp(min=1)

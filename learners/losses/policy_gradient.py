@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from learners.losses.reductions import masked_mean
 from learners.losses.shapes import check_shapes
 
 
@@ -49,9 +50,7 @@ def self_normalised(ratios: Tensor, counted: Tensor) -> Tensor:
         ratios: float[B].
         counted: float[B], 1 for records that count, else 0.
     """
-    check_shapes(ratios=(ratios, (len(ratios),)), counted=(counted, tuple(ratios.shape)))
-    mean = (ratios * counted).sum() / counted.sum().clamp(min=1.0)
-    return ratios / mean.clamp(min=torch.finfo(ratios.dtype).tiny)
+    return ratios / masked_mean(ratios, counted).clamp(min=torch.finfo(ratios.dtype).tiny)
 
 
 def top_k_multiplier(log_prob_tm1: Tensor, k: int) -> Tensor:

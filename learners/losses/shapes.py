@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 
@@ -15,9 +14,3 @@ def check_shapes(**tensors_and_shapes: tuple[Tensor, tuple[int, ...]]) -> None:
     for name, (tensor, shape) in tensors_and_shapes.items():
         if tensor.shape != shape:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {shape}")
-
-
-def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
-    """Mean of losses [B] times importance weights [B]."""
-    check_shapes(weights=(weights, tuple(losses.shape)))
-    return torch.dot(losses, weights) / len(losses)

@@ -14,6 +14,17 @@ from torch.nn import functional
 from learners.losses.shapes import check_shapes
 
 
+def consumed_place(response: Tensor) -> Tensor:
+    """The first place whose item was consumed, K where none was: float[B, K], 1 for consumed -> int64[B]."""
+    taken = response > 0.5
+    return torch.where(taken.any(dim=1), taken.int().argmax(dim=1), response.shape[1])
+
+
+def possible_outcomes(slate: Tensor, candidates: int) -> Tensor:
+    """The outcomes that a slate leaves open, its items and then none: int64[B, K] -> int64[B, K + 1]."""
+    return functional.pad(slate, (0, 1), value=candidates)
+
+
 def consumed(slate: Tensor, response: Tensor, candidates: int) -> Tensor:
     """The outcome of each slate.
 
@@ -26,8 +37,7 @@ def consumed(slate: Tensor, response: Tensor, candidates: int) -> Tensor:
         int64[B], the consumed item's position among the candidates, M where none was.
     """
     check_shapes(response=(response, tuple(slate.shape)))
-    place = response.argmax(dim=1, keepdim=True)
-    return torch.where(response.sum(dim=1) > 0.5, slate.gather(1, place).squeeze(1), candidates)
+    return possible_outcomes(slate, candidates).gather(1, consumed_place(response).unsqueeze(1)).squeeze(1)
 
 
 def slate_values(q: Tensor, scores: Tensor, slate: Tensor) -> Tensor:
@@ -43,8 +53,7 @@ def slate_values(q: Tensor, scores: Tensor, slate: Tensor) -> Tensor:
     """
     batch, outcomes = q.shape
     check_shapes(scores=(scores, (batch, outcomes)), slate=(slate, (batch, slate.shape[1])))
-    none = torch.full_like(slate[:, :1], outcomes - 1)
-    possible = torch.cat([slate, none], dim=1)
+    possible = possible_outcomes(slate, outcomes - 1)
     drawn = scores.gather(1, possible)
     return (drawn * q.gather(1, possible)).sum(dim=1) / drawn.sum(dim=1)
 
@@ -91,7 +100,5 @@ def choice_losses(logits: Tensor, slate: Tensor, response: Tensor) -> Tensor:
     """
     batch, outcomes = logits.shape
     check_shapes(slate=(slate, (batch, slate.shape[1])), response=(response, tuple(slate.shape)))
-    none = torch.full_like(slate[:, :1], outcomes - 1)
-    shown = logits.gather(1, torch.cat([slate, none], dim=1))
-    place = torch.where(response.sum(dim=1) > 0.5, response.argmax(dim=1), slate.shape[1])
-    return functional.cross_entropy(shown, place, reduction="none")
+    shown = logits.gather(1, possible_outcomes(slate, outcomes - 1))
+    return functional.cross_entropy(shown, consumed_place(response), reduction="none")

@@ -59,7 +59,7 @@ class Categories(nn.Module):
 
     def __init__(self, part: Part, size: int, generator: torch.Generator) -> None:
         super().__init__()
-        self._start, self._stop = part.start, part.stop
+        self._part = part
         few = [i for i, count in enumerate(part.categories) if count <= _MOST_ONE_HOT]
         self._many = [i for i, count in enumerate(part.categories) if count > _MOST_ONE_HOT]
         self.embeddings = nn.ModuleList(ItemEmbedding(part.categories[i], size, None, generator) for i in self._many)
@@ -74,7 +74,7 @@ class Categories(nn.Module):
 
     def forward(self, flat: Tensor) -> Tensor:
         """float32[B, numbers of one observation] -> float32[B, size]."""
-        numbers = flat[:, self._start : self._stop]
+        numbers = self._part.of(flat)
         one_hot = (numbers.index_select(1, self._which) == self._values).float()
         embedded = [embedding(numbers[:, i]) for i, embedding in zip(self._many, self.embeddings, strict=True)]
         return torch.cat([one_hot, *embedded], dim=1) if embedded else one_hot

@@ -46,7 +46,7 @@ class Offers:
         """[B, *shape] -> bool[B, A], or None where all actions are always allowed."""
         allowed: Tensor | None = None
         if self._mask is not None:
-            allowed = self._cut(observation, self._mask) > 0.5
+            allowed = self._mask.of(observation) > 0.5
         if (ids := self.candidate_ids(observation)) is not None:
             offered = ids >= 0
             allowed = offered if allowed is None else allowed & offered
@@ -56,13 +56,10 @@ class Offers:
         """[B, *shape] -> int64[B, A] with -1 for none, or None where candidates are not ids."""
         if self._candidates is None or len(self._candidates.shape) != 1:
             return None
-        return self._cut(observation, self._candidates).round().long()
+        return self._candidates.of(observation).round().long()
 
     def candidate_features(self, observation: Tensor) -> Tensor | None:
         """[B, *shape] -> float32[B, A, d], or None where candidates are not features."""
         if self._candidates is None or len(self._candidates.shape) != 2:
             return None
-        return self._cut(observation, self._candidates).reshape(len(observation), *self._candidates.shape)
-
-    def _cut(self, observation: Tensor, part: Part) -> Tensor:
-        return observation.flatten(1)[:, part.start : part.stop].float()
+        return self._candidates.of(observation).float().reshape(len(observation), *self._candidates.shape)

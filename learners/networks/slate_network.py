@@ -58,7 +58,7 @@ class GivenChoice(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """[B, *observation_shape] -> float32[B, M + 1], log v."""
-        return observation[:, self._part.start : self._part.stop].float().log()
+        return self._part.of(observation).float().log()
 
 
 class SlateNetwork(nn.Module):

@@ -47,16 +47,16 @@ class Torso(nn.Module):
 
 
 class Numbers(nn.Module):
-    """A stretch of an observation as it is."""
+    """A part of an observation as it is."""
 
-    def __init__(self, start: int, stop: int) -> None:
+    def __init__(self, part: Part) -> None:
         super().__init__()
-        self._start, self._stop = start, stop
-        self.size = stop - start
+        self._part = part
+        self.size = part.size
 
     def forward(self, flat: Tensor) -> Tensor:
         """float32[B, numbers of one observation] -> float32[B, size]."""
-        return flat[:, self._start : self._stop]
+        return self._part.of(flat)
 
 
 class History(nn.Module):
@@ -81,7 +81,7 @@ class History(nn.Module):
 
     def forward(self, flat: Tensor) -> Tensor:
         """float32[B, numbers of one observation] -> float32[B, size]."""
-        raw = flat[:, self._part.start : self._part.stop].reshape(-1, *self._part.shape)
+        raw = self._part.of(flat).reshape(-1, *self._part.shape)
         items = raw if self.embedding is None else self.embedding(raw)
         if self.encoder is None:
             return items.flatten(1)
@@ -171,7 +171,7 @@ def _make_encoder(
         elif part.categories:
             pieces.append(Categories(part, config.embedding_size, generator))
         else:
-            pieces.append(Numbers(part.start, part.stop))
+            pieces.append(Numbers(part))
     if not pieces:
         raise ConfigError(
             f"environment.id: it observes {', '.join(part.name for part in task.parts)} and nothing that tells states "

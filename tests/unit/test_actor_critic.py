@@ -24,7 +24,7 @@ from learners.losses.actor_critic import (
     pessimistic_target,
     smoothing_noise,
 )
-from learners.losses.shapes import weighted_mean
+from learners.losses.reductions import weighted_mean
 from learners.task import ContinuousActions, Task
 from replay_server.errors import ConfigError
 

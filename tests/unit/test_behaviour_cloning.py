@@ -11,7 +11,7 @@ import torch
 from kit.learning import CONTINUOUS, DISCRETE, batch_of, every_field_matters, random_columns, spec_of
 
 from learners.algorithms.behaviour_cloning import BehaviourCloningConfig
-from learners.losses.cloning import kept_mean
+from learners.losses.reductions import masked_mean
 from learners.task import DiscreteActions, Part, SlateActions, Task
 from replay_server.errors import ConfigError
 
@@ -31,11 +31,11 @@ def policy_of(config: BehaviourCloningConfig, learner: Any, task: Task) -> Any:
 
 
 def test_the_mean_of_kept_records_by_hand() -> None:
-    losses, weights = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([1.0, 0.5, 0.25])
-    assert kept_mean(losses, weights, torch.tensor([True, False, True])) == pytest.approx((1.0 + 1.0) / 2)
-    assert kept_mean(losses, weights, torch.zeros(3, dtype=torch.bool)) == 0.0
-    with pytest.raises(ValueError, match="kept"):
-        kept_mean(losses, weights, torch.ones(3, 1, dtype=torch.bool))
+    losses = torch.tensor([1.0, 2.0, 4.0])
+    assert masked_mean(losses, torch.tensor([1.0, 0.0, 1.0])) == pytest.approx((1.0 + 4.0) / 2)
+    assert masked_mean(losses, torch.zeros(3)) == 0.0
+    with pytest.raises(ValueError, match="mask"):
+        masked_mean(losses, torch.ones(3, 1))
 
 
 @BOTH

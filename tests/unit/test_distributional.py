@@ -13,7 +13,7 @@ from learners.algorithms.c51 import C51Config
 from learners.algorithms.dqn import DQNConfig
 from learners.algorithms.qr_dqn import QRDQNConfig
 from learners.losses.distributional import categorical_projection, categorical_td, quantile_huber, quantile_td
-from learners.losses.shapes import weighted_mean
+from learners.losses.reductions import weighted_mean
 from learners.task import DiscreteActions, Task
 from learners.value_rule import choice_entropy
 

@@ -14,7 +14,7 @@ from actors.episodes import EpisodeAccumulator
 from actors.timestep import TimeStep
 from learners.algorithms.dqn import DQNConfig
 from learners.losses.distributional import categorical_projection, categorical_td, quantile_td
-from learners.losses.shapes import weighted_mean
+from learners.losses.reductions import weighted_mean
 from learners.losses.value_learning import huber, q_learning_td_error, squared
 from learners.policies import Action
 from learners.task import DiscreteActions, Task

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from learners.losses.shapes import weighted_mean
+from learners.losses.reductions import weighted_mean
 from learners.losses.value_learning import huber, q_learning_td_error, squared
 
 Q_TM1 = torch.tensor([[1.0, 2.0], [0.5, -1.0]])

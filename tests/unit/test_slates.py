@@ -98,7 +98,7 @@ def test_slates_hold_different_items_on_offer_first(name: str) -> None:
 
 def test_random_slates_are_all_alike() -> None:
     offered = torch.tensor([[True, False, True, True]]).expand(6000, 4)
-    slates = random_slates(offered, 2, seeded(0))
+    slates = random_slates(offered, 2, torch.rand(offered.shape, generator=seeded(0)))
     counts = torch.unique(slates[:, 0] * 4 + slates[:, 1], return_counts=True)
     assert counts[0].tolist() == [0 * 4 + 2, 0 * 4 + 3, 2 * 4 + 0, 2 * 4 + 3, 3 * 4 + 0, 3 * 4 + 2]
     assert (counts[1] - 1000).abs().max() < 120  # four standard deviations

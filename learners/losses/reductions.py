@@ -1,0 +1,26 @@
+"""From numbers of records to one number: means over a batch or over some of its records."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from learners.losses.shapes import check_shapes
+
+
+def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
+    """Mean of losses [B] times importance weights [B]."""
+    check_shapes(weights=(weights, tuple(losses.shape)))
+    return torch.dot(losses, weights) / len(losses)
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean float[] of values [B] over the records with 1 in `mask`, float[B]; 0 where there are none."""
+    check_shapes(mask=(mask, tuple(values.shape)))
+    return torch.dot(values, mask) / mask.sum().clamp(min=1.0)
+
+
+def standardised(values: Tensor, mask: Tensor, epsilon: float) -> Tensor:
+    """Values [B] minus mean, over deviation plus epsilon, both of those with 1 in `mask`, float[B]."""
+    centred = values - masked_mean(values, mask)
+    return centred / (masked_mean(centred.square(), mask).sqrt() + epsilon)
