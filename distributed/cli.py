@@ -23,7 +23,7 @@ headrace trains reinforcement learning policies with many actors, sharded replay
   headrace evaluate RUN_DIR                             how good the policy of a run is
   headrace serve-replay CONFIG.yaml                     a stand-alone replay shard
   headrace status HOST:PORT...                          what shards hold, how fast they go, who waits for what
-  headrace bench replay | learner                       how fast replay is here, beside its targets and its peers
+  headrace bench replay | learner                       how fast replay and updates are here, beside their peers
   headrace config show [CONFIG]                         the complete config, with the source of each value
 
 headrace COMMAND --help says more; --version prints the version; --debug adds tracebacks to errors.
@@ -230,6 +230,9 @@ def _bench(arguments: Arguments) -> int:
 
     patterns = [pattern for pattern in arguments.options.get("rows", "").split(",") if pattern]
     if name == "learner":
+        for option in ("directory", "shards"):
+            if option in arguments.options:
+                raise ConfigError(f"--{option}: belongs to bench replay; leave it out of bench learner")
         from distributed.bench.learner import LEARNER_ROWS, LearnerBench
 
         return LearnerBench(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from learners.losses.slate import consumed_place
 from learners.task import DiscreteActions, SlateActions, Task
+from replay_server.errors import ConfigError
 
 
 def one_choice(task: Task) -> Task:
@@ -18,6 +19,17 @@ def one_choice(task: Task) -> Task:
     if not isinstance(task.actions, SlateActions):
         return task
     return msgspec.structs.replace(task, actions=DiscreteActions(task.actions.candidates))
+
+
+def check_response(task: Task, algorithm: str) -> None:
+    """Raises ConfigError where observations do not say what was made of the last slate."""
+    part, slots = task.part("response"), task.slate(algorithm).slots
+    if part is None or part.shape != (slots,):
+        found = "has none" if part is None else f"gives shape {list(part.shape)}"
+        raise ConfigError(
+            f"environment.id: {algorithm} takes a part response [{slots}], 1 where the last slate's item was consumed, "
+            f"the environment {found}; observe a Dict with it"
+        )
 
 
 @dataclass(frozen=True)

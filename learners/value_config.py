@@ -11,7 +11,7 @@ from msgspec import Meta
 from learners.algorithm import AlgorithmConfig, Count, Rate, seeded
 from learners.gradient_learner import GradientLearner
 from learners.networks.heads import ActionHead, EmbeddingDotHead, EmbeddingMLPHead
-from learners.networks.item_table import Items, as_table, random_table
+from learners.networks.item_table import make_items
 from learners.networks.offers import Offers
 from learners.networks.q_network import Head, QNetwork, Reading
 from learners.networks.torsos import make_torso
@@ -101,35 +101,19 @@ class ValueConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fie
                     "there; take embedding_mlp or embedding_dot"
                 )
             return ActionHead(features, task.discrete(self.type).count, size, self.dueling, generator)
-        items = self._make_items(task, offers, generator)
-        if self.action_values == "embedding_mlp":
-            return EmbeddingMLPHead(features, items, size, self.item_hidden_size, self.dueling, generator)
-        return EmbeddingDotHead(features, items, size, self.normalise_embeddings, self.dueling, generator)
-
-    def _make_items(self, task: Task, offers: Offers, generator: torch.Generator) -> Items:
-        part, given = offers.candidates, task.item_embeddings
-        learnt = self.item_embedding == "learnt"
+        learnt, part = self.item_embedding == "learnt", offers.candidates
         if part is not None and len(part.shape) == 2:
             if learnt:
                 raise ConfigError(
                     "algorithm.item_embedding: learnt needs candidate ids, the environment gives features"
                 )
-            return Items(offers, None, learnt=False, size=part.shape[1])
-        if given is None and not learnt:
+        elif task.item_embeddings is None and not learnt:
             raise ConfigError(
                 "algorithm.item_embedding: fixed needs an environment with item embeddings, this one has none; "
                 "take learnt"
             )
-        count = task.discrete(self.type).count if part is None else part.largest + 1
-        table = random_table(count, self.embedding_size, generator) if given is None else as_table(given)
-        if part is None and len(table) != count:
-            raise ConfigError(
-                f"algorithm.action_values: {len(table)} item embeddings, but {count} actions; without candidates "
-                "an action is an item, so make them equal"
-            )
-        if len(table) < count:
-            raise ConfigError(
-                f"environment.id: candidates goes up to {count - 1}, but there are {len(table)} item embeddings; "
-                "make its upper bound the last item"
-            )
-        return Items(offers, table, learnt=learnt, size=table.shape[1])
+        actions, embedding_size = task.discrete(self.type).count, self.embedding_size
+        items = make_items(task, offers, actions, learnt=learnt, size=embedding_size, generator=generator)
+        if self.action_values == "embedding_mlp":
+            return EmbeddingMLPHead(features, items, size, self.item_hidden_size, self.dueling, generator)
+        return EmbeddingDotHead(features, items, size, self.normalise_embeddings, self.dueling, generator)

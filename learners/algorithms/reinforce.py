@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from learners.algorithm import AlgorithmConfig, Count, Positive, seeded
 from learners.gradient_learner import GradientLearner
-from learners.logged_choices import Logged, one_choice
+from learners.logged_choices import Logged, check_response, one_choice
 from learners.losses.policy_gradient import (
     advantage,
     importance_ratio,
@@ -139,12 +139,8 @@ class ReinforceConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown
         """Raises ConfigError where this task and these settings contradict each other."""
         actions, slots = one_choice(task).discrete("reinforce").count, 1
         if isinstance(task.actions, SlateActions):
-            slots, response = task.actions.slots, task.part("response")
-            if response is None or response.shape != (slots,):
-                raise ConfigError(
-                    f"environment.id: its slates have {slots} places, but its observations no part `response` with as "
-                    "many numbers (1: consumed), which tells the algorithm what it may learn from"
-                )
+            slots = task.actions.slots
+            check_response(task, self.type)
         changing = task.part("action_mask") or task.part("candidates")
         if self.softmax == "sampled" and changing is not None:
             raise ConfigError(

@@ -19,6 +19,7 @@ from learners.algorithm import AlgorithmConfig, Count, Fraction, Rate, seeded
 from learners.exploration import annealed, ape_x_epsilons
 from learners.gradient_learner import GradientLearner
 from learners.learner import StepOutput
+from learners.logged_choices import check_response
 from learners.losses.reductions import weighted_mean
 from learners.losses.slate import choice_losses, consumed, possible_outcomes, slate_td_error, slate_values
 from learners.losses.value_learning import huber
@@ -31,7 +32,6 @@ from learners.targets import TargetUpdate
 from learners.task import Task
 from learners.update_rule import Updated, UpdateRule, spread
 from replay_server.batches import SampleBatch
-from replay_server.errors import ConfigError
 from replay_server.specs import Field, RecordSpec
 
 
@@ -125,7 +125,7 @@ class SlateQRule(UpdateRule):
     def __init__(self, config: SlateQConfig, task: Task, *, seed: int, device: str) -> None:
         super().__init__()
         self._config = config
-        _check_response(task)
+        check_response(task, config.type)
         actions = task.slate(config.type)
         self.candidates, self._slots = actions.candidates, actions.slots
         weights = seeded(seed)
@@ -209,7 +209,7 @@ class SlateQPolicy(NetworkPolicy[SlateNetwork]):
 
     def __init__(self, config: SlateQConfig, task: Task, epsilons: NDArray[np.float64]) -> None:
         super().__init__(config.make_network(task, seeded(0)))
-        _check_response(task)
+        check_response(task, config.type)
         self._config = config
         self._actions = task.slate(config.type)
         self._epsilons = epsilons
@@ -232,13 +232,3 @@ class SlateQPolicy(NetworkPolicy[SlateNetwork]):
         same = (slate == best).all(axis=1)
         probability = epsilon * np.exp(-slate_counts(allowed.numpy(), slots)) + (1.0 - epsilon) * same
         return Action(slate, np.log(probability).astype(np.float32))
-
-
-def _check_response(task: Task) -> None:
-    part, slots = task.part("response"), task.slate("slateq").slots
-    if part is None or part.shape != (slots,):
-        found = "has none" if part is None else f"gives shape {list(part.shape)}"
-        raise ConfigError(
-            f"environment.id: slateq takes a part response [{slots}], 1 where the last slate's item was consumed, the "
-            f"environment {found}; observe a Dict with it"
-        )

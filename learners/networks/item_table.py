@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from learners.networks.offers import Offers
+from learners.task import Task
+from replay_server.errors import ConfigError
 
 
 class Items(nn.Module):
@@ -67,12 +65,38 @@ class Items(nn.Module):
         return features
 
 
-def as_table(embeddings: NDArray[Any]) -> Tensor:
-    """float32[N, d] of given embeddings, a copy."""
-    return torch.from_numpy(np.array(embeddings, dtype=np.float32))
+def make_items(
+    task: Task, offers: Offers, actions: int, *, learnt: bool, size: int, generator: torch.Generator
+) -> Items:
+    """Candidates' features, else a table: of the environment's item embeddings, or a random one.
 
+    Args:
+        task: has the embeddings.
+        offers: reads candidates.
+        actions: A; without candidates the items themselves.
+        learnt: the table is trained.
+        size: numbers an item of a random table.
+        generator: of a random table.
 
-def random_table(count: int, size: int, generator: torch.Generator) -> Tensor:
-    """float32[count, size] of length about 1 each."""
-    table: Tensor = torch.randn(count, size, generator=generator)
-    return table.mul_(size**-0.5)
+    Raises:
+        ConfigError: the environment has embeddings of another number of items.
+    """
+    part, known = offers.candidates, task.item_embeddings
+    if part is not None and len(part.shape) == 2:
+        return Items(offers, None, learnt=False, size=part.shape[1])
+    count = actions if part is None else part.largest + 1
+    if known is None:
+        table = torch.randn(count, size, generator=generator).mul_(size**-0.5)  # of length about 1 each
+    else:
+        table = torch.tensor(known, dtype=torch.float32)
+    if part is None and len(table) != count:
+        raise ConfigError(
+            f"environment.id: {len(table)} item embeddings, but {count} actions; without candidates an action is an "
+            "item, so make them equal"
+        )
+    if len(table) < count:
+        raise ConfigError(
+            f"environment.id: candidates goes up to {count - 1}, but there are {len(table)} item embeddings; make its "
+            "upper bound the last item"
+        )
+    return Items(offers, table, learnt=learnt, size=table.shape[1])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from learners.algorithm import AlgorithmConfig
 from learners.networks.heads import EmbeddingMLPHead
 from learners.networks.initialise import linear
-from learners.networks.item_table import Items, as_table, random_table
+from learners.networks.item_table import make_items
 from learners.networks.offers import Offers
 from learners.networks.torsos import Torso, make_torso
 from learners.task import Task
@@ -31,7 +31,9 @@ class OutcomeNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.torso: Torso = make_torso(config, task, generator)
-        items = make_items(config, task, offers, generator)
+        learnt, candidates = task.item_embeddings is None, task.slate("slateq").candidates
+        size = config.embedding_size
+        items = make_items(task, offers, candidates, learnt=learnt, size=size, generator=generator)
         self.head = EmbeddingMLPHead(self.torso.size, items, 1, item_hidden_size, False, generator)
         self.none = linear(self.torso.size, 1, generator)
 
@@ -87,24 +89,3 @@ class SlateNetwork(nn.Module):
         always = torch.ones_like(offered[:, :1])
         logits = self.choice(observation).masked_fill(~torch.cat([offered, always], dim=1), -torch.inf)
         return torch.exp(logits - logits.amax(dim=1, keepdim=True))
-
-
-def make_items(config: AlgorithmConfig, task: Task, offers: Offers, generator: torch.Generator) -> Items:
-    """The candidates' embeddings: their features, the environment's embeddings of their ids, or a learnt table.
-
-    Raises:
-        ConfigError: the environment has embeddings of fewer items than its candidates name.
-    """
-    part, known = offers.candidates, task.item_embeddings
-    if part is not None and len(part.shape) == 2:
-        return Items(offers, None, learnt=False, size=part.shape[1])
-    count = task.slate("slateq").candidates if part is None else part.largest + 1
-    if known is None:
-        table = random_table(count, config.embedding_size, generator)
-        return Items(offers, table, learnt=True, size=config.embedding_size)
-    if len(known) < count or (part is None and len(known) != count):
-        raise ConfigError(
-            f"environment.id: slates are filled with {count} items, but it has {len(known)} item embeddings; give one "
-            "an item"
-        )
-    return Items(offers, as_table(known), learnt=False, size=known.shape[1])

@@ -39,6 +39,7 @@ def run(*arguments, cwd=None):
         (["train", "--resume", ".", "--seeds", "2"], "--resume: contradicts --seeds"),
         (["train", "--resume", "."], "not a run directory"),
         (["evaluate"], "evaluate: needs a run directory"),
+        (["bench", "learner", "--shards", "2"], "--shards: belongs to bench replay; leave it out"),
         (["evaluate", ".", "--episode", "3"], "--episode: unknown option; did you mean --episodes?"),
         (["serve-replay"], "serve-replay: needs a shard's config"),
         (["serve-replay", "nope.yaml"], "nope.yaml: cannot read it: No such file or directory; check the path"),
@@ -101,7 +102,7 @@ def worlds(tmp_path, monkeypatch):
         (
             "algorithm.type",
             "dqm",
-            "algorithm.type: no algorithm 'dqm'; did you mean dqn?; give one of dqn or module:Cl",
+            "algorithm.type: no algorithm 'dqm'; did you mean dqn?; give one of bcq, ",
         ),
         ("algorithm.loss", "hubber", "algorithm.loss: must be one of huber, mse, not hubber; did you mean huber?"),
         ("algorithm.target_update_period_updates", "9", "set exactly one of target_update_tau (soft) and target_up"),

@@ -233,7 +233,9 @@ def test_contradictions_with_the_environment_are_refused_with_both_names() -> No
         with pytest.raises(ConfigError, match=match):
             ReinforceConfig(**settings).make_policy(task, env_indices=range(1), total_envs=1)
 
-    refused(r"slates have 3 places.*no part `response`", msgspec.structs.replace(SLATES, parts=SLATES.parts[:1]))
+    refused(
+        r"reinforce takes a part response \[3\].* has none", msgspec.structs.replace(SLATES, parts=SLATES.parts[:1])
+    )
     refused(r"algorithm\.certain_slots is 4.* shows 3 item", certain_slots=4)
     refused(r"algorithm\.certain_slots is 1.* shows 1 item", DISCRETE, certain_slots=1)
     refused(r"algorithm\.serving_candidates is 2.* 3 item.* 6 actions", serving_candidates=2)

@@ -199,7 +199,7 @@ REFUSED: dict[str, tuple[Any, Task, str]] = {
     ),
     "other candidates": (CONFIG, msgspec.structs.replace(TASK, actions=SlateActions(9, 2)), "4 candidates, but 9 act"),
     "few items": (
-        CONFIG, msgspec.structs.replace(TASK, item_embeddings=np.ones((3, 2))), "4 items, but it has 3 item embeddings"
+        CONFIG, msgspec.structs.replace(TASK, item_embeddings=np.ones((3, 2))), "goes up to 3, but there are 3 item"
     ),
 }  # fmt: skip
 
