@@ -151,7 +151,7 @@ class GradientLearner:
             self._note("importance_beta", beta)
             self._note("sampling_weight", weights.mean())
             for name, optimizer in self._rule.optimizers.items():
-                self._note(f"gradient_norm_{name}", optimizer.gradient_norm)
+                self._note(f"gradient_norm_{name}", optimizer.gradient_norm.clone())
             for name, value in updated.diagnostics.items():
                 self._note(name, value.detach())
         return updated

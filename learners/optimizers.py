@@ -37,7 +37,7 @@ class Optimizer:
     Attributes:
         checks: whether a loss that is not finite is refused at once, which waits for the device. Otherwise every
             step is made, and whoever set this looks at `unhealthy` and takes back what must not stay.
-        gradient_norm: float[], global norm of the newest gradient before clipping.
+        gradient_norm: float[], global norm of the newest gradient before clipping; the next step overwrites it.
     """
 
     def __init__(self, module: nn.Module, config: AlgorithmConfig, *, learning_rate: float | None = None) -> None:
@@ -67,11 +67,12 @@ class Optimizer:
         self._gradient.zero_()
         torch.autograd.backward(loss, inputs=self._parameters)
         with torch.no_grad():
-            self.gradient_norm = torch.linalg.vector_norm(self._gradient)
+            norm = torch.linalg.vector_norm(self._gradient)
             if self.checks:
-                self._check_and_clip(loss)
+                self._check_and_clip(loss, norm.item())
             else:
-                self._clip(loss)
+                self._clip(loss, norm)
+            self.gradient_norm.copy_(norm)
             self._descent.step(self._vector, self._gradient, self._rate)
 
     def take_health(self) -> list[Tensor]:
@@ -86,8 +87,8 @@ class Optimizer:
                 raise ValueError("a parameter was moved, or given to a second Optimizer, after its Optimizer was made")
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Moments, slow weights and counts by name; shares memory."""
-        return dict(self._descent.state)
+        """Moments, slow weights, counts and the gradient's norm by name; shares memory."""
+        return {**self._descent.state, "gradient_norm": self.gradient_norm}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from `state_dict`.
@@ -96,20 +97,19 @@ class Optimizer:
             KeyError: something is missing.
             ValueError: something is of another shape.
         """
-        for name, tensor in self._descent.state.items():
+        for name, tensor in self.state_dict().items():
             if state[name].shape != tensor.shape:
                 raise ValueError(f"{name} has shape {list(state[name].shape)}, not {list(tensor.shape)}")
             tensor.copy_(state[name])
 
-    def _check_and_clip(self, loss: Tensor) -> None:
-        norm = self.gradient_norm.item()
+    def _check_and_clip(self, loss: Tensor, norm: float) -> None:
         if not math.isfinite(norm + loss.item()):
             raise NotFinite
         most = self._config.max_grad_norm
         if most is not None and norm > most:
             self._gradient.mul_(most / (norm + _NORM_EPSILON))
 
-    def _clip(self, loss: Tensor) -> None:
-        self._health.append(self.gradient_norm + loss.detach())
+    def _clip(self, loss: Tensor, norm: Tensor) -> None:
+        self._health.append(norm + loss.detach())
         if self._config.max_grad_norm is not None:
-            self._gradient.mul_((self._config.max_grad_norm / (self.gradient_norm + _NORM_EPSILON)).clamp(max=1.0))
+            self._gradient.mul_((self._config.max_grad_norm / (norm + _NORM_EPSILON)).clamp(max=1.0))

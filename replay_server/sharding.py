@@ -150,6 +150,7 @@ class ShardViews:
             "size": self._size.copy(),
             "inserted": self._inserted.copy(),
             "sampled": self._sampled.copy(),
+            "starved": self._starved.copy(),
         }
 
     def load(self, state: dict[str, list[Any]]) -> None:
@@ -157,3 +158,4 @@ class ShardViews:
         for shard, (mass, size, inserted, sampled) in enumerate(rows):
             self.see(shard, View(float(mass), int(size), int(inserted), float(sampled)))
         self._under_way = [0.0] * len(self._under_way)
+        self._starved = [bool(starved) for starved in state["starved"]]

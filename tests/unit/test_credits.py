@@ -1,5 +1,7 @@
 """Which shard pays for a draw when the limiter of one waits for inserts that do not come."""
 
+import json
+
 import numpy as np
 import pytest
 from unit.test_dead_shards import Fleet
@@ -78,3 +80,15 @@ def test_a_starved_shard_pays_again_as_soon_as_it_has_had_inserts_or_credits_bac
         np.testing.assert_allclose(views.credits(8.0), [4.0, 4.0])  # all wait: as ever
         views.see(0, changed)
         np.testing.assert_allclose(views.credits(8.0), [8.0, 0.0])
+
+
+def test_a_starved_shard_is_still_starved_where_the_state_is_continued():
+    """Otherwise a resumed run charges its draws to other shards than the run that was not stopped."""
+    views = ShardViews([1, 1])
+    for shard in range(2):
+        views.see(shard, View(10.0, 10, 10, 0.0))
+    views.starve(0)
+    again = ShardViews([1, 1])
+    again.load(json.loads(json.dumps(views.state())))
+    assert again.payable == views.payable == [False, True]
+    assert again.credits(8.0) == views.credits(8.0)

@@ -1,0 +1,82 @@
+"""What holds for every algorithm that ships, with each of its switches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from kit.devices import algorithm_configs, tasks_of, variants
+from kit.learning import batch_of, random_columns, spec_of
+
+from learners.algorithm import AlgorithmConfig
+from learners.task import Task
+from replay_server.batches import SampleBatch
+
+CONFIGS = algorithm_configs()
+METRICS = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
+
+
+def measured(config: AlgorithmConfig) -> AlgorithmConfig:
+    """With diagnostics of every update."""
+    return msgspec.structs.replace(config, diagnose_every_updates=1)
+
+
+def batches(config: AlgorithmConfig, task: Task, count: int, size: int = 16) -> list[SampleBatch]:
+    rng, spec, made = np.random.default_rng(0), spec_of(config, task), []
+    for number in range(count):
+        probabilities = rng.uniform(0.2, 1.8, size) / size
+        made.append(batch_of(spec, random_columns(config, task, rng, size), probabilities, inserted=50 * number))
+    return made
+
+
+def learner_of(config: Any, task: Task, seed: int = 0) -> Any:
+    return config.make_learner(task, spec_of(config, task), seed=seed, device="cpu")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_state_continues_bit_for_bit_metrics_included(name: str) -> None:
+    config = measured(next(iter(variants(CONFIGS[name]))))
+    for task in tasks_of(config):
+        first, second, made = learner_of(config, task), learner_of(config, task, seed=9), batches(config, task, 8)
+        for batch in made[:4]:
+            first.step(batch)
+        first.take_metrics()
+        second.load_state_dict(first.state_dict())
+        for batch in made[4:]:  # one by one: what one update measures another must not hide
+            outputs = first.step(batch), second.step(batch)
+            if outputs[0] is not None:
+                assert np.array_equal(outputs[0].priorities, outputs[1].priorities)
+            assert first.take_metrics() == second.take_metrics()
+        states = first.state_dict(), second.state_dict()
+        assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+        assert np.array_equal(first.snapshot().blob, second.snapshot().blob)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_metric_is_finite_and_defined(name: str) -> None:
+    optimizers = "`gradient_norm_NAME`"
+    assert optimizers in METRICS
+    cases = [(config, tasks_of(config)[:1]) for config in map(measured, variants(CONFIGS[name]))]
+    for config, task in [(config, task) for config, tasks in cases for task in tasks]:
+        learner, [batch] = learner_of(config, task), batches(config, task, 1)
+        learner.step(batch)
+        kept = {key: [float(value) for value in values] for key, values in learner._diagnostics.items()}
+        assert learner.skipped_updates == 0 and all(np.isfinite(values).all() for values in kept.values())
+        names = {key for key in learner.take_metrics() if not key.startswith("gradient_norm_")}
+        assert not [key for key in names if f"`{key}`" not in METRICS]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_batch_of_one_record_without_rewards(name: str) -> None:
+    config = measured(next(iter(variants(CONFIGS[name]))))
+    task = tasks_of(config)[0]
+    columns = random_columns(config, task, np.random.default_rng(0), size=1)
+    columns["reward"][:] = 0.0
+    learner = learner_of(config, task)
+    learner.step(batch_of(spec_of(config, task), columns))
+    assert learner.skipped_updates == 0
+    assert all(np.isfinite([float(v) for v in values]).all() for values in learner._diagnostics.values())
