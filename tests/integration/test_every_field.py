@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
-import h5py
 import msgspec
-import numpy as np
 import pytest
 import ray
-from rich.console import Console
-from safetensors.numpy import load_file
+from kit.runs import metric_rows, play, replay_digest, weights_digest
 
 from actors.environments import EnvironmentConfig
 from actors.evaluator import EvaluationConfig
@@ -26,14 +21,11 @@ from distributed.build import resolve_device
 from distributed.config import ActorsConfig, ExperimentConfig, LearnerConfig, ReplayConfig, RunConfig
 from distributed.config_loading import dump_yaml
 from distributed.config_types import field_types, sentence, struct_in
-from distributed.driver import Clock, Driver
 from distributed.loading import load_experiment
-from distributed.progress import LiveView
 from distributed.raw_config import Override
 from distributed.run_directory import RunDirectory
 from distributed.runtime import Origin
 from distributed.serial_runtime import SerialRuntime
-from distributed.stop_signal import StopSignal
 from distributed.train import _make_runtime, train
 from learners.algorithms.dqn import DQNConfig
 from replay_server.errors import ConfigError
@@ -175,23 +167,16 @@ RUNS = {
 }
 
 
-def play(config: ExperimentConfig, path: Path) -> dict[str, Any]:
-    """Run an experiment with a clock that ticks a second a look; returns everything it left, in parts."""
-    run = RunDirectory.create(path, "")
-    ticks = iter(range(10**9))
-    clock = Clock(lambda: float(next(ticks)), lambda: float(next(ticks)))
-    view = LiveView("test", 1, None, clock.monotonic, Console(quiet=True))
-    result = Driver(config, SerialRuntime(config), run, view, clock).train(StopSignal(), None)
+def left_by(config: ExperimentConfig, path: Path) -> dict[str, Any]:
+    """Run an experiment; returns everything it left, in parts."""
+    result, run = play(config, path), RunDirectory(path)
     newest = run.complete_checkpoints()[-1]
-    rows = [json.loads(line) for line in run.metrics.read_text().splitlines()]
-    for row in rows:
-        del row["time"]
     files = (p.relative_to(path) for p in path.rglob("*") if p.is_file() and "tensorboard" not in p.parts)
     return {
         "weights": weights_digest(newest / "learner.safetensors"),
-        "replay": [table_digest(file, "columns") for file in sorted(newest.glob("replay-*.h5"))],
-        "priorities": [table_digest(file, "priorities") for file in sorted(newest.glob("replay-*.h5"))],
-        "metrics": rows,
+        "replay": [replay_digest(file, "columns") for file in sorted(newest.glob("replay-*.h5"))],
+        "priorities": [replay_digest(file, "priorities") for file in sorted(newest.glob("replay-*.h5"))],
+        "metrics": metric_rows(path),
         "files": sorted(map(str, files)),
         "final evaluation": result["evaluation"],
         "env steps": result["env_steps"],
@@ -202,21 +187,6 @@ def play(config: ExperimentConfig, path: Path) -> dict[str, Any]:
     }
 
 
-def weights_digest(path: Path) -> str:
-    content = hashlib.sha256()
-    for name, array in sorted(load_file(path).items()):
-        content.update(name.encode() + array.tobytes())
-    return content.hexdigest()
-
-
-def table_digest(path: Path, name: str) -> str:
-    content = hashlib.sha256()
-    with h5py.File(path) as file:
-        for dataset in file[name].values() if isinstance(file[name], h5py.Group) else [file[name]]:
-            content.update(np.ascontiguousarray(dataset[()]).tobytes())
-    return content.hexdigest()
-
-
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """What the base run with some changes left; each set of changes is run once."""
@@ -225,7 +195,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any
     def outcome(changes: dict[str, Any]) -> dict[str, Any]:
         key = repr(sorted(changes.items()))
         if key not in known:
-            known[key] = play(changed(BASE, changes), tmp_path_factory.mktemp("run") / "run")
+            known[key] = left_by(changed(BASE, changes), tmp_path_factory.mktemp("run") / "run")
         return known[key]
 
     return outcome
@@ -235,7 +205,7 @@ def test_the_same_run_twice_leaves_the_same(
     outcome: Callable[[dict[str, Any]], dict[str, Any]], tmp_path: Path
 ) -> None:
     """Else the tests below could see a difference that no field made."""
-    assert play(BASE, tmp_path / "run") == outcome({})
+    assert left_by(BASE, tmp_path / "run") == outcome({})
     assert outcome({})["updates"] > 20
 
 
@@ -337,8 +307,10 @@ def see_ray_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def see_init_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = play(BASE, tmp_path / "first")
-    second = play(changed(BASE, {"replay.init_from": str(tmp_path / "first"), "replay.capacity": 1000}), tmp_path / "b")
+    first = left_by(BASE, tmp_path / "first")
+    second = left_by(
+        changed(BASE, {"replay.init_from": str(tmp_path / "first"), "replay.capacity": 1000}), tmp_path / "b"
+    )
     assert second["size"] > first["size"] and second["replay"] != first["replay"]
 
 

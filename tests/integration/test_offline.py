@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import msgspec
 import pytest
+from kit.runs import changed, digest, experiment, play
 from rich.console import Console
 
 from distributed import cli
@@ -21,7 +22,6 @@ from distributed.serial_runtime import SerialRuntime
 from distributed.stop_signal import StopSignal
 from learners.algorithms.discrete_bcq import DiscreteBCQConfig
 from replay_server.errors import ConfigError
-from tests.integration.test_serial import digest, experiment, play
 
 STEPS = 3_000
 
@@ -33,12 +33,6 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("log") / "run"
     play(changed(config, run={"total_env_steps": STEPS}), run)
     return run
-
-
-def changed(config: ExperimentConfig, **parts: dict[str, Any]) -> ExperimentConfig:
-    return msgspec.structs.replace(
-        config, **{part: msgspec.structs.replace(getattr(config, part), **values) for part, values in parts.items()}
-    )
 
 
 def offline(log: Path, **parts: dict[str, Any]) -> ExperimentConfig:

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
+from kit.runs import metric_rows, play
 
 from actors.environments import EnvironmentConfig
 from actors.evaluator import EvaluationConfig
 from distributed.config import ActorsConfig, ExperimentConfig, LearnerConfig, ReplayConfig, RunConfig
-from distributed.driver import Clock, Driver
-from distributed.progress import LiveView
-from distributed.run_directory import RunDirectory
-from distributed.serial_runtime import SerialRuntime
-from distributed.stop_signal import StopSignal
 from learners.algorithms.dqn import DQNConfig
 from learners.algorithms.slateq import SlateQConfig
-
-
-class _NeverStop(StopSignal):
-    def __init__(self) -> None:
-        pass
-
-    @property
-    def requested(self) -> bool:
-        return False
 
 
 def final_return(path: Path, environment: EnvironmentConfig, algorithm: Any, steps: int, ratio: float) -> float:
@@ -42,14 +27,9 @@ def final_return(path: Path, environment: EnvironmentConfig, algorithm: Any, ste
         evaluation=EvaluationConfig(every_env_steps=0, final_episodes=40),
         run=RunConfig(total_env_steps=steps, seed=100),
     )
-    ticks = iter(range(10**9))
-    clock = Clock(lambda: float(next(ticks)), lambda: float(next(ticks)))
-    view = LiveView("test", 1, None, clock.monotonic, Console(quiet=True))
-    run = RunDirectory.create(path / "run", "")
-    Driver(config, SerialRuntime(config), run, view, clock).train(_NeverStop(), None)
-    rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
-    assert any(row.get("learner") for row in rows)
-    return float(json.loads((run.path / "result.json").read_text())["evaluation"]["mean"])
+    result = play(config, path / "run")
+    assert any(row.get("learner") for row in metric_rows(path / "run"))
+    return float(result["evaluation"]["mean"])
 
 
 def dqn(**settings: Any) -> DQNConfig:

@@ -15,6 +15,7 @@ from actors.layouts import observation_layout, observation_parts
 from kit.learning import CONTINUOUS, DISCRETE, batch_of, random_columns, spec_of
 from kit.worlds import Sweets
 from learners.algorithm import AlgorithmConfig
+from learners.algorithms.dqn import DQNConfig
 from learners.task import DiscreteActions, Part, SlateActions, Task
 from replay_server.errors import ConfigError
 
@@ -48,10 +49,14 @@ def algorithm_configs() -> dict[str, type[AlgorithmConfig]]:
 
 
 def variants(kind: type[AlgorithmConfig]) -> Iterator[AlgorithmConfig]:
-    """Its smallest config, and that with each switch turned and each choice taken, where they contradict nothing."""
+    """Its smallest config, and that with each switch turned and each choice taken, where they contradict nothing.
+
+    Settings that all algorithms share are varied in DQN alone.
+    """
     base = kind(**_needed(kind))
     yield base
-    for field in msgspec.structs.fields(kind):
+    shared = set() if kind is DQNConfig else {field.name for field in msgspec.structs.fields(AlgorithmConfig)}
+    for field in (field for field in msgspec.structs.fields(kind) if field.name not in shared):
         for value in _others(msgspec.inspect.type_info(field.type), getattr(base, field.name)):
             try:
                 yield msgspec.structs.replace(base, **{field.name: value})

@@ -9,11 +9,11 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from kit.learning import DISCRETE, batch_of, every_field_matters, own_metrics, random_columns, spec_of
 
 from learners.algorithms.reinforce import ReinforceConfig, ReinforceRule
 from learners.task import DiscreteActions, Part, Task
 from replay_server.errors import ConfigError
-from tests.kit.learning import DISCRETE, batch_of, every_field_matters, own_metrics, random_columns, spec_of
 
 BANDIT = Task(observation_dtype="float32", observation_shape=(1,), actions=DiscreteActions(10))
 PLAIN = ReinforceConfig(

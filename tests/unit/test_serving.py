@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from kit.learning import DISCRETE, batch_of, random_columns, spec_of
 
 from actors.accumulators import NStepAccumulator
 from actors.environments import EnvironmentConfig
@@ -29,7 +30,6 @@ from learners.policies import Action
 from learners.serving import draw_slates, draw_without_replacement, inclusion_probabilities, sequence_log_probs
 from learners.task import DiscreteActions, Part, SlateActions, Task
 from replay_server.errors import ConfigError
-from tests.kit.learning import DISCRETE, batch_of, random_columns, spec_of
 
 SLATES = Task(
     observation_dtype="float32",
