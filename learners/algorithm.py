@@ -120,7 +120,7 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     def __post_init__(self) -> None:
         if (self.final_learning_rate is None) != (self.learning_rate_decay_env_steps is None):
             raise ValueError("final_learning_rate and learning_rate_decay_env_steps go together: set both or neither")
-        if self.encoder_size % self.attention_heads:
+        if self.torso in ("auto", "attention") and self.encoder_size % self.attention_heads:
             raise ValueError(
                 f"attention_heads {self.attention_heads} is no divisor of encoder_size {self.encoder_size}"
             )

@@ -26,6 +26,6 @@ def warm_restarts(start: float, end: float, position: float, growth: float) -> f
     """
     if growth == 1.0:
         return cosine(start, end, position % 1.0)
-    period = math.floor(math.log1p(position * (growth - 1.0)) / math.log(growth))
+    period = math.floor(math.log1p(position * (growth - 1.0)) / math.log(growth) + 1e-9)  # a start, rounded, is one
     begin = (growth**period - 1.0) / (growth - 1.0)
     return cosine(start, end, (position - begin) / growth**period)

@@ -10,9 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from learners.networks.softmax_policy import NEVER
+
 Floats = NDArray[np.float64]
 
 _LEAST = 1e-30  # probabilities below this are drawn as if they had it: the chances stay those of the draw
+_LEAST_FORBIDDEN = 1e-60  # what is not on offer comes after all that is, where a slate has room for it
 _STEP = 0.2  # of the quadrature; half of it moves no chance by 1e-13
 
 
@@ -35,7 +38,7 @@ def draw_slates(logits: Tensor, slots: int, certain: int, candidates: int, rng: 
     """Slates from the softmax over the `candidates` items of highest logit (Chen et al. 2019, section 5).
 
     Args:
-        logits: float[B, N].
+        logits: float[B, N], `NEVER` where an item is not on offer.
         slots: K, items of a slate.
         certain: K' <= K, the most probable items are shown for sure, the most probable first.
         candidates: M, K <= M <= N.
@@ -43,11 +46,12 @@ def draw_slates(logits: Tensor, slots: int, certain: int, candidates: int, rng: 
     """
     best = torch.topk(logits, candidates, dim=1)
     ids = best.indices.numpy()
-    p = torch.softmax(best.values.double(), dim=1).numpy()
     shown_for_sure, count = ids[:, :certain], slots - certain
     if count == 0:
         return Slates(shown_for_sure, np.ones(shown_for_sure.shape), np.zeros(len(ids)))
-    p = np.maximum(p[:, certain:], _LEAST)
+    others = best.values[:, certain:]
+    p = torch.softmax(others.double(), dim=1).numpy()
+    p = np.maximum(p, np.where(others.numpy() > NEVER, _LEAST, _LEAST_FORBIDDEN))
     p /= p.sum(axis=1, keepdims=True)
     places = draw_without_replacement(p, count, rng)
     rows = np.arange(len(ids))[:, None]

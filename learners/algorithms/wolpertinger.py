@@ -223,6 +223,8 @@ def _embeddings(task: Task) -> NDArray[np.float32]:
     embeddings = np.asarray(task.item_embeddings, dtype=np.float32)
     if task.part("candidates") is not None:
         raise ConfigError("algorithm.type: wolpertinger searches the whole catalogue; with candidates use dqn")
+    if task.part("action_mask") is not None:
+        raise ConfigError("algorithm.type: wolpertinger may choose any item; with an action_mask use dqn")
     match task.actions:
         case DiscreteActions(count) if count == len(embeddings):
             return embeddings

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from learners.losses.shapes import check_shapes
 
+_ROUNDING = 1e-6  # of a float32 mean, relative
+
 
 def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
     """Mean of losses [B] times importance weights [B]."""
@@ -21,6 +23,11 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def standardised(values: Tensor, mask: Tensor, epsilon: float) -> Tensor:
-    """Values [B] minus mean, over deviation plus epsilon, both of those with 1 in `mask`, float[B]."""
+    """Values [B] minus mean, over deviation plus epsilon, both of those with 1 in `mask`, float[B].
+
+    Zeros where the values are all alike: what rounding leaves of them is not blown up.
+    """
     centred = values - masked_mean(values, mask)
-    return centred / (masked_mean(centred.square(), mask).sqrt() + epsilon)
+    deviation = masked_mean(centred.square(), mask).sqrt()
+    alike = deviation <= _ROUNDING * masked_mean(values.abs(), mask)
+    return (centred / (deviation + epsilon)).masked_fill(alike, 0.0)

@@ -11,13 +11,23 @@ from learners.losses.cloning import likely_actions
 from learners.networks.initialise import linear
 from learners.networks.offers import Offers
 from learners.networks.torsos import Torso
+from replay_server.errors import ConfigError
 
 
 class ActionLogits(nn.Module):
-    """Logits of discrete actions."""
+    """Logits of discrete actions.
+
+    Raises:
+        ConfigError: actions are places among candidates, which are other items each time.
+    """
 
     def __init__(self, torso: Torso, actions: int, offers: Offers, generator: torch.Generator) -> None:
         super().__init__()
+        if offers.candidates is not None:
+            raise ConfigError(
+                "algorithm.type: this one would clone places among the candidates whatever item is there; take "
+                "reinforce with correction stored, or dqn with action_values embedding_mlp or embedding_dot"
+            )
         self.torso = torso
         self.head = linear(torso.size, actions, generator)
         self._offers = offers

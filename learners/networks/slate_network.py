@@ -14,6 +14,8 @@ from learners.networks.torsos import Torso, make_torso
 from learners.task import Task
 from replay_server.errors import ConfigError
 
+_LEAST_OF_NONE = 1e-30  # beside a largest of 1
+
 
 class OutcomeNetwork(nn.Module):
     """One number for consuming each candidate and one for consuming none.
@@ -85,7 +87,12 @@ class SlateNetwork(nn.Module):
         return allowed
 
     def scores(self, observation: Tensor, offered: Tensor) -> Tensor:
-        """v of each outcome, 0 where a candidate is not on offer, scaled to a largest of 1: float32[B, M + 1]."""
+        """v of each outcome, 0 where a candidate is not on offer, scaled to a largest of 1: float32[B, M + 1].
+
+        That of none is never quite 0, so that every slate has a value: where nothing draws the user (a terminal state
+        of zeros) nothing is consumed.
+        """
         always = torch.ones_like(offered[:, :1])
         logits = self.choice(observation).masked_fill(~torch.cat([offered, always], dim=1), -torch.inf)
-        return torch.exp(logits - logits.amax(dim=1, keepdim=True))
+        scores = torch.exp(logits - logits.amax(dim=1, keepdim=True).clamp(min=torch.finfo(logits.dtype).min))
+        return torch.cat([scores[:, :-1], scores[:, -1:].clamp(min=_LEAST_OF_NONE)], dim=1)

@@ -10,7 +10,7 @@ from learners.networks.item_table import Items
 from learners.networks.offers import Offers
 from learners.networks.torsos import Torso
 
-_NEVER = torch.finfo(torch.float32).min / 4  # finite, so that 0 x log 0 stays 0
+NEVER = torch.finfo(torch.float32).min / 4  # finite, so that 0 x log 0 stays 0
 
 
 class ItemHead(nn.Module):
@@ -51,7 +51,7 @@ class ItemHead(nn.Module):
             logits = logits + self.items.rows(self.bias, observation).squeeze(2)
         allowed = self._offers.allowed(observation)
         logits = logits / self._temperature
-        return logits if allowed is None else logits.masked_fill(~allowed, _NEVER)
+        return logits if allowed is None else logits.masked_fill(~allowed, NEVER)
 
     def each(self, state: Tensor, a: Tensor) -> Tensor:
         """Logits float32[B] of one action a record, int64[B]; only where every observation offers the same."""

@@ -107,6 +107,13 @@ def test_slates_are_refused() -> None:
         learner_of(SMALL, task)
 
 
+def test_candidates_are_refused() -> None:
+    """An action would be a place among them, whatever item is there."""
+    parts = (Part("observation", 0, 2, (2,), False), Part("candidates", 2, 5, (3,), True, 9))
+    with pytest.raises(ConfigError, match=r"algorithm\.type: .* places among the candidates"):
+        learner_of(SMALL, msgspec.structs.replace(DISCRETE, parts=parts))
+
+
 def test_policies_do_the_likeliest_or_draw_with_the_stated_probability() -> None:
     learner = learner_of(SMALL, DISCRETE)
     seen = np.random.default_rng(3).normal(size=(3000, 5)).astype(np.float32)

@@ -132,6 +132,12 @@ def test_continuous_actions_are_refused() -> None:
         learner_of(SMALL, CONTINUOUS)
 
 
+def test_candidates_are_refused() -> None:
+    parts = (Part("observation", 0, 2, (2,), False), Part("candidates", 2, 5, (3,), True, 9))
+    with pytest.raises(ConfigError, match=r"algorithm\.type: .* places among the candidates"):
+        learner_of(SMALL, msgspec.structs.replace(DISCRETE, parts=parts))
+
+
 def test_exploring_stays_among_allowed_actions_with_the_stated_probability() -> None:
     config = msgspec.structs.replace(SMALL, threshold=0.9, epsilon=0.5)
     policy = policy_of(config, learner_of(config))

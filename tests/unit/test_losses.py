@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from learners.losses.reductions import weighted_mean
+from learners.losses.reductions import standardised, weighted_mean
 from learners.losses.value_learning import huber, q_learning_td_error, squared
 
 Q_TM1 = torch.tensor([[1.0, 2.0], [0.5, -1.0]])
@@ -59,3 +59,15 @@ def test_importance_weights_change_the_gradient_of_every_loss(loss: object) -> N
     assert torch.allclose(gradients[1], gradients[0] * torch.tensor([0.25, 1.0]))
     with pytest.raises(ValueError, match="weights has shape"):
         weighted_mean(torch.ones(2), torch.ones(2, 1))
+
+
+def test_standardised_by_hand() -> None:
+    values, mask = torch.tensor([1.0, 5.0, 99.0]), torch.tensor([1.0, 1.0, 0.0])
+    assert standardised(values, mask, 0.5)[:2].tolist() == pytest.approx([-2.0 / 2.5, 2.0 / 2.5])
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 100.1, -12345.678])
+@pytest.mark.parametrize("size", [1, 7, 1024, 4096])
+def test_values_that_are_all_alike_are_standardised_to_zeros(value: float, size: int) -> None:
+    """What rounding leaves would otherwise push a policy as hard as the best and the worst action do."""
+    assert not standardised(torch.full((size,), value), torch.ones(size), 1e-8).any()

@@ -220,6 +220,10 @@ def test_schedules() -> None:
     # periods of 1, 2, 4: they begin at 0, 1, 3, 7
     longer = [warm_restarts(4.0, 2.0, p, 2.0) for p in (0.5, 1.0, 2.0, 3.0, 5.0, 7.0, 11.0)]
     assert longer == pytest.approx([3.0, 4.0, 3.0, 4.0, 3.0, 4.0, 3.0], abs=1e-6)
+    starts = [
+        warm_restarts(4.0, 2.0, (growth**k - 1.0) / (growth - 1.0), growth) for k in range(9) for growth in (1.5, 3)
+    ]
+    assert starts == pytest.approx([4.0] * 18, abs=1e-6)  # however they are rounded
 
 
 def test_the_step_size_follows_the_named_schedule() -> None:
@@ -247,3 +251,9 @@ def test_the_step_size_follows_the_named_schedule() -> None:
 def test_contradictions_are_refused_with_both_names(changes: dict[str, Any], names: str) -> None:
     with pytest.raises(ValueError, match=names):
         config(**changes)
+
+
+def test_only_attention_divides_a_history_among_heads() -> None:
+    assert config(torso="gru", encoder_size=63).encoder_size == 63
+    with pytest.raises(ValueError, match="attention_heads 2 is no divisor of encoder_size 63"):
+        config(torso="attention", encoder_size=63)

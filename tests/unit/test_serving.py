@@ -26,6 +26,7 @@ from distributed.runtime import Origin
 from distributed.serial_runtime import SerialRuntime
 from learners.algorithms.reinforce import ReinforceConfig
 from learners.logged_choices import Logged
+from learners.networks.softmax_policy import NEVER
 from learners.policies import Action
 from learners.serving import draw_slates, draw_without_replacement, inclusion_probabilities, sequence_log_probs
 from learners.task import DiscreteActions, Part, SlateActions, Task
@@ -82,6 +83,17 @@ def test_nearly_impossible_items_break_nothing() -> None:
     assert slates.items[0, 0] == 0 and len(set(slates.items[0].tolist())) == 3
     assert slates.propensities[0, 0] == pytest.approx(1.0) and np.isfinite(slates.log_probs).all()
     assert slates.propensities[0, 1:] == pytest.approx([2 / 3, 2 / 3])  # three alike, at the least probability
+
+
+@pytest.mark.parametrize("certain", [0, 1])
+def test_a_policy_that_has_made_up_its_mind_draws_the_rest_as_before_and_nothing_forbidden(certain: int) -> None:
+    logits = torch.tensor([[500.0, 1.0, 0.0, NEVER, NEVER]]).repeat(2_000, 1)
+    slates = draw_slates(logits, 2 + certain, certain, 5, np.random.default_rng(1))
+    assert (slates.items[:, 0] == 0).all() and (slates.items < 3).all()
+    if certain:
+        two = draw_slates(logits, 2, certain, 5, np.random.default_rng(1))
+        assert (two.items[:, 1] == 1).mean() == pytest.approx(1.0 / (1.0 + math.exp(-1.0)), abs=0.04)
+        assert set(np.round(two.propensities[:, 1], 4)) == {0.7311, 0.2689}
 
 
 @pytest.mark.parametrize("certain", [0, 1, 2, 3])

@@ -175,6 +175,20 @@ def test_candidates_that_are_not_there_are_never_shown(records: dict[str, np.nda
     assert np.exp(action.log_prob).min() == pytest.approx(1 / 6)  # epsilon begins at 1
 
 
+@pytest.mark.parametrize("optimiser", ["exact", "greedy", "top_k"])
+def test_a_terminal_state_of_zeros_has_a_value(optimiser: str, records: dict[str, np.ndarray]) -> None:
+    """Nothing draws the user there: neither a candidate nor none."""
+    config = msgspec.structs.replace(CONFIG, choice="given", slate_optimiser=optimiser)
+    learner = config.make_learner(TASK, spec_of(config, TASK), seed=0, device="cpu")
+    columns = {name: column[:8].copy() for name, column in records.items()}
+    columns["next_observation"][3], columns["discount"][3] = 0.0, 0.0
+    output = learner.step(batch_of(spec_of(config, TASK), columns))
+    assert learner.skipped_updates == 0 and output is not None and np.isfinite(output.priorities).all()
+    offered = torch.ones(1, 4, dtype=torch.bool)
+    scores = learner._rule.online.scores(torch.zeros(1, TASK.observation_size), offered)
+    assert scores[0].tolist() == pytest.approx([0.0, 0.0, 0.0, 0.0, 1e-30])
+
+
 def test_a_slate_with_a_repeat_is_refused(records: dict[str, np.ndarray]) -> None:
     spec = spec_of(CONFIG, TASK)
     columns = {name: column[:8].copy() for name, column in records.items()}

@@ -282,11 +282,13 @@ def test_what_cannot_work_is_refused() -> None:
     other = msgspec.structs.replace(BY_ID, actions=DiscreteActions(ITEMS + 1))
     narrow = msgspec.structs.replace(BY_VECTOR, actions=ContinuousActions((-1.0,), (1.0,)))
     offered = msgspec.structs.replace(BY_ID, parts=(Part("candidates", 0, SIZE, (SIZE,), True),))
+    masked = msgspec.structs.replace(BY_ID, parts=(Part("action_mask", 0, SIZE, (SIZE,), True, 1),))
     for task, match in (
         (without, "gives no item embeddings"),
         (other, r"takes Discrete\(200\) or a Box of 4 numbers"),
         (narrow, r"takes Discrete\(200\) or a Box of 4 numbers"),
         (offered, "with candidates use dqn"),
+        (masked, "with an action_mask use dqn"),
     ):
         with pytest.raises(ConfigError, match=match):
             config.record_fields(task)
