@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from kit.devices import algorithm_configs
+from kit.runs import digest, play
 
 from actors.environments import EnvironmentConfig
 from actors.evaluator import EvaluationConfig
 from distributed.config import ActorsConfig, ExperimentConfig, LearnerConfig, ReplayConfig, RunConfig
 from distributed.run_directory import RunDirectory
-from tests.integration.test_serial import digest, play
 
 CONFIGS = algorithm_configs()
 SMALL: dict[str, Any] = {"hidden_sizes": (8,), "batch_size": 16, "diagnose_every_updates": 1}
