@@ -10,7 +10,6 @@ from msgspec import Meta
 from torch import Tensor, nn
 
 from learners.algorithm import AlgorithmConfig, Positive, Rate, seeded
-from learners.deterministic_policy import GaussianNoise, Noise, OrnsteinUhlenbeckNoise
 from learners.exploration import geometric_sigmas
 from learners.losses.actor_critic import (
     critic_losses,
@@ -22,6 +21,7 @@ from learners.losses.actor_critic import (
 from learners.losses.reductions import weighted_mean
 from learners.networks.actor_critic import Actor, Critics
 from learners.networks.torsos import make_encoder, make_torso
+from learners.noise import GaussianNoise, Noise, OrnsteinUhlenbeckNoise
 from learners.optimizers import Optimizer
 from learners.targets import TargetUpdate
 from learners.task import ContinuousActions, Task

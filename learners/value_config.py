@@ -16,7 +16,7 @@ from learners.networks.offers import Offers
 from learners.networks.q_network import Head, QNetwork, Reading
 from learners.networks.torsos import make_torso
 from learners.task import Task
-from learners.value_policies import ValuePolicy
+from learners.value_policy import ValuePolicy
 from learners.value_rule import ValueRule
 from replay_server.errors import ConfigError
 from replay_server.specs import RecordSpec

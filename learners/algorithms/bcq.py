@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from learners.algorithm import AlgorithmConfig, Count, Fraction, Positive, Rate, Sizes, seeded
-from learners.deterministic_policy import GaussianNoise, NoisyActions
 from learners.gradient_learner import GradientLearner
 from learners.losses.actor_critic import bootstrapped, critic_losses, critic_td_errors, soft_clipped_values
 from learners.losses.cloning import gaussian_kl, squared_distances
@@ -24,6 +23,7 @@ from learners.losses.reductions import weighted_mean
 from learners.networks.actor_critic import Critics
 from learners.networks.torsos import make_encoder
 from learners.networks.vae import ActionEncoder, CandidateActor, JoinedNetwork
+from learners.noise import GaussianNoise, NoisyActions
 from learners.optimizers import Optimizer
 from learners.policies import Action, NetworkPolicy
 from learners.targets import TargetUpdate

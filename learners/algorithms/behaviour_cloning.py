@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from learners.algorithm import AlgorithmConfig, Count, Positive, seeded
-from learners.deterministic_policy import DeterministicPolicy, GaussianNoise
+from learners.deterministic_policy import DeterministicPolicy
 from learners.exploration import boltzmann
 from learners.gradient_learner import GradientLearner
 from learners.losses.cloning import negative_log_likelihood, squared_distances
@@ -25,6 +25,7 @@ from learners.networks.actor_critic import Actor
 from learners.networks.behaviour import ActionLogits
 from learners.networks.offers import Offers
 from learners.networks.torsos import make_torso
+from learners.noise import GaussianNoise
 from learners.optimizers import Optimizer
 from learners.policies import Action, NetworkPolicy, Policy
 from learners.task import ContinuousActions, Task

@@ -35,7 +35,7 @@ from learners.networks.softmax_policy import ItemHead, SoftmaxPolicyNetwork, Sta
 from learners.networks.torsos import make_torso
 from learners.optimizers import Optimizer
 from learners.policies import Action, NetworkPolicy
-from learners.serving import draw_slates
+from learners.sampled_slates import draw_slates
 from learners.task import SlateActions, Task
 from learners.update_rule import Updated, UpdateRule
 from replay_server.errors import ConfigError

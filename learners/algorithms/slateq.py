@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from learners.algorithm import AlgorithmConfig, Count, Fraction, Rate, seeded
+from learners.best_slates import OPTIMIZERS, check_slates, random_slates, slate_counts
 from learners.exploration import annealed, ape_x_epsilons
 from learners.gradient_learner import GradientLearner
 from learners.learner import StepOutput
@@ -27,7 +28,6 @@ from learners.networks.offers import Offers
 from learners.networks.slate_network import GivenChoice, OutcomeNetwork, SlateNetwork
 from learners.optimizers import Optimizer
 from learners.policies import Action, NetworkPolicy
-from learners.slates import OPTIMISERS, check_slates, random_slates, slate_counts
 from learners.targets import TargetUpdate
 from learners.task import Task
 from learners.update_rule import Updated, UpdateRule, spread
@@ -39,7 +39,7 @@ class SlateQConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fi
     """Settings of SlateQ."""
 
     type: Annotated[str, Meta(description="Short name or module:Class of the algorithm.")] = "slateq"
-    slate_optimiser: Annotated[
+    slate_optimizer: Annotated[
         Literal["exact", "greedy", "top_k"],
         Meta(description="How the best slate is found: fractional programming, one by one, or largest score x value."),
     ] = "exact"
@@ -98,7 +98,7 @@ class SlateQConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fi
 
     def best(self, q: Tensor, scores: Tensor, offered: Tensor, slots: int) -> Tensor:
         """The slates int64[B, K] to show, from values and scores float[B, M + 1]."""
-        return OPTIMISERS[self.slate_optimiser](self.known(q), scores, offered, slots)
+        return OPTIMIZERS[self.slate_optimizer](self.known(q), scores, offered, slots)
 
     def known(self, q: Tensor) -> Tensor:
         """Values float[B, M + 1] with 0 for consuming nothing where that is not learnt."""
@@ -215,7 +215,7 @@ class SlateQPolicy(NetworkPolicy[SlateNetwork]):
         self._epsilons = epsilons
 
     def act(self, observation: NDArray[Any], rng: np.random.Generator, *, explore: bool, env_steps: int) -> Action:
-        """Slates int64[B, K], ordered as the optimiser does; see Policy.act.
+        """Slates int64[B, K], ordered as the optimizer does; see Policy.act.
 
         The log probability is that of the slate in its order, under the mixture of best and random slates.
         """

@@ -19,10 +19,10 @@ from learners.catalogue.catalogue import Catalogue, Edition
 from learners.catalogue.choice import SeenItems, best_of_nearest
 from learners.catalogue.distances import Metric
 from learners.catalogue.neighbours import Search
-from learners.deterministic_policy import Noise, NoisyActions
 from learners.gradient_learner import GradientLearner
 from learners.networks.actor_critic import Actor, Critics
 from learners.networks.torsos import Torso, make_torso
+from learners.noise import Noise, NoisyActions
 from learners.policies import Action, NetworkPolicy
 from learners.task import ContinuousActions, DiscreteActions, Task
 from learners.update_rule import Updated

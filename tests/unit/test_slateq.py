@@ -175,10 +175,10 @@ def test_candidates_that_are_not_there_are_never_shown(records: dict[str, np.nda
     assert np.exp(action.log_prob).min() == pytest.approx(1 / 6)  # epsilon begins at 1
 
 
-@pytest.mark.parametrize("optimiser", ["exact", "greedy", "top_k"])
-def test_a_terminal_state_of_zeros_has_a_value(optimiser: str, records: dict[str, np.ndarray]) -> None:
+@pytest.mark.parametrize("optimizer", ["exact", "greedy", "top_k"])
+def test_a_terminal_state_of_zeros_has_a_value(optimizer: str, records: dict[str, np.ndarray]) -> None:
     """Nothing draws the user there: neither a candidate nor none."""
-    config = msgspec.structs.replace(CONFIG, choice="given", slate_optimiser=optimiser)
+    config = msgspec.structs.replace(CONFIG, choice="given", slate_optimizer=optimizer)
     learner = config.make_learner(TASK, spec_of(config, TASK), seed=0, device="cpu")
     columns = {name: column[:8].copy() for name, column in records.items()}
     columns["next_observation"][3], columns["discount"][3] = 0.0, 0.0
@@ -231,7 +231,7 @@ def test_every_field_matters() -> None:
         SlateQConfig(target_update_tau=0.1, learning_rate=1e-2, item_hidden_size=8),
         TASK,
         {
-            "slate_optimiser": ("top_k", {"choice": "given"}), "choice": "given",
+            "slate_optimizer": ("top_k", {"choice": "given"}), "choice": "given",
             "target": "sarsa", "sarsa_epsilon": (1.0, {"target": "sarsa"}),
             "double": (False, {"target_update_tau": 0.02}), "no_click_value": False, "huber_delta": 0.1,
             "item_hidden_size": 5, "choice_learning_rate": 1e-2, "target_update_tau": 0.5,

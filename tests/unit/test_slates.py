@@ -1,4 +1,4 @@
-"""Slates: values by hand, optimisers against every slate there is, and the losses they are learnt with."""
+"""Slates: values by hand, optimizers against every slate there is, and the losses they are learnt with."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from learners.algorithm import seeded
+from learners.best_slates import OPTIMIZERS, check_slates, exact, greedy, random_slates, slate_counts, top_k
 from learners.losses.slate import choice_losses, consumed, slate_td_error, slate_values
-from learners.slates import OPTIMISERS, check_slates, exact, greedy, random_slates, slate_counts, top_k
 from replay_server.errors import InvalidRecord
 
 B, M, K = 64, 7, 3
@@ -74,25 +74,25 @@ def test_top_k_is_score_times_value() -> None:
 
 def test_exact_is_never_worse_and_sometimes_better() -> None:
     q, scores, offered = (torch.cat(parts) for parts in zip(*(problem(seed) for seed in range(20)), strict=True))
-    values = {name: slate_values(q, scores, find(q, scores, offered, K)) for name, find in OPTIMISERS.items()}
+    values = {name: slate_values(q, scores, find(q, scores, offered, K)) for name, find in OPTIMIZERS.items()}
     for name in ("greedy", "top_k"):
         assert (values["exact"] >= values[name] - 1e-12).all()
         assert (values["exact"] > values[name] + 1e-6).any()
 
 
-@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_slates_hold_different_items_on_offer_first(name: str) -> None:
     q, scores, _ = problem(4)
     few = torch.zeros(B, M, dtype=torch.bool)
     few[:, 5] = few[:, 2] = True
     scores[:, :-1] *= few
-    slates = OPTIMISERS[name](q, scores, few, K)
+    slates = OPTIMIZERS[name](q, scores, few, K)
     check_slates(slates.numpy(), M)
     assert set(slates[:, :2].flatten().tolist()) == {2, 5}
     assert slates[:, 2].unique().tolist() == [0]  # too few are on offer: filled up from the first
     nothing = torch.zeros_like(few)
-    assert OPTIMISERS[name](q, scores * 0 + 1, nothing, K)[0].tolist() == [0, 1, 2]
-    equals = OPTIMISERS[name](torch.ones_like(q), torch.ones_like(q), torch.ones_like(few), K)
+    assert OPTIMIZERS[name](q, scores * 0 + 1, nothing, K)[0].tolist() == [0, 1, 2]
+    equals = OPTIMIZERS[name](torch.ones_like(q), torch.ones_like(q), torch.ones_like(few), K)
     assert equals[0].tolist() == [0, 1, 2]
 
 

@@ -1,4 +1,4 @@
-"""Policies over action values: greedy, epsilon-greedy and Boltzmann."""
+"""The policy over action values: greedy, epsilon-greedy or Boltzmann."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from replay_server.errors import InvalidRecord
 
 _ROUNDS = 12  # of the search for the best ratio, whose steps shrink quadratically; five are enough for most
 
-SlateOptimiser = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+SlateOptimizer = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 """From q [B, M + 1], scores [B, M + 1], offered bool[B, M] and K to slates int64[B, K], without repeats."""
 
 
@@ -65,7 +65,7 @@ def exact(q: Tensor, scores: Tensor, offered: Tensor, slots: int) -> Tensor:
     return _first(v * (q[:, :-1] - value), offered, slots)
 
 
-OPTIMISERS: dict[str, SlateOptimiser] = {"top_k": top_k, "greedy": greedy, "exact": exact}
+OPTIMIZERS: dict[str, SlateOptimizer] = {"top_k": top_k, "greedy": greedy, "exact": exact}
 
 
 def random_slates(offered: Tensor, slots: int, draws: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from learners.algorithms.reinforce import ReinforceConfig
 from learners.logged_choices import Logged
 from learners.networks.softmax_policy import NEVER
 from learners.policies import Action
-from learners.serving import draw_slates, draw_without_replacement, inclusion_probabilities, sequence_log_probs
+from learners.sampled_slates import draw_slates, draw_without_replacement, inclusion_probabilities, sequence_log_probs
 from learners.task import DiscreteActions, Part, SlateActions, Task
 from replay_server.errors import ConfigError
 
