@@ -200,19 +200,6 @@ def test_importance_weights_reach_every_critic(config: Any) -> None:
     assert all(not torch.allclose(a, b) for a, b in zip(*gradients, strict=True))
 
 
-@BOTH
-def test_a_reloaded_learner_continues_bit_for_bit(config: Any) -> None:
-    first, second = learner_of(config), learner_of(config, seed=99)
-    for update in range(3):
-        first.step(batch(config, update))
-    second.load_state_dict(first.state_dict())
-    for update in range(3, 7):
-        outputs = first.step(batch(config, update)), second.step(batch(config, update))
-        assert np.array_equal(outputs[0].priorities, outputs[1].priorities)
-    states = first.state_dict(), second.state_dict()
-    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-
-
 def lq_columns(rng: np.random.Generator, size: int) -> dict[str, np.ndarray]:
     """x' = x + a / 2, reward -(x^2 + a^2 / 2): the successor of any action, so that one batch shows everything."""
     x, a = rng.uniform(-1.0, 1.0, size), rng.uniform(-1.0, 1.0, size)

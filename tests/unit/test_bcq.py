@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from kit.learning import CONTINUOUS, DISCRETE, batch_of, every_field_matters, random_columns, spec_of, trained
+from kit.learning import CONTINUOUS, DISCRETE, batch_of, every_field_matters, random_columns, spec_of
 from torch import nn
 
 from learners.algorithms.bcq import BCQConfig
@@ -159,16 +159,6 @@ def test_importance_weights_change_the_gradient_of_every_loss() -> None:
     assert not torch.equal(*perturbations)
 
 
-def test_a_learner_goes_on_bit_for_bit_from_its_state() -> None:
-    learner, other = learner_of(SMALL), learner_of(SMALL)
-    for seed in range(3):
-        learner.step(batch(SMALL, seed))
-    other.load_state_dict(learner.state_dict())
-    for seed in range(3, 6):
-        assert np.array_equal(learner.step(batch(SMALL, seed)).priorities, other.step(batch(SMALL, seed)).priorities)
-    assert all(torch.equal(v, other.state_dict()[n]) for n, v in learner.state_dict().items())
-
-
 def test_every_setting_does_something() -> None:
     changes = {
         "target_update_tau": 0.5,
@@ -277,8 +267,3 @@ def test_what_nobody_tried_is_not_taken_however_promising_it_looks() -> None:
         actions = torch.linspace(-1, 1, 201)[:, None]
         q = learner._rule.actor.critics.first(torch.ones(201, 1), actions)
     assert float(actions[q.argmax()]) > 0.9  # what a learner without the constraint would do
-
-
-def test_same_seed_same_learner() -> None:
-    one, other = (trained(SMALL, CONTINUOUS, seed=4)[0] for _ in range(2))
-    assert all(torch.equal(value, other[name]) for name, value in one.items())

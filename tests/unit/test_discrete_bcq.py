@@ -118,15 +118,6 @@ def test_every_setting_does_something() -> None:
     every_field_matters(SMALL, DISCRETE, changes, elsewhere={"epsilon"})
 
 
-def test_a_learner_goes_on_bit_for_bit_from_its_state() -> None:
-    learner, other = learner_of(SMALL), learner_of(SMALL)
-    for seed in range(3):
-        learner.step(batch(SMALL, seed))
-    other.load_state_dict(learner.state_dict())
-    for seed in range(3, 6):
-        assert np.array_equal(learner.step(batch(SMALL, seed)).priorities, other.step(batch(SMALL, seed)).priorities)
-
-
 def test_continuous_actions_are_refused() -> None:
     with pytest.raises(ConfigError, match="discrete_bcq takes Discrete actions"):
         learner_of(SMALL, CONTINUOUS)

@@ -37,6 +37,14 @@ def test_commands_name_configs_and_settings_that_there_are(command: str) -> None
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_whole_configs_can_be_loaded(page: Path, tmp_path: Path) -> None:
+    for block in re.findall(r"(?ms)^```yaml\n(.*?)^```", page.read_text()):
+        if "algorithm:" in block:
+            (tmp_path / "shown.yaml").write_text(block)
+            load_experiment(tmp_path / "shown.yaml", ())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+\.md)(?:#([^)]*))?\)", page.read_text()):
         path = page.parent / target[0]

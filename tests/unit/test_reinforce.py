@@ -234,24 +234,6 @@ def test_records_get_no_priorities() -> None:
     assert learner.step(batch_of(spec, random_columns(config, DISCRETE, np.random.default_rng(0)))) is None
 
 
-def test_a_reloaded_learner_continues_bit_for_bit() -> None:
-    config = ReinforceConfig(
-        hidden_sizes=(4,), correction="behaviour_head", softmax="sampled", negatives=2, value_minibatch_size=6
-    )
-    rng, spec = np.random.default_rng(3), spec_of(config, DISCRETE)
-    batches = [batch_of(spec, random_columns(config, DISCRETE, rng), inserted=10 * i) for i in range(6)]
-    first, second = (config.make_learner(DISCRETE, spec, seed=seed, device="cpu") for seed in (0, 99))
-    for batch in batches[:3]:
-        first.step(batch)
-    second.load_state_dict(first.state_dict())
-    for batch in batches[3:]:
-        first.step(batch)
-        second.step(batch)
-    states = first.state_dict(), second.state_dict()
-    assert states[0].keys() == states[1].keys()
-    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-
-
 def test_the_policy_samples_from_its_softmax_and_is_greedy_in_evaluation() -> None:
     config = ReinforceConfig(hidden_sizes=(8,), temperature=0.2)
     policy = config.make_policy(DISCRETE, env_indices=range(3), total_envs=3)

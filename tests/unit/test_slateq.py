@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -263,23 +262,6 @@ def test_exploration_follows_its_settings(records: dict[str, np.ndarray]) -> Non
 def test_contradictions_are_refused_with_both_names() -> None:
     with pytest.raises(ValueError, match=r"target_update_tau .* target_update_period_updates"):
         SlateQConfig(target_update_period_updates=5)
-
-
-def test_a_given_state_continues_bit_for_bit(records: dict[str, np.ndarray]) -> None:
-    config = msgspec.structs.replace(CONFIG, target="sarsa", sarsa_epsilon=0.5, batch_size=32)
-    spec = spec_of(config, TASK)
-    batches = [
-        batch_of(spec, {name: column[a:b] for name, column in records.items()}) for a, b in pairwise(range(0, 192, 32))
-    ]
-    learner = config.make_learner(TASK, spec, seed=0, device="cpu")
-    for batch in batches[:2]:
-        learner.step(batch)
-    other = config.make_learner(TASK, spec, seed=1, device="cpu")
-    other.load_state_dict(learner.state_dict())
-    for batch in batches[2:]:
-        learner.step(batch), other.step(batch)
-    one, two = learner.state_dict(), other.state_dict()
-    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_candidates_may_be_features_with_a_mask_beside_a_history() -> None:
