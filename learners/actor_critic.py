@@ -60,6 +60,8 @@ class ActorCriticConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unkno
         super().__post_init__()
         if self.sigma_low > self.sigma_high:
             raise ValueError(f"sigma_low ({self.sigma_low}) is larger than sigma_high ({self.sigma_high})")
+        if self.noise == "gaussian":
+            self.refuse_idle("with noise gaussian", "ou_theta")
 
     def make_noise(self, env_indices: Sequence[int], total_envs: int) -> Noise:
         """The exploration noise of the environments at `env_indices` of the run's `total_envs`."""

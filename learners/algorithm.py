@@ -132,10 +132,24 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             raise ValueError("learning_rate_restart_growth needs learning_rate_decay: restarts")
         if self.momentum and self.optimizer != "sgd":
             raise ValueError(f"momentum is of optimizer sgd; {self.optimizer} has its own: drop it")
-        if self.adam_epsilon != 1e-8 and self.optimizer == "sgd":
-            raise ValueError("adam_epsilon does nothing with optimizer sgd: drop it")
-        if self.lookahead_alpha != 0.5 and self.lookahead_period_updates is None:
-            raise ValueError("lookahead_alpha does nothing without lookahead_period_updates: set it too")
+        if self.optimizer == "sgd":
+            self.refuse_idle("with optimizer sgd", "adam_epsilon")
+        if self.lookahead_period_updates is None:
+            self.refuse_idle("without lookahead_period_updates", "lookahead_alpha")
+
+    def refuse_idle(self, because: str, *names: str) -> None:
+        """Refuse settings that do nothing beside another one.
+
+        Args:
+            because: the other one, as in `with optimizer sgd`.
+            names: fields nobody then reads.
+
+        Raises:
+            ValueError: one of them is not at its default.
+        """
+        for field in msgspec.structs.fields(self):
+            if field.name in names and getattr(self, field.name) != field.default:
+                raise ValueError(f"{field.name} does nothing {because}: drop it, or change that")
 
     def record_fields(self, task: Task) -> tuple[Field, ...]:
         """No further columns."""

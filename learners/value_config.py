@@ -70,6 +70,13 @@ class ValueConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fie
             raise ValueError("set exactly one of target_update_tau (soft) and target_update_period_updates (hard)")
         if self.evaluation_actions == "sampled" and self.exploration != "boltzmann":
             raise ValueError("evaluation_actions sampled needs exploration boltzmann")
+        if self.exploration == "boltzmann":
+            idle = ("epsilon_base", "epsilon_alpha", "epsilon_anneal_env_steps")
+            self.refuse_idle("with exploration boltzmann", *idle)
+        else:
+            self.refuse_idle("with exploration epsilon", "temperature")
+        if self.action_values != "embedding_mlp":
+            self.refuse_idle(f"with action_values {self.action_values}", "item_hidden_size")
         if self.normalise_embeddings and self.action_values != "embedding_dot":
             raise ValueError("normalise_embeddings needs action_values embedding_dot")
         if self.item_embedding == "learnt" and self.action_values == "heads":

@@ -22,6 +22,11 @@ class DQNConfig(ValueConfig, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     loss: Annotated[Literal["huber", "mse"], Meta(description="Loss of the temporal-difference error.")] = "huber"
     huber_delta: Annotated[float, Meta(gt=0, description="Error where the Huber loss turns linear.")] = 1.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss == "mse":
+            self.refuse_idle("with loss mse", "huber_delta")
+
     def make_reading(self) -> ExpectedReturn:
         """One number an action: its expected return."""
         return ExpectedReturn(self)

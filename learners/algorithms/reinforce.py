@@ -101,8 +101,14 @@ class ReinforceConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.advantage_epsilon != 1e-8 and not self.normalise_advantages:
-            raise ValueError("advantage_epsilon does nothing without normalise_advantages: drop it")
+        if not self.normalise_advantages:
+            self.refuse_idle("without normalise_advantages", "advantage_epsilon")
+        if self.correction == "none":
+            self.refuse_idle("with correction none", "weight_cap")
+        if self.correction != "behaviour_head":
+            self.refuse_idle(f"with correction {self.correction}", "behaviour_learning_rate")
+        if self.softmax == "full":
+            self.refuse_idle("with softmax full", "negative_exponent")
         if self.self_normalise and self.correction == "none":
             raise ValueError("self_normalise scales importance weights: set correction to stored or behaviour_head")
 

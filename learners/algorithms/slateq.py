@@ -75,6 +75,8 @@ class SlateQConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fi
         super().__post_init__()
         if (self.target_update_tau is None) == (self.target_update_period_updates is None):
             raise ValueError("set exactly one of target_update_tau (soft) and target_update_period_updates (hard)")
+        if self.target == "max":
+            self.refuse_idle("with target max", "sarsa_epsilon")
 
     def record_fields(self, task: Task) -> tuple[Field, ...]:
         """What was made of the slate, float32[K]."""

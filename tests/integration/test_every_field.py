@@ -78,7 +78,7 @@ class Change:
 
 
 DECAY = {"algorithm.final_learning_rate": 1e-5, "algorithm.learning_rate_decay_env_steps": 400}
-BOLTZMANN = {"algorithm.exploration": "boltzmann"}
+BOLTZMANN = {"algorithm.exploration": "boltzmann", "algorithm.epsilon_anneal_env_steps": 10_000}
 MLP = {"algorithm.action_values": "embedding_mlp", "algorithm.item_embedding": "learnt"}
 DOT = {"algorithm.action_values": "embedding_dot", "algorithm.item_embedding": "learnt"}
 RESTARTS = {**DECAY, "algorithm.learning_rate_decay": "restarts", "algorithm.learning_rate_decay_env_steps": 40}
@@ -124,7 +124,7 @@ RUNS = {
     "algorithm.weight_decay": Change(0.01, "weights"),
     "algorithm.lookahead_period_updates": Change(5, "weights", LOOKAHEAD),
     "algorithm.lookahead_alpha": Change(0.2, "weights", LOOKAHEAD),
-    "algorithm.loss": Change("mse", "weights"),
+    "algorithm.loss": Change("mse", "weights", {"algorithm.huber_delta": 1.0}),
     "algorithm.huber_delta": Change(0.3, "weights"),
     "algorithm.target_update_tau": Change(0.5, "weights"),
     "algorithm.target_update_period_updates": Change(9, "weights", HARD),
@@ -138,7 +138,7 @@ RUNS = {
     "algorithm.epsilon_base": Change(0.9, "replay"),
     "algorithm.epsilon_alpha": Change(1.0, "replay"),
     "algorithm.epsilon_anneal_env_steps": Change(50, "replay"),
-    "algorithm.exploration": Change("boltzmann", "replay"),
+    "algorithm.exploration": Change("boltzmann", "replay", {"algorithm.epsilon_anneal_env_steps": 10_000}),
     "algorithm.temperature": Change(1.0, "replay", BOLTZMANN),
     "algorithm.evaluation_actions": Change("sampled", "metrics", BOLTZMANN),
     "algorithm.action_values": Change("embedding_dot", "weights", MLP),

@@ -21,7 +21,7 @@ NOISE = {"noise": "ou", "random_env_steps": 100}
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "behaviour_cloning": ("CartPole-v1", {"reward_quantile": 0.3, "n_step": None}),
     "bcq": ("Pendulum-v1", {"vae_hidden_sizes": (8,), "acting_candidates": 5}),
-    "c51": ("CartPole-v1", {**EPSILONS, "exploration": "boltzmann"}),
+    "c51": ("CartPole-v1", {"target_update_tau": 0.1, "exploration": "boltzmann"}),
     "ddpg": ("Pendulum-v1", NOISE),
     "discrete_bcq": ("CartPole-v1", {}),
     "dqn": ("CartPole-v1", EPSILONS),

@@ -63,6 +63,7 @@ def test_the_update_descends_huber_plus_likelihood_plus_penalty_over_allowed_act
     t = {name: torch.from_numpy(column) for name, column in columns.items()}
     with torch.no_grad():
         rule.target.head.bias.copy_(torch.tensor([0.5, -1.0, 2.0]))
+        rule.target.behaviour.head.bias.copy_(torch.tensor([9.0, -9.0, 0.0]))  # not asked: the newest clone decides
         q_tm1, q_select, q_t = (
             rule.online(t["observation"]),
             rule.online(t["next_observation"]),

@@ -80,3 +80,29 @@ def test_a_batch_of_one_record_without_rewards(name: str) -> None:
     learner.step(batch_of(spec_of(config, task), columns))
     assert learner.skipped_updates == 0
     assert all(np.isfinite([float(v) for v in values]).all() for values in learner._diagnostics.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "idle", "beside"),
+    [
+        ("dqn", {"temperature": 0.5}, "exploration epsilon"),
+        ("c51", {"exploration": "boltzmann", "epsilon_base": 0.1}, "exploration boltzmann"),
+        ("qr_dqn", {"exploration": "boltzmann", "epsilon_anneal_env_steps": 0}, "exploration boltzmann"),
+        ("dqn", {"item_hidden_size": 8}, "action_values heads"),
+        ("dqn", {"huber_delta": 0.5, "loss": "mse"}, "loss mse"),
+        ("dqn", {"adam_epsilon": 1e-4, "optimizer": "sgd"}, "optimizer sgd"),
+        ("dqn", {"lookahead_alpha": 0.9}, "lookahead_period_updates"),
+        ("td3", {"ou_theta": 0.5}, "noise gaussian"),
+        ("slateq", {"sarsa_epsilon": 0.5}, "target max"),
+        ("reinforce", {"weight_cap": 2.0}, "correction none"),
+        ("reinforce", {"behaviour_learning_rate": 1.0, "correction": "stored"}, "correction stored"),
+        ("reinforce", {"negative_exponent": 0.5}, "softmax full"),
+        ("reinforce", {"advantage_epsilon": 0.1, "normalise_advantages": False}, "normalise_advantages"),
+    ],
+)
+def test_a_setting_that_nobody_reads_is_refused(name: str, idle: dict[str, Any], beside: str) -> None:
+    base = next(iter(variants(CONFIGS[name])))
+    [field] = (key for key, value in idle.items() if key not in ("exploration", "loss", "optimizer", "correction")
+               and value is not False)  # fmt: skip
+    with pytest.raises(ValueError, match=rf"{field} does nothing with(out)? {beside}"):
+        msgspec.structs.replace(base, **idle)

@@ -63,14 +63,9 @@ def policy_of(config: Any, task: Task, envs: int) -> Any:
 @pytest.mark.parametrize("config", ALGORITHMS, ids=lambda c: c.type)
 @pytest.mark.parametrize("exploration", ["epsilon", "boltzmann"])
 def test_forbidden_actions_are_never_taken_and_probabilities_are_of_the_allowed(config: Any, exploration: str) -> None:
-    config = msgspec.structs.replace(
-        config,
-        exploration=exploration,
-        temperature=0.5,
-        epsilon_base=0.6,
-        epsilon_alpha=0.0,
-        epsilon_anneal_env_steps=0,
-    )
+    epsilons = {"epsilon_base": 0.6, "epsilon_alpha": 0.0, "epsilon_anneal_env_steps": 0}
+    settings = epsilons if exploration == "epsilon" else {"temperature": 0.5}
+    config = msgspec.structs.replace(config, exploration=exploration, **settings)
     times = 2000
     observation = np.tile(seen([[1, 0, 1, 1], [0, 0, 0, 1], [1, 1, 1, 1], [0, 1, 1, 0]]), (times, 1))
     policy, rng = policy_of(config, MASKED, len(observation)), np.random.default_rng(1)
@@ -246,7 +241,7 @@ def test_the_best_candidate_is_learnt_wherever_it_stands(config: Any, form: Any,
     """A bandit: the reward is a linear function of the item's embedding; candidates change from record to record."""
     config = msgspec.structs.replace(
         config, action_values=form, item_embedding="learnt" if learnt else "fixed", learning_rate=1e-2,
-        hidden_sizes=(16,), item_hidden_size=16, dueling=form == "embedding_mlp",
+        hidden_sizes=(16,), dueling=form == "embedding_mlp",
     )  # fmt: skip
     rng, spec = np.random.default_rng(0), spec_of(config, task)
     learner = config.make_learner(task, spec, seed=0, device="cpu")

@@ -72,9 +72,10 @@ REWARD, SKEWED = np.arange(1.0, 11.0), np.arange(10, 0, -1) / 55.0
 @pytest.mark.parametrize("correction", ["none", "stored", "behaviour_head"])
 def test_off_policy_fixed_points(correction: Any) -> None:
     """r_i = i, logged in proportion to 11 - i: uncorrected pi goes to r x beta (5.5), corrected to the best."""
-    config = msgspec.structs.replace(
-        PLAIN, correction=correction, behaviour_learning_rate=0.05, weight_cap=None, learning_rate=0.02
-    )
+    settings: dict[str, Any] = {} if correction == "none" else {"weight_cap": None}
+    if correction == "behaviour_head":
+        settings["behaviour_learning_rate"] = 0.05
+    config = msgspec.structs.replace(PLAIN, correction=correction, learning_rate=0.02, **settings)
     columns = bandit_columns(config, REWARD, SKEWED, np.arange(10, 0, -1))
     if correction == "behaviour_head":
         columns["behaviour_log_prob"][:] = -1.0  # not looked at
@@ -288,7 +289,8 @@ def test_policies_over_histories_of_items(torso: Any, softmax: Any) -> None:
         parts=(Part("history", 0, length, (length,), True, items - 1),),
     )
     config = ReinforceConfig(
-        torso=torso, softmax=softmax, negatives=6, negative_exponent=0.5, embedding_size=16, encoder_size=16,
+        torso=torso, softmax=softmax, negatives=6, negative_exponent=0.5 if softmax == "sampled" else None,
+        embedding_size=16, encoder_size=16,
         hidden_sizes=(32,), learning_rate=1e-2, correction="stored", baseline=False, normalise_advantages=False,
     )  # fmt: skip
     rng, spec = np.random.default_rng(0), spec_of(config, task)

@@ -160,8 +160,12 @@ def test_the_logged_choice_is_what_was_consumed() -> None:
     assert (single.counted.tolist(), single.rewarded.tolist()) == ([1.0] * 3, [0.0, 1.0, 1.0])
 
 
-def test_records_without_a_reward_teach_the_behaviour_head_and_not_the_policy() -> None:
-    config = ReinforceConfig(hidden_sizes=(8,), correction="behaviour_head", rewarded_only=True, baseline=False)
+@pytest.mark.parametrize("normalise", [False, True])
+def test_records_without_a_reward_teach_the_behaviour_head_and_not_the_policy(normalise: bool) -> None:
+    config = ReinforceConfig(
+        hidden_sizes=(8,), correction="behaviour_head", rewarded_only=True, baseline=False,
+        normalise_advantages=normalise,
+    )  # fmt: skip
     spec, columns = spec_of(config, DISCRETE), random_columns(config, DISCRETE, np.random.default_rng(0))
     assert not columns["first_reward"].any()
     learner = config.make_learner(DISCRETE, spec, seed=0, device="cpu")
@@ -171,6 +175,18 @@ def test_records_without_a_reward_teach_the_behaviour_head_and_not_the_policy() 
     after = learner.state_dict()
     moved = {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
     assert "behaviour" in moved and "policy" not in moved
+
+
+def test_slates_of_which_nothing_was_consumed_teach_values_alone() -> None:
+    config = ReinforceConfig(hidden_sizes=(8,), correction="behaviour_head", normalise_advantages=False)
+    spec, columns = spec_of(config, SLATES), random_columns(config, SLATES, np.random.default_rng(0))
+    columns["first_response"][:] = 0.0
+    learner = config.make_learner(SLATES, spec, seed=0, device="cpu")
+    before = learner.state_dict()
+    learner.step(batch_of(spec, columns))
+    after = learner.state_dict()
+    moved = {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
+    assert "value" in moved and not moved & {"policy", "behaviour"}
 
 
 @pytest.mark.parametrize("whole_episodes", [False, True])
