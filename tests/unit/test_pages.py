@@ -23,9 +23,14 @@ def test_every_algorithm_has_a_page_with_the_same_sections_at_its_end(name: str)
     assert re.findall(r"(?m)^## (.*)$", text)[-len(SECTIONS) :] == SECTIONS
 
 
+def unbroken(page: Path) -> str:
+    """Its text, with lines that a backslash breaks put together."""
+    return page.read_text().replace("\\\n", " ")
+
+
 def commands() -> list[str]:
     """`headrace train ...` of all pages, of shipped configs; others name files of the reader's own."""
-    found = {line.strip() for page in PAGES for line in re.findall(r"headrace train( [^`#\n]*)", page.read_text())}
+    found = {line.strip() for page in PAGES for line in re.findall(r"headrace train( [^`#\n]*)", unbroken(page))}
     own = (".yaml", "my_", "--resume")
     return sorted(line for line in found if line and not any(word in line for word in own))
 
