@@ -50,7 +50,9 @@ class Catalogue:
 
     def __init__(self, items: Any, *, distance: Metric, search: Search, device: str = "cpu") -> None:
         self._distance, self._search, self._device = distance, search, device
-        self.edition = self._build(0, _checked(items))
+        first = _checked(items)
+        self._bounds = _box(first)
+        self.edition = self._build(0, first)
 
     @property
     def version(self) -> int:
@@ -83,15 +85,21 @@ class Catalogue:
         self.edition = self._build(version, checked)
 
     def bounds(self) -> ContinuousActions:
-        """The box around all embeddings, which proto-actions are kept in."""
+        """The box around the embeddings of edition 0, which proto-actions are kept in.
+
+        It stays when they are replaced: networks that have learnt what its units mean cannot follow.
+        """
         return self._bounds
 
     def _build(self, version: int, items: Tensor) -> Edition:
-        low, high = items.amin(dim=0), items.amax(dim=0)  # on the host, where the learner's layers ask for them
-        room = torch.where(high - low < _NARROW, 1.0, 0.0)
-        self._bounds = ContinuousActions(tuple((low - room).tolist()), tuple((high + room).tolist()))
         items = items.to(self._device)
         return Edition(version, items, make_neighbours(self._search, items, self._distance))
+
+
+def _box(items: Tensor) -> ContinuousActions:
+    low, high = items.amin(dim=0), items.amax(dim=0)
+    room = torch.where(high - low < _NARROW, 1.0, 0.0)
+    return ContinuousActions(tuple((low - room).tolist()), tuple((high + room).tolist()))
 
 
 def _checked(items: Any) -> Tensor:

@@ -117,5 +117,8 @@ def test_editions_that_do_not_fit_change_nothing() -> None:
 
 def test_bounds_hold_every_item_and_leave_room_where_all_agree() -> None:
     items = np.array([[1.0, -2.0], [1.0, 5.0]])
-    bounds = Catalogue(items, distance="euclidean", search="exact").bounds()
+    catalogue = Catalogue(items, distance="euclidean", search="exact")
+    bounds = catalogue.bounds()
     assert bounds.low == (0.0, -2.0) and bounds.high == (2.0, 5.0)
+    catalogue.reindex(items * 10.0, version=1)
+    assert catalogue.bounds() is bounds  # what networks were made for

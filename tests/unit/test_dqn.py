@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -104,10 +105,14 @@ def test_importance_weights_reach_the_update(config: Any) -> None:
     assert not torch.allclose(moved[0], moved[1])
 
 
-def test_priorities_are_the_absolute_errors_plus_epsilon() -> None:
+@pytest.mark.parametrize("scaled", [False, True])
+def test_priorities_are_the_absolute_errors_plus_epsilon(scaled: bool) -> None:
+    """Of rewards as the learner counts them, whoever computes them."""
     config = DQNConfig(target_update_tau=0.1, priority_epsilon=0.5, double=False)
-    columns = random_columns(np.random.default_rng(2))
-    learner, policy = learner_of(config), config.make_policy(TASK, env_indices=range(1), total_envs=1)
+    columns, task = random_columns(np.random.default_rng(2)), msgspec.structs.replace(TASK, normalise_rewards=scaled)
+    learner = config.make_learner(task, batch_of(columns).spec, seed=0, device="cpu")
+    policy = config.make_policy(task, env_indices=range(1), total_envs=1)
+    learner.set_moments({"return_std": np.array(4.0)})
     policy.load(learner.snapshot())
     by_actor = policy.initial_priorities(columns)
     by_learner = learner.step(batch_of(columns)).priorities
