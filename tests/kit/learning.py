@@ -99,11 +99,27 @@ def batch_of(
     return SampleBatch(spec, spec.pack(columns), np.zeros(size, KEY_DTYPE), probabilities, size, inserted)
 
 
+def random_batch(config: Any, task: Task, seed: int = 0, probabilities: np.ndarray | None = None) -> SampleBatch:
+    """Random records as a sample."""
+    return batch_of(spec_of(config, task), random_columns(config, task, np.random.default_rng(seed)), probabilities)
+
+
+def learner_of(config: Any, task: Task, seed: int = 0) -> Any:
+    """A fresh learner on the CPU."""
+    return config.make_learner(task, spec_of(config, task), seed=seed, device="cpu")
+
+
+def policy_of(config: Any, task: Task, envs: int = 1, learner: Any = None) -> Any:
+    """A policy for all environments of a run, with the weights of a learner; without one of a fresh one."""
+    policy = config.make_policy(task, env_indices=range(envs), total_envs=envs)
+    policy.load((learner or learner_of(config, task)).snapshot())
+    return policy
+
+
 def trained(config: Any, task: Task, updates: int = 5, seed: int = 0) -> tuple[dict[str, torch.Tensor], list[Any]]:
     """State of a fresh learner after updates from fixed random batches of unequal probability, and its outputs."""
     rng, spec = np.random.default_rng(seed), spec_of(config, task)
-    learner = config.make_learner(task, spec, seed=seed, device="cpu")
-    outputs = []
+    learner, outputs = learner_of(config, task, seed), []
     for update in range(updates):
         probabilities = rng.uniform(0.2, 1.8, 16) / 16
         columns = random_columns(config, task, rng)

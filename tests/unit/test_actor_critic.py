@@ -10,7 +10,18 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from kit.learning import CONTINUOUS, DISCRETE, batch_of, every_field_matters, own_metrics, random_columns, spec_of
+from kit.learning import (
+    CONTINUOUS,
+    DISCRETE,
+    batch_of,
+    every_field_matters,
+    learner_of,
+    own_metrics,
+    policy_of,
+    random_batch,
+    random_columns,
+    spec_of,
+)
 from scipy.stats import norm
 from torch import nn
 
@@ -31,21 +42,6 @@ from replay_server.errors import ConfigError
 LOW, HIGH = np.float32(CONTINUOUS.actions.low), np.float32(CONTINUOUS.actions.high)
 SMALL = {"hidden_sizes": (16,), "random_env_steps": 0}
 BOTH = pytest.mark.parametrize("config", [DDPGConfig(**SMALL), TD3Config(**SMALL)], ids=["ddpg", "td3"])
-
-
-def learner_of(config: Any, task: Task = CONTINUOUS, seed: int = 0) -> Any:
-    return config.make_learner(task, spec_of(config, task), seed=seed, device="cpu")
-
-
-def policy_of(config: Any, envs: int, task: Task = CONTINUOUS) -> Any:
-    policy = config.make_policy(task, env_indices=range(envs), total_envs=envs)
-    policy.load(learner_of(config, task).snapshot())
-    return policy
-
-
-def batch(config: Any, seed: int = 0, task: Task = CONTINUOUS, probabilities: Any = None) -> Any:
-    columns = random_columns(config, task, np.random.default_rng(seed))
-    return batch_of(spec_of(config, task), columns, probabilities)
 
 
 def part(learner: Any, prefix: str) -> dict[str, torch.Tensor]:
@@ -122,7 +118,7 @@ class Quadratic(nn.Module):
 @pytest.mark.parametrize("max_grad_norm", [1e-3, 10.0])
 def test_one_step_of_the_actor_raises_the_value_of_a_frozen_critic(config: Any, max_grad_norm: float) -> None:
     config = msgspec.structs.replace(config, max_grad_norm=max_grad_norm, learning_rate=1e-3)
-    rule = learner_of(config)._rule
+    rule = learner_of(config, CONTINUOUS)._rule
     rule.critics = critic = Quadratic(torch.tensor([0.7, -1.5]))
     observation = torch.randn(64, 5, generator=torch.Generator().manual_seed(1))
     values = []
@@ -133,7 +129,7 @@ def test_one_step_of_the_actor_raises_the_value_of_a_frozen_critic(config: Any, 
 
 
 def test_the_actors_step_leaves_the_critics_and_their_gradients_alone() -> None:
-    rule = learner_of(TD3Config(**SMALL))._rule
+    rule = learner_of(TD3Config(**SMALL), CONTINUOUS)._rule
     before = {name: value.clone() for name, value in rule.critics.state_dict().items()}
     rule.improve_actor(torch.randn(8, 5))
     assert all(torch.equal(value, before[name]) for name, value in rule.critics.state_dict().items())
@@ -143,12 +139,12 @@ def test_the_actors_step_leaves_the_critics_and_their_gradients_alone() -> None:
 @BOTH
 def test_every_target_network_moves_by_tau(config: Any) -> None:
     config = msgspec.structs.replace(config, target_update_tau=0.25)
-    learner = learner_of(config)
+    learner = learner_of(config, CONTINUOUS)
     before = part(learner, "target_")
     assert {name.partition(".")[0] for name in before} == {"target_actor", "target_critics"}
     for update in range(2 if isinstance(config, TD3Config) else 1):
         assert all(torch.equal(value, before[name]) for name, value in part(learner, "target_").items())
-        learner.step(batch(config, update))
+        learner.step(random_batch(config, CONTINUOUS, update))
     state = learner.state_dict()
     for name, value in part(learner, "target_").items():
         online = state[name.removeprefix("target_")]
@@ -158,11 +154,11 @@ def test_every_target_network_moves_by_tau(config: Any) -> None:
 
 def test_the_actor_and_all_targets_wait_for_their_turn() -> None:
     config = TD3Config(**SMALL, actor_period_updates=3)
-    learner = learner_of(config)
+    learner = learner_of(config, CONTINUOUS)
     moved = []
     for update in range(7):
         before = part(learner, "actor"), part(learner, "critics"), part(learner, "target_")
-        learner.step(batch(config, update))
+        learner.step(random_batch(config, CONTINUOUS, update))
         after = part(learner, "actor"), part(learner, "critics"), part(learner, "target_")
         moved.append([any(not torch.equal(a[n], b[n]) for n in a) for a, b in zip(before, after, strict=True)])
     assert moved == [[n % 3 == 0, True, n % 3 == 0] for n in range(1, 8)]
@@ -170,7 +166,7 @@ def test_the_actor_and_all_targets_wait_for_their_turn() -> None:
 
 def test_the_target_is_the_lesser_of_both_critics_and_both_learn() -> None:
     config = TD3Config(**SMALL, smoothing_sigma=0.0)
-    learner = learner_of(config)
+    learner = learner_of(config, CONTINUOUS)
     rule, columns = learner._rule, random_columns(config, CONTINUOUS, np.random.default_rng(3))
     t = {name: torch.from_numpy(column) for name, column in columns.items()}
     with torch.no_grad():
@@ -185,7 +181,7 @@ def test_the_target_is_the_lesser_of_both_critics_and_both_learn() -> None:
 
 
 def test_the_first_critic_alone_gives_the_values_it_gives_in_the_stack() -> None:
-    rule = learner_of(TD3Config(**SMALL))._rule
+    rule = learner_of(TD3Config(**SMALL), CONTINUOUS)._rule
     observation, action = torch.randn(6, 5), torch.rand(6, 2) - 1.0
     assert torch.allclose(rule.critics.first(observation, action), rule.critics(observation, action)[0], atol=1e-6)
 
@@ -194,8 +190,8 @@ def test_the_first_critic_alone_gives_the_values_it_gives_in_the_stack() -> None
 def test_importance_weights_reach_every_critic(config: Any) -> None:
     config, gradients = msgspec.structs.replace(config, importance_beta=1.0), []
     for probabilities in (np.full(16, 1 / 16), np.linspace(0.01, 0.2, 16)):
-        learner = learner_of(config)
-        learner.step(batch(config, 1, probabilities=probabilities))
+        learner = learner_of(config, CONTINUOUS)
+        learner.step(random_batch(config, CONTINUOUS, 1, probabilities=probabilities))
         gradients.append(learner.state_dict()["optimizer.critics.first"])
     assert all(not torch.allclose(a, b) for a, b in zip(*gradients, strict=True))
 
@@ -265,9 +261,9 @@ def test_every_field_matters(base: Any, changes: dict[str, Any]) -> None:
 @BOTH
 def test_diagnostics_are_finite_and_named(config: Any) -> None:
     config = msgspec.structs.replace(config, diagnose_every_updates=1)
-    learner = learner_of(config)
+    learner = learner_of(config, CONTINUOUS)
     for update in range(3):
-        learner.step(batch(config, update))
+        learner.step(random_batch(config, CONTINUOUS, update))
     metrics = learner.take_metrics()
     assert set(own_metrics(metrics)) == {
         "loss", "q_mean", "q_std", "target_mean", "target_std", "bootstrap_mean", "bootstrap_std", "td_error",
@@ -312,7 +308,7 @@ def test_sigmas_spread_in_equal_ratios() -> None:
 
 def test_gaussian_exploration_has_the_deviation_and_log_probability_it_says() -> None:
     config = TD3Config(**SMALL, sigma_low=0.05, sigma_high=0.8)
-    policy, rng, observation = policy_of(config, 4), np.random.default_rng(1), np.zeros((4, 5), np.float32)
+    policy, rng, observation = policy_of(config, CONTINUOUS, 4), np.random.default_rng(1), np.zeros((4, 5), np.float32)
     greedy = policy.act(observation, rng, explore=False, env_steps=0)
     assert greedy.action.dtype == np.float32 and greedy.log_prob.tolist() == [0.0] * 4
     sigma = geometric_sigmas(range(4), 4, 0.05, 0.8)[:, None] * (HIGH - LOW) / 2
@@ -331,7 +327,7 @@ def test_gaussian_exploration_has_the_deviation_and_log_probability_it_says() ->
 
 
 def test_the_run_begins_with_uniform_actions_of_known_density() -> None:
-    policy = policy_of(TD3Config(hidden_sizes=(8,), random_env_steps=100), 500)
+    policy = policy_of(TD3Config(hidden_sizes=(8,), random_env_steps=100), CONTINUOUS, 500)
     rng, observation = np.random.default_rng(2), np.zeros((500, 5), np.float32)
     drawn = policy.act(observation, rng, explore=True, env_steps=99)
     assert np.abs(drawn.action.mean(axis=0) - (LOW + HIGH) / 2).max() < 0.15
@@ -343,7 +339,7 @@ def test_the_run_begins_with_uniform_actions_of_known_density() -> None:
 
 def test_ornstein_uhlenbeck_noise_is_correlated_and_its_log_probability_conditional() -> None:
     config = DDPGConfig(**SMALL, noise="ou", ou_theta=0.25, sigma_low=0.05, sigma_high=0.05)
-    policy, rng, observation = policy_of(config, 2), np.random.default_rng(3), np.zeros((2, 5), np.float32)
+    policy, rng, observation = policy_of(config, CONTINUOUS, 2), np.random.default_rng(3), np.zeros((2, 5), np.float32)
     greedy = policy.act(observation, rng, explore=False, env_steps=0).action
     draws = [policy.act(observation, rng, explore=True, env_steps=1) for _ in range(3000)]
     noise = np.stack([draw.action for draw in draws]) - greedy

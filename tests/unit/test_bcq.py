@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 import torch
-from kit.learning import CONTINUOUS, DISCRETE, batch_of, every_field_matters, random_columns, spec_of
+from kit.learning import (
+    CONTINUOUS,
+    DISCRETE,
+    batch_of,
+    every_field_matters,
+    learner_of,
+    policy_of,
+    random_batch,
+    random_columns,
+    spec_of,
+)
 from torch import nn
 
 from learners.algorithms.bcq import BCQConfig
@@ -22,15 +31,6 @@ SMALL = BCQConfig(hidden_sizes=(16,), vae_hidden_sizes=(16,), acting_candidates=
 DECAY = {"final_learning_rate": 1e-5, "learning_rate_decay_env_steps": 300}
 LOW, HIGH = np.float32(CONTINUOUS.actions.low), np.float32(CONTINUOUS.actions.high)
 TINY = Task(observation_dtype="float32", observation_shape=(1,), actions=ContinuousActions((-1.0,), (1.0,)))
-
-
-def learner_of(config: BCQConfig, task: Task = CONTINUOUS) -> Any:
-    return config.make_learner(task, spec_of(config, task), seed=0, device="cpu")
-
-
-def batch(config: BCQConfig, seed: int = 0, probabilities: Any = None) -> Any:
-    columns = random_columns(config, CONTINUOUS, np.random.default_rng(seed))
-    return batch_of(spec_of(config, CONTINUOUS), columns, probabilities)
 
 
 # Losses
@@ -70,7 +70,7 @@ def test_other_shapes_are_refused() -> None:
 
 
 def test_both_target_critics_make_the_target_and_no_gradient_flows_through_it() -> None:
-    rule = learner_of(SMALL)._rule
+    rule = learner_of(SMALL, CONTINUOUS)._rule
     seen = torch.randn(16, 5, generator=torch.Generator().manual_seed(0))
     state = rule.generator.get_state()
     outcomes = []
@@ -90,7 +90,7 @@ def test_both_target_critics_make_the_target_and_no_gradient_flows_through_it() 
 
 def test_candidates_stay_near_what_was_decoded_and_within_the_bounds() -> None:
     config = msgspec.structs.replace(SMALL, phi=0.1)
-    actor = learner_of(config)._rule.actor
+    actor = learner_of(config, CONTINUOUS)._rule.actor
     with torch.no_grad():
         actor.perturbation.head.weight.fill_(100.0)  # as far as it can
         decoded = torch.rand(50, 4, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -110,7 +110,7 @@ class Quadratic(nn.Module):
 @pytest.mark.parametrize("max_grad_norm", [1e-3, 10.0])
 def test_one_step_of_the_perturbation_raises_the_value_of_a_frozen_critic(max_grad_norm: float) -> None:
     config = msgspec.structs.replace(SMALL, phi=0.5, max_grad_norm=max_grad_norm)
-    rule = learner_of(config)._rule
+    rule = learner_of(config, CONTINUOUS)._rule
     rule.actor.critics = Quadratic()
     observation, state = torch.randn(64, 5, generator=torch.Generator().manual_seed(1)), rule.generator.get_state()
     values = []
@@ -122,9 +122,9 @@ def test_one_step_of_the_perturbation_raises_the_value_of_a_frozen_critic(max_gr
 
 def test_every_network_learns_and_every_target_moves_by_tau() -> None:
     config = msgspec.structs.replace(SMALL, target_update_tau=0.25)
-    learner = learner_of(config)
+    learner = learner_of(config, CONTINUOUS)
     before = learner.state_dict()
-    learner.step(batch(config))
+    learner.step(random_batch(config, CONTINUOUS))
     after = learner.state_dict()
     trained_parts = ("encoder", "actor.decoder", "actor.perturbation", "actor.critics")
     for part in (*trained_parts, "target_critics", "target_perturbation"):
@@ -145,15 +145,15 @@ def test_importance_weights_change_the_gradient_of_every_loss() -> None:
     skewed = np.linspace(0.2, 1.8, 16) / 16
     states = []
     for probabilities in (None, skewed):
-        learner = learner_of(SMALL)
-        learner.step(batch(SMALL, probabilities=probabilities))
+        learner = learner_of(SMALL, CONTINUOUS)
+        learner.step(random_batch(SMALL, CONTINUOUS, probabilities=probabilities))
         states.append(learner.state_dict())
     for part in ("encoder", "actor.decoder", "actor.critics"):
         names = [n for n in states[0] if n.startswith(f"{part}.") and n.endswith("weight")]
         assert all(not torch.equal(states[0][n], states[1][n]) for n in names), part
     perturbations = []
     for weights in (torch.ones(16), torch.linspace(0.2, 1.0, 16)):  # alone: the critics' change would show in it
-        rule = learner_of(SMALL)._rule
+        rule = learner_of(SMALL, CONTINUOUS)._rule
         rule.improve_perturbation(torch.randn(16, 5, generator=torch.Generator().manual_seed(2)), weights)
         perturbations.append(rule.actor.perturbation.head.weight)
     assert not torch.equal(*perturbations)
@@ -180,8 +180,8 @@ def test_every_setting_does_something() -> None:
 
 def test_diagnostics_are_finite_and_have_the_names_of_the_other_learners() -> None:
     config = msgspec.structs.replace(SMALL, diagnose_every_updates=1)
-    learner = learner_of(config)
-    learner.step(batch(config))
+    learner = learner_of(config, CONTINUOUS)
+    learner.step(random_batch(config, CONTINUOUS))
     metrics = learner.take_metrics()
     common = {"loss", "q_mean", "q_std", "target_mean", "target_std", "td_error", "gradient_norm_critics", "action_std"}
     assert common | {"vae_loss", "vae_reconstruction", "vae_divergence", "perturbation"} <= metrics.keys()
@@ -199,14 +199,8 @@ def test_discrete_actions_are_refused() -> None:
 # Policies
 
 
-def policy_of(config: BCQConfig, learner: Any, task: Task = CONTINUOUS) -> Any:
-    policy = config.make_policy(task, env_indices=range(1), total_envs=1)
-    policy.load(learner.snapshot())
-    return policy
-
-
 def test_policies_act_within_bounds_and_only_with_the_generator_given() -> None:
-    policy = policy_of(SMALL, learner_of(SMALL))
+    policy = policy_of(SMALL, CONTINUOUS, learner=learner_of(SMALL, CONTINUOUS))
     seen = np.random.default_rng(3).normal(size=(300, 5)).astype(np.float32)
     for explore in (False, True):
         one, other = (policy.act(seen, np.random.default_rng(5), explore=explore, env_steps=0) for _ in range(2))
@@ -219,17 +213,17 @@ def test_policies_act_within_bounds_and_only_with_the_generator_given() -> None:
     assert inside.sum() > 100 and noise.std() == pytest.approx(1.0, abs=0.15)
     density = (-0.5 * noise**2 - np.log(0.1 * (HIGH - LOW) / 2) - 0.5 * np.log(2 * np.pi)).sum(axis=1)
     assert one.log_prob[inside] == pytest.approx(density, abs=1e-3)
-    louder = policy_of(msgspec.structs.replace(SMALL, sigma=0.5), learner_of(SMALL))
+    louder = policy_of(msgspec.structs.replace(SMALL, sigma=0.5), CONTINUOUS, learner=learner_of(SMALL, CONTINUOUS))
     wide = louder.act(seen, np.random.default_rng(5), explore=True, env_steps=0).action
     assert np.abs(wide - greedy).mean() > 2 * np.abs(one.action - greedy).mean()
 
 
 def test_more_candidates_find_better_actions() -> None:
-    learner = learner_of(SMALL)
+    learner = learner_of(SMALL, CONTINUOUS)
     seen = np.random.default_rng(3).normal(size=(50, 5)).astype(np.float32)
     values = []
     for count in (1, 50):
-        policy = policy_of(msgspec.structs.replace(SMALL, acting_candidates=count), learner)
+        policy = policy_of(msgspec.structs.replace(SMALL, acting_candidates=count), CONTINUOUS, learner=learner)
         action = policy.act(seen, np.random.default_rng(0), explore=False, env_steps=0).action
         with torch.no_grad():
             q = learner._rule.actor.critics.first(torch.from_numpy(seen), torch.from_numpy(action))
@@ -260,7 +254,7 @@ def test_what_nobody_tried_is_not_taken_however_promising_it_looks() -> None:
         columns["reward"] = columns["action"][:, 0].copy()
         columns["discount"][:] = 0.0
         learner.step(batch_of(spec, columns))
-    policy = policy_of(config, learner, TINY)
+    policy = policy_of(config, TINY, learner=learner)
     chosen = policy.act(np.ones((20, 1), np.float32), np.random.default_rng(1), explore=False, env_steps=0).action
     assert chosen.min() > 0.2 and chosen.max() < 0.5
     with torch.no_grad():

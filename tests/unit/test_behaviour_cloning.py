@@ -8,7 +8,16 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from kit.learning import CONTINUOUS, DISCRETE, batch_of, every_field_matters, random_columns, spec_of
+from kit.learning import (
+    CONTINUOUS,
+    DISCRETE,
+    batch_of,
+    every_field_matters,
+    learner_of,
+    policy_of,
+    random_columns,
+    spec_of,
+)
 
 from learners.algorithms.behaviour_cloning import BehaviourCloningConfig
 from learners.losses.reductions import masked_mean
@@ -18,16 +27,6 @@ from replay_server.errors import ConfigError
 SMALL = BehaviourCloningConfig(hidden_sizes=(16,))
 DECAY = {"final_learning_rate": 1e-5, "learning_rate_decay_env_steps": 300}
 BOTH = pytest.mark.parametrize("task", [DISCRETE, CONTINUOUS], ids=["discrete", "continuous"])
-
-
-def learner_of(config: BehaviourCloningConfig, task: Task) -> Any:
-    return config.make_learner(task, spec_of(config, task), seed=0, device="cpu")
-
-
-def policy_of(config: BehaviourCloningConfig, learner: Any, task: Task) -> Any:
-    policy = config.make_policy(task, env_indices=range(1), total_envs=1)
-    policy.load(learner.snapshot())
-    return policy
 
 
 def test_the_mean_of_kept_records_by_hand() -> None:
@@ -120,7 +119,7 @@ def test_policies_do_the_likeliest_or_draw_with_the_stated_probability() -> None
     with torch.no_grad():
         logits = learner._rule.network(torch.from_numpy(seen)).numpy()
     for temperature in (1.0, 0.2):
-        policy = policy_of(msgspec.structs.replace(SMALL, temperature=temperature), learner, DISCRETE)
+        policy = policy_of(msgspec.structs.replace(SMALL, temperature=temperature), DISCRETE, learner=learner)
         greedy = policy.act(seen, np.random.default_rng(0), explore=False, env_steps=0)
         assert np.array_equal(greedy.action, logits.argmax(axis=1))
         drawn = policy.act(seen, np.random.default_rng(0), explore=True, env_steps=0)
@@ -130,7 +129,7 @@ def test_policies_do_the_likeliest_or_draw_with_the_stated_probability() -> None
         assert np.bincount(drawn.action) / 3000 == pytest.approx(probability.mean(axis=0), abs=0.03)
     for sigma in (0.1, 0.4):
         config = msgspec.structs.replace(SMALL, sigma=sigma)
-        policy = policy_of(config, learner_of(config, CONTINUOUS), CONTINUOUS)
+        policy = policy_of(config, CONTINUOUS, learner=learner_of(config, CONTINUOUS))
         greedy, drawn = (policy.act(seen, np.random.default_rng(0), explore=e, env_steps=0) for e in (False, True))
         half = (np.float32(CONTINUOUS.actions.high) - CONTINUOUS.actions.low) / 2
         assert ((drawn.action - greedy.action) / half).std() == pytest.approx(sigma, rel=0.15)
@@ -139,7 +138,7 @@ def test_policies_do_the_likeliest_or_draw_with_the_stated_probability() -> None
 def test_actions_that_are_not_offered_are_neither_learnt_nor_taken() -> None:
     parts = (Part("action_mask", 0, 3, (3,), True), Part("observation", 3, 5, (2,), False))
     task = Task(observation_dtype="float32", observation_shape=(5,), actions=DiscreteActions(3), parts=parts)
-    policy = policy_of(SMALL, learner_of(SMALL, task), task)
+    policy = policy_of(SMALL, task, learner=learner_of(SMALL, task))
     seen = np.ones((90, 5), np.float32)
     seen[np.arange(90), np.arange(90) % 3] = 0.0
     for explore in (False, True):
@@ -159,5 +158,5 @@ def test_a_filter_picks_the_better_of_two_behaviours() -> None:
             columns["reward"] = np.where(columns["action"] == 0, 1.0, 0.2).astype(np.float32)
             learner.step(batch_of(spec_of(config, DISCRETE), columns))
         seen = rng.normal(size=(50, 5)).astype(np.float32)
-        chosen.append(policy_of(config, learner, DISCRETE).act(seen, rng, explore=False, env_steps=0).action)
+        chosen.append(policy_of(config, DISCRETE, learner=learner).act(seen, rng, explore=False, env_steps=0).action)
     assert (chosen[0] == 2).mean() > 0.8 and (chosen[1] == 0).all()

@@ -8,7 +8,17 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from kit.learning import CONTINUOUS, DISCRETE, batch_of, every_field_matters, random_columns, spec_of
+from kit.learning import (
+    CONTINUOUS,
+    DISCRETE,
+    batch_of,
+    every_field_matters,
+    learner_of,
+    policy_of,
+    random_batch,
+    random_columns,
+    spec_of,
+)
 
 from learners.algorithms.discrete_bcq import DiscreteBCQConfig
 from learners.losses.cloning import likely_actions, negative_log_likelihood
@@ -17,21 +27,6 @@ from replay_server.errors import ConfigError
 
 SMALL = DiscreteBCQConfig(hidden_sizes=(16,))
 DECAY = {"final_learning_rate": 1e-5, "learning_rate_decay_env_steps": 300}
-
-
-def learner_of(config: DiscreteBCQConfig, task: Task = DISCRETE) -> Any:
-    return config.make_learner(task, spec_of(config, task), seed=0, device="cpu")
-
-
-def batch(config: DiscreteBCQConfig, seed: int = 0, probabilities: Any = None) -> Any:
-    columns = random_columns(config, DISCRETE, np.random.default_rng(seed))
-    return batch_of(spec_of(config, DISCRETE), columns, probabilities)
-
-
-def policy_of(config: DiscreteBCQConfig, learner: Any, task: Task = DISCRETE) -> Any:
-    policy = config.make_policy(task, env_indices=range(1), total_envs=1)
-    policy.load(learner.snapshot())
-    return policy
 
 
 def test_likely_actions_by_hand() -> None:
@@ -58,7 +53,7 @@ def test_negative_log_likelihood_by_hand() -> None:
 def test_the_update_descends_huber_plus_likelihood_plus_penalty_over_allowed_actions() -> None:
     """The rule's reported loss against the same sum written out row by row."""
     config = msgspec.structs.replace(SMALL, diagnose_every_updates=1, threshold=0.9)
-    learner = learner_of(config)
+    learner = learner_of(config, DISCRETE)
     rule, columns = learner._rule, random_columns(config, DISCRETE, np.random.default_rng(0))
     t = {name: torch.from_numpy(column) for name, column in columns.items()}
     with torch.no_grad():
@@ -94,10 +89,10 @@ def test_the_update_descends_huber_plus_likelihood_plus_penalty_over_allowed_act
 def test_both_networks_learn_the_target_moves_by_tau_and_weights_count() -> None:
     config = msgspec.structs.replace(SMALL, target_update_tau=0.25)
     skewed = np.linspace(0.2, 1.8, 16) / 16
-    learner, other = learner_of(config), learner_of(config)
+    learner, other = learner_of(config, DISCRETE), learner_of(config, DISCRETE)
     before = learner.state_dict()
-    learner.step(batch(config))
-    other.step(batch(config, probabilities=skewed))
+    learner.step(random_batch(config, DISCRETE))
+    other.step(random_batch(config, DISCRETE, probabilities=skewed))
     after, weighted = learner.state_dict(), other.state_dict()
     for name in [n for n in before if n.startswith("online.") and n.endswith("weight")]:
         assert not torch.equal(before[name], after[name]) and not torch.equal(after[name], weighted[name]), name
@@ -132,7 +127,7 @@ def test_candidates_are_refused() -> None:
 
 def test_exploring_stays_among_allowed_actions_with_the_stated_probability() -> None:
     config = msgspec.structs.replace(SMALL, threshold=0.9, epsilon=0.5)
-    policy = policy_of(config, learner_of(config))
+    policy = policy_of(config, DISCRETE, learner=learner_of(config, DISCRETE))
     seen = np.random.default_rng(3).normal(size=(2000, 5)).astype(np.float32)
     with torch.no_grad():
         allowed = policy._network.allowed(torch.from_numpy(seen)).numpy()
@@ -149,7 +144,7 @@ def test_an_action_that_is_not_offered_is_never_taken_nor_bootstrapped_from() ->
     parts = (Part("action_mask", 0, 3, (3,), True), Part("observation", 3, 5, (2,), False))
     task = Task(observation_dtype="float32", observation_shape=(5,), actions=DiscreteActions(3), parts=parts)
     config = msgspec.structs.replace(SMALL, threshold=0.0)
-    policy = policy_of(config, learner_of(config, task), task)
+    policy = policy_of(config, task, learner=learner_of(config, task))
     seen = np.random.default_rng(3).normal(size=(90, 5)).astype(np.float32)
     seen[:, :3] = 1.0
     seen[np.arange(90), np.arange(90) % 3] = 0.0
@@ -195,7 +190,7 @@ def trained_on_the_chain(threshold: float) -> Any:
             network.head.bias[2] = 20.0
     for _ in range(700):
         learner.step(batch_of(spec, chain_log(rng, 64)))
-    policy = policy_of(config, learner, CHAIN)
+    policy = policy_of(config, CHAIN, learner=learner)
     seen = np.eye(STATES, dtype=np.float32)
     with torch.no_grad():
         q = learner._rule.online(torch.from_numpy(seen)).numpy()

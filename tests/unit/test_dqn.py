@@ -8,42 +8,19 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from kit.chains import ACTIONS, CHAIN, STATES
+from kit.learning import batch_of, learner_of, random_columns, spec_of
 
 from learners.algorithms.c51 import C51Config
 from learners.algorithms.dqn import DQNConfig
 from learners.algorithms.qr_dqn import QRDQNConfig
 from learners.exploration import annealed, ape_x_epsilons
 from learners.task import DiscreteActions, Task
-from replay_server.batches import KEY_DTYPE, SampleBatch
 from replay_server.errors import Diverged
 from replay_server.transitions import transition_spec
 
-STATES, ACTIONS = 5, 2
-TASK = Task(observation_dtype="float32", observation_shape=(STATES,), actions=DiscreteActions(ACTIONS))
-SPEC = transition_spec(("float32", (STATES,)), ("int64", ()), {})
-
-
-def batch_of(columns: dict[str, np.ndarray], probabilities: np.ndarray | None = None, inserted: int = 0) -> SampleBatch:
-    size = len(columns["reward"])
-    if probabilities is None:
-        probabilities = np.full(size, 1.0 / size)
-    return SampleBatch(SPEC, SPEC.pack(columns), np.zeros(size, KEY_DTYPE), probabilities, size, inserted)
-
-
-def learner_of(config: Any, seed: int = 0) -> Any:
-    return config.make_learner(TASK, SPEC, seed=seed, device="cpu")
-
-
-def random_columns(rng: np.random.Generator, size: int = 16) -> dict[str, np.ndarray]:
-    return {
-        "observation": rng.normal(size=(size, STATES)).astype(np.float32),
-        "next_observation": rng.normal(size=(size, STATES)).astype(np.float32),
-        "action": rng.integers(0, ACTIONS, size),
-        "reward": rng.normal(size=size).astype(np.float32),
-        "discount": np.full(size, 0.9, np.float32),
-        "behaviour_log_prob": np.zeros(size, np.float32),
-        "policy_version": np.zeros(size, np.int64),
-    }
+CONFIG = DQNConfig(target_update_tau=0.1)
+SPEC = spec_of(CONFIG, CHAIN)
 
 
 def targets(learner: Any) -> dict[str, torch.Tensor]:
@@ -61,9 +38,9 @@ FORMS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("config", [DQNConfig, C51Config, QRDQNConfig])
 @pytest.mark.parametrize("form", FORMS, ids=["heads", "mlp", "dot"])
 def test_soft_updates_move_every_target_tensor_by_tau(config: Any, form: dict[str, Any]) -> None:
-    learner = learner_of(config(target_update_tau=0.25, **form))
+    learner = learner_of(config(target_update_tau=0.25, **form), CHAIN)
     before = targets(learner)
-    learner.step(batch_of(random_columns(np.random.default_rng(0))))
+    learner.step(batch_of(SPEC, random_columns(CONFIG, CHAIN, np.random.default_rng(0))))
     state = learner.state_dict()
     assert len(before) >= 6
     for name, value in targets(learner).items():
@@ -74,8 +51,8 @@ def test_soft_updates_move_every_target_tensor_by_tau(config: Any, form: dict[st
 
 @pytest.mark.parametrize("config", [DQNConfig, C51Config, QRDQNConfig])
 def test_hard_updates_copy_every_target_tensor_on_time(config: Any) -> None:
-    learner = learner_of(config(target_update_period_updates=3))
-    before, batch = targets(learner), batch_of(random_columns(np.random.default_rng(0)))
+    learner = learner_of(config(target_update_period_updates=3), CHAIN)
+    before, batch = targets(learner), batch_of(SPEC, random_columns(CONFIG, CHAIN, np.random.default_rng(0)))
     for _ in range(2):
         learner.step(batch)
     assert all(torch.equal(value, before[name]) for name, value in targets(learner).items())
@@ -97,10 +74,10 @@ def test_hard_updates_copy_every_target_tensor_on_time(config: Any) -> None:
     ids=lambda config: f"{config.type} {getattr(config, 'loss', '')}",
 )
 def test_importance_weights_reach_the_update(config: Any) -> None:
-    columns, moved = random_columns(np.random.default_rng(1)), []
+    columns, moved = random_columns(CONFIG, CHAIN, np.random.default_rng(1)), []
     for probabilities in (np.full(16, 1 / 16), np.linspace(0.01, 0.2, 16)):
-        learner = learner_of(config)
-        learner.step(batch_of(columns, probabilities))
+        learner = learner_of(config, CHAIN)
+        learner.step(batch_of(SPEC, columns, probabilities))
         moved.append(learner.state_dict()["optimizer.online.first"])
     assert not torch.allclose(moved[0], moved[1])
 
@@ -109,39 +86,39 @@ def test_importance_weights_reach_the_update(config: Any) -> None:
 def test_priorities_are_the_absolute_errors_plus_epsilon(scaled: bool) -> None:
     """Of rewards as the learner counts them, whoever computes them."""
     config = DQNConfig(target_update_tau=0.1, priority_epsilon=0.5, double=False)
-    columns, task = random_columns(np.random.default_rng(2)), msgspec.structs.replace(TASK, normalise_rewards=scaled)
-    learner = config.make_learner(task, batch_of(columns).spec, seed=0, device="cpu")
+    task = msgspec.structs.replace(CHAIN, normalise_rewards=scaled)
+    columns, learner = random_columns(config, task, np.random.default_rng(2)), learner_of(config, task)
     policy = config.make_policy(task, env_indices=range(1), total_envs=1)
     learner.set_moments({"return_std": np.array(4.0)})
     policy.load(learner.snapshot())
     by_actor = policy.initial_priorities(columns)
-    by_learner = learner.step(batch_of(columns)).priorities
+    by_learner = learner.step(batch_of(SPEC, columns)).priorities
     assert by_learner.dtype == np.float64 and by_learner.min() >= 0.5
     assert np.allclose(by_actor, by_learner, atol=1e-6)  # at first the target network equals the acting one
 
 
 def test_updates_that_are_not_finite_are_skipped_and_too_many_in_a_row_end_the_run() -> None:
-    learner = learner_of(DQNConfig(target_update_tau=0.1, max_skipped_updates=3))
+    learner = learner_of(DQNConfig(target_update_tau=0.1, max_skipped_updates=3), CHAIN)
     rng = np.random.default_rng(4)
-    good, bad = random_columns(rng), random_columns(rng)
+    good, bad = random_columns(CONFIG, CHAIN, rng), random_columns(CONFIG, CHAIN, rng)
     bad["reward"][3] = np.inf
     before = learner.state_dict()
     for _ in range(2):
-        assert learner.step(batch_of(bad)) is None
+        assert learner.step(batch_of(SPEC, bad)) is None
     after = learner.state_dict()
     assert all(torch.equal(value, before[name]) for name, value in after.items() if name != "counters")
     assert learner.bad_batch.columns["reward"][3] == np.inf
-    assert learner.step(batch_of(good)) is not None  # the count begins anew
+    assert learner.step(batch_of(SPEC, good)) is not None  # the count begins anew
     for _ in range(2):
-        assert learner.step(batch_of(bad)) is None
+        assert learner.step(batch_of(SPEC, bad)) is None
     with pytest.raises(Diverged, match="not finite 3 times in a row"):
-        learner.step(batch_of(bad))
+        learner.step(batch_of(SPEC, bad))
 
 
 def test_epsilon_greedy_frequencies_and_log_probabilities() -> None:
     config = DQNConfig(target_update_tau=0.1, epsilon_base=0.4, epsilon_alpha=7.0, epsilon_anneal_env_steps=100)
-    policy = config.make_policy(TASK, env_indices=range(3), total_envs=3)
-    policy.load(learner_of(config).snapshot())
+    policy = config.make_policy(CHAIN, env_indices=range(3), total_envs=3)
+    policy.load(learner_of(config, CHAIN).snapshot())
     rng, observation = np.random.default_rng(5), np.zeros((3, STATES), np.float32)
     greedy = policy.act(observation, rng, explore=False, env_steps=0).action
     draws = [policy.act(observation, rng, explore=True, env_steps=1000) for _ in range(4000)]
@@ -195,14 +172,14 @@ def test_two_seeds_start_from_different_networks_and_the_global_generator_is_unt
     torch.manual_seed(1)
     untouched = torch.initial_seed(), torch.get_rng_state()
     config = DQNConfig(target_update_tau=0.1)
-    states = [learner_of(config, seed).state_dict()["online.head.linear.weight"] for seed in (0, 0, 1)]
+    states = [learner_of(config, CHAIN, seed).state_dict()["online.head.linear.weight"] for seed in (0, 0, 1)]
     assert torch.equal(states[0], states[1]) and not torch.equal(states[0], states[2])
     assert torch.equal(untouched[1], torch.get_rng_state())
 
 
 def test_spec_of_records_is_what_the_learner_reads() -> None:
-    columns = random_columns(np.random.default_rng(6))
-    learner = learner_of(DQNConfig(target_update_tau=0.1))
-    staged, _ = learner._staging(batch_of(columns), np.ones(16, np.float32))
+    columns = random_columns(CONFIG, CHAIN, np.random.default_rng(6))
+    learner = learner_of(CONFIG, CHAIN)
+    staged, _ = learner._staging(batch_of(SPEC, columns), np.ones(16, np.float32))
     for name, column in columns.items():
         assert np.array_equal(staged[name].numpy(), column), name

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from kit.devices import algorithm_configs, tasks_of, variants
-from kit.learning import batch_of, random_columns, spec_of
+from kit.learning import batch_of, learner_of, random_columns, spec_of
 
 from learners.algorithm import AlgorithmConfig
 from learners.task import Task
@@ -31,10 +31,6 @@ def batches(config: AlgorithmConfig, task: Task, count: int, size: int = 16) -> 
         probabilities = rng.uniform(0.2, 1.8, size) / size
         made.append(batch_of(spec, random_columns(config, task, rng, size), probabilities, inserted=50 * number))
     return made
-
-
-def learner_of(config: Any, task: Task, seed: int = 0) -> Any:
-    return config.make_learner(task, spec_of(config, task), seed=seed, device="cpu")
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from kit.devices import update_without_values
-from kit.learning import batch_of, random_columns, spec_of
+from kit.learning import batch_of, policy_of, random_columns, spec_of
 
 from learners.algorithm import seeded
 from learners.algorithms.c51 import C51Config
@@ -52,12 +52,6 @@ ALGORITHMS = [
 def seen(masks: list[list[float]]) -> np.ndarray:
     states = np.random.default_rng(0).normal(size=(len(masks), STATE))
     return np.concatenate([states, np.array(masks)], axis=1).astype(np.float32)
-
-
-def policy_of(config: Any, task: Task, envs: int) -> Any:
-    policy = config.make_policy(task, env_indices=range(envs), total_envs=envs)
-    policy.load(config.make_learner(task, spec_of(config, task), seed=3, device="cpu").snapshot())
-    return policy
 
 
 @pytest.mark.parametrize("config", ALGORITHMS, ids=lambda c: c.type)

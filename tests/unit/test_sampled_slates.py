@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from kit.learning import DISCRETE, batch_of, random_columns, spec_of
+from kit.learning import DISCRETE, batch_of, policy_of, random_columns, spec_of
 
 from actors.accumulators import NStepAccumulator
 from actors.environments import EnvironmentConfig
@@ -112,15 +112,9 @@ def test_slates_hold_the_likeliest_and_draw_the_rest_among_the_candidates(certai
         assert np.allclose(slates.propensities[shown], chance, atol=1e-6)
 
 
-def policy_of(config: ReinforceConfig, task: Task) -> Any:
-    policy = config.make_policy(task, env_indices=range(2), total_envs=2)
-    policy.load(config.make_learner(task, spec_of(config, task), seed=0, device="cpu").snapshot())
-    return policy
-
-
 def test_the_policy_stores_chances_and_evaluates_the_likeliest() -> None:
     config = ReinforceConfig(hidden_sizes=(8,), certain_slots=1, serving_candidates=5)
-    policy, rng = policy_of(config, SLATES), np.random.default_rng(3)
+    policy, rng = policy_of(config, SLATES, 2), np.random.default_rng(3)
     observation = rng.normal(size=(4, 5)).astype(np.float32)
     explored = policy.act(observation, rng, explore=True, env_steps=0)
     greedy = policy.act(observation, rng, explore=False, env_steps=0)
@@ -138,7 +132,9 @@ def test_serving_settings_change_what_is_shown(name: str) -> None:
     shown = []
     for config in (ReinforceConfig(hidden_sizes=(8,)), ReinforceConfig(hidden_sizes=(8,), **{name: 3})):
         rng = np.random.default_rng(4)
-        shown.append(policy_of(config, SLATES).act(np.zeros((9, 5), np.float32), rng, explore=True, env_steps=0).action)
+        shown.append(
+            policy_of(config, SLATES, 2).act(np.zeros((9, 5), np.float32), rng, explore=True, env_steps=0).action
+        )
     assert not np.array_equal(*shown)
 
 

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from kit.learning import batch_of, every_field_matters, own_metrics, random_columns, spec_of
+from kit.learning import batch_of, every_field_matters, learner_of, own_metrics, policy_of, random_columns, spec_of
 from torch import nn
 
 from learners.algorithms.wolpertinger import WolpertingerConfig
@@ -34,16 +34,6 @@ WITH_HISTORY = msgspec.structs.replace(
     ),
 )
 SMALL = {"hidden_sizes": (16,), "random_env_steps": 0, "neighbours": 5}
-
-
-def learner_of(config: Any, task: Task = BY_ID, seed: int = 0) -> Any:
-    return config.make_learner(task, spec_of(config, task), seed=seed, device="cpu")
-
-
-def policy_of(config: Any, learner: Any, envs: int, task: Task = BY_ID) -> Any:
-    policy = config.make_policy(task, env_indices=range(envs), total_envs=envs)
-    policy.load(learner.snapshot())
-    return policy
 
 
 class Likes(nn.Module):
@@ -98,7 +88,7 @@ def test_seen_items_are_left_out_and_made_up_for() -> None:
 def test_the_observations_history_is_what_was_seen() -> None:
     config = WolpertingerConfig(**SMALL)
     learner = learner_of(config, WITH_HISTORY)
-    policy, rng = policy_of(config, learner, 6, WITH_HISTORY), np.random.default_rng(0)
+    policy, rng = policy_of(config, WITH_HISTORY, 6, learner=learner), np.random.default_rng(0)
     observation = rng.normal(size=(6, SIZE + 3)).astype(np.float32)
     observation[:, :3] = -1.0
     for _ in range(3):  # each time one more of what it would have chosen is in the history
@@ -112,7 +102,7 @@ def test_the_observations_history_is_what_was_seen() -> None:
             targets = [looked_up[tuple(row)] for row in learner._rule.next_action(t).tolist()]
         assert not (observation[:, :3] == np.array(targets)[:, None]).any()
         observation[:, :3] = np.concatenate((observation[:, 1:3], np.array(targets)[:, None]), axis=1)
-    free = policy_of(msgspec.structs.replace(config, drop_seen=False), learner, 6, WITH_HISTORY)
+    free = policy_of(msgspec.structs.replace(config, drop_seen=False), WITH_HISTORY, 6, learner=learner)
     repeated = free.act(observation, rng, explore=False, env_steps=0).action
     observation[:, 2] = repeated
     assert (free.act(observation, rng, explore=False, env_steps=0).action == repeated).any()
@@ -143,7 +133,7 @@ def test_the_run_begins_with_unseen_items_each_as_likely() -> None:
 @pytest.mark.parametrize("explore", [False, True])
 def test_a_record_holds_item_embedding_and_version(task: Task, explore: bool) -> None:
     config = WolpertingerConfig(**SMALL)
-    policy = policy_of(config, learner_of(config, task), 7, task)
+    policy = policy_of(config, task, 7, learner=learner_of(config, task))
     rng = np.random.default_rng(2)
     action = policy.act(rng.normal(size=(7, SIZE)).astype(np.float32), rng, explore=explore, env_steps=1)
     by_id = task is BY_ID
@@ -175,7 +165,7 @@ def columns_of(config: Any, task: Task, seed: int, size: int = 16) -> dict[str, 
 
 def test_stale_embeddings_are_counted() -> None:
     config = WolpertingerConfig(**SMALL, diagnose_every_updates=1)
-    learner, columns = learner_of(config), columns_of(config, BY_ID, 0)
+    learner, columns = learner_of(config, BY_ID), columns_of(config, BY_ID, 0)
     learner.step(batch_of(spec_of(config, BY_ID), columns))
     metrics = learner.take_metrics()
     defined = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
@@ -192,7 +182,7 @@ def test_stale_embeddings_are_counted() -> None:
 
 def test_critics_learn_on_the_executed_embedding_and_the_target_goes_the_whole_way() -> None:
     config = WolpertingerConfig(**SMALL, smoothing_sigma=0.0, learning_rate=0.1)
-    learner, columns = learner_of(config), columns_of(config, BY_ID, 1)
+    learner, columns = learner_of(config, BY_ID), columns_of(config, BY_ID, 1)
     for seed in range(2, 5):  # so that target and online networks differ
         learner.step(batch_of(spec_of(config, BY_ID), columns_of(config, BY_ID, seed)))
     rule, t = learner._rule, {name: torch.from_numpy(column) for name, column in columns.items()}
@@ -259,14 +249,14 @@ def test_it_learns_and_rescoring_mends_a_noisy_actor(changes: dict[str, Any]) ->
         hidden_sizes=(64, 64), neighbours=20, random_env_steps=0, sigma_low=0.5, sigma_high=0.5,
         target_update_tau=0.05, learning_rate=3e-3, **changes,
     )  # fmt: skip
-    learner, rng = learner_of(config), np.random.default_rng(1)
+    learner, rng = learner_of(config, BY_ID), np.random.default_rng(1)
     for _ in range(250):
         learner.step(batch_of(spec_of(config, BY_ID), user_columns(config, rng, 64)))
     users = user_columns(config, rng, 300)["observation"]
     values = users @ EMBEDDINGS.T
     best, reward = values.max(axis=1).mean(), {}
     for k, explore in ((20, False), (1, True), (20, True)):
-        policy = policy_of(msgspec.structs.replace(config, neighbours=k), learner, 300)
+        policy = policy_of(msgspec.structs.replace(config, neighbours=k), BY_ID, 300, learner=learner)
         ids = policy.act(users, np.random.default_rng(2), explore=explore, env_steps=0).action
         reward[k, explore] = values[np.arange(300), ids].mean()
     assert reward[20, False] > 0.9 * best
