@@ -26,7 +26,7 @@ def categorical_projection(probabilities: Tensor, atoms: Tensor, support: Tensor
     place = ((atoms - support[0]) / (support[1] - support[0])).clamp(0.0, count - 1.0)
     below = place.floor().clamp(max=count - 2.0)  # so that there is always a neighbour above
     upper_share = place - below
-    index = below.long()
+    index = below.nan_to_num().long()  # NaN goes on to the masses, never to an index, which would end the process
     projected = torch.zeros_like(probabilities)
     projected.scatter_add_(1, index, probabilities * (1.0 - upper_share))
     return projected.scatter_add_(1, index + 1, probabilities * upper_share)

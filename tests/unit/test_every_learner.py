@@ -78,6 +78,17 @@ def test_a_batch_of_one_record_without_rewards(name: str) -> None:
     assert all(np.isfinite([float(v) for v in values]).all() for values in learner._diagnostics.values())
 
 
+@pytest.mark.parametrize("name", sorted(CONFIGS.keys() - {"behaviour_cloning"}))  # which only compares rewards
+def test_a_reward_that_is_not_a_number_is_skipped(name: str) -> None:
+    config = next(iter(variants(CONFIGS[name])))
+    task = tasks_of(config)[0]
+    columns = random_columns(config, task, np.random.default_rng(0))
+    columns["reward"][2] = np.nan
+    learner = learner_of(config, task)
+    assert learner.step(batch_of(spec_of(config, task), columns)) is None
+    assert learner.skipped_updates == 1
+
+
 @pytest.mark.parametrize(
     ("name", "idle", "beside"),
     [
