@@ -6,13 +6,12 @@ taken back takes all of it back.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from learners.algorithm import AlgorithmConfig
+from learners.algorithm import AlgorithmConfig
 
 _BETAS = (0.9, 0.999)
 _RADAM_LEAST = 5.0  # length of the moving average from which its variance can be rectified

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from learners.algorithm import AlgorithmConfig
 from learners.descent import make_descent
 from learners.flat import flatten, views
-
-if TYPE_CHECKING:
-    from learners.algorithm import AlgorithmConfig
 
 _NORM_EPSILON = 1e-6
 

@@ -81,9 +81,8 @@ class Staging:
             flat = self._ring.copy([batch.records, weights.view(np.uint8)], self._device)
             block, on_device = flat[: batch.records.size].view(batch.records.shape), flat[batch.records.size :]
             return self._views(block), on_device.view(torch.float32)
-        block = torch.utils.dlpack.from_dlpack(
-            batch.records
-        )  # unlike from_numpy it takes memory that must not be written to
+        # unlike from_numpy this takes memory that must not be written to
+        block = torch.utils.dlpack.from_dlpack(batch.records)
         if block.data_ptr() % _ALIGNED:
             block = block.clone()
         return self._views(block.to(self._device)), torch.from_numpy(weights).to(self._device)

@@ -16,6 +16,8 @@ from learners.policies import Action, NetworkPolicy
 if TYPE_CHECKING:
     from learners.value_config import ValueConfig
 
+_READ = ("observation", "next_observation", "action", "reward", "discount")  # columns that priorities are made of
+
 
 class ValuePolicy(NetworkPolicy[QNetwork]):
     """Acts with a Q-network on the CPU; never takes an action that is not allowed.
@@ -63,6 +65,3 @@ class ValuePolicy(NetworkPolicy[QNetwork]):
             outputs_tm1 = network.outputs(t["observation"])
             _, errors = network.reading.compare(outputs_tm1, t["action"], r_t, t["discount"], outputs_t, selector)
         return errors.double().numpy() + self._config.priority_epsilon
-
-
-_READ = ("observation", "next_observation", "action", "reward", "discount")
