@@ -19,10 +19,11 @@ from learners.optimizers import NotFinite
 from learners.readback import Finished, UnderWay
 from learners.staging import Staging
 from learners.undo import Undo
-from learners.update_rule import Updated, UpdateRule
+from learners.update_rule import UpdateRule
 from learners.weights import WeightSnapshot
-from replay_server.batches import SampleBatch, importance_weights
+from replay_server.batches import SampleBatch
 from replay_server.errors import Diverged
+from replay_server.importance import importance_weights
 from replay_server.specs import RecordSpec
 
 
@@ -136,8 +137,8 @@ class GradientLearner:
             self._rule.generator.set_state(state["generator"])
         self._updates, self._version, self._skipped, self._skipped_in_row = (int(n) for n in state["counters"])
 
-    def _update(self, batch: SampleBatch) -> Updated:
-        """The rule's update; its diagnostics are noted when due."""
+    def _update(self, batch: SampleBatch) -> Tensor | None:
+        """The rule's update, its diagnostics noted when due; priorities float64[B]."""
         beta = self._config.beta(batch.inserted)
         t, weights = self._staging(batch, importance_weights(batch, beta))
         if self._normalisers:
@@ -154,7 +155,7 @@ class GradientLearner:
                 self._note(f"gradient_norm_{name}", optimizer.gradient_norm.clone())
             for name, value in updated.diagnostics.items():
                 self._note(name, value.detach())
-        return updated
+        return None if updated.errors is None else updated.errors.detach().double() + self._config.priority_epsilon
 
     def _note(self, name: str, value: Tensor | float) -> None:
         self._diagnostics[name].append(value)
@@ -163,12 +164,11 @@ class GradientLearner:
         if self._undo is not None:
             self._undo.save()
         try:
-            errors = self._update(batch).errors
-            if errors is None:
+            priorities = self._update(batch)
+            if priorities is None:
                 return Finished(batch, True, None)
-            priorities = np.add(errors.detach().numpy(), self._config.priority_epsilon, dtype=np.float64)
-            if math.isfinite(priorities.sum()):  # they are all >= 0
-                return Finished(batch, True, priorities)
+            if math.isfinite(priorities.sum().item()):  # they are all >= 0
+                return Finished(batch, True, priorities.numpy())
         except NotFinite:
             pass
         if self._undo is not None:
@@ -179,8 +179,7 @@ class GradientLearner:
         """Update, and take it back where it was not finite; bool[] whether it was, and priorities float64[B]."""
         assert self._undo is not None
         self._undo.save()
-        errors = self._update(batch).errors
-        priorities = None if errors is None else errors.detach().double() + self._config.priority_epsilon
+        priorities = self._update(batch)
         looked_at = [
             health.view(1) for optimizer in self._rule.optimizers.values() for health in optimizer.take_health()
         ]

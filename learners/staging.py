@@ -1,4 +1,4 @@
-"""From a packed batch to tensors: one copy of the block at most, then views."""
+"""From a packed batch to tensors: one copy of the block, then views."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from typing import Protocol
 
 import numpy as np
 import torch
-import torch.utils.dlpack
 from numpy.typing import NDArray
 from torch import Tensor
 
 from replay_server.batches import SampleBatch
 from replay_server.specs import RecordSpec
 
-_ALIGNED = 16  # bytes: what a record's fields are aligned to, given a block that is
 _BUFFERS = 3
 
 
@@ -57,12 +55,14 @@ class PinnedRing:
 class Staging:
     """Columns and importance weights of packed batches as tensors on a device.
 
-    On a CPU they lie in the batch's own memory; to a GPU they go in one transfer from pinned memory. They are not to
-    be changed, and are good for as long as the batch is.
+    On a CPU they lie in one block of memory, which every batch is copied to: that is cheaper than to make tensors of
+    the batch's own memory. To a GPU they go in one transfer from pinned memory. They are not to be changed, and are
+    good until the next batch.
     """
 
     def __init__(self, spec: RecordSpec, device: torch.device) -> None:
         self._device = device
+        self._record_size = spec.record_size
         dtype = spec.record_dtype
         self._columns = []
         for field in spec.fields:
@@ -74,6 +74,8 @@ class Staging:
             self._columns.append((field.name, torch_dtype, field.shape, strides, offset // element.itemsize))
         self._dtypes = {torch_dtype for _, torch_dtype, _, _, _ in self._columns}
         self._ring = PinnedRing(torch.cuda.Event, pinned=True) if device.type == "cuda" else None
+        self._memory = np.empty((0, spec.record_size), np.uint8)
+        self._here: dict[str, Tensor] = {}
 
     def __call__(self, batch: SampleBatch, weights: NDArray[np.float32]) -> tuple[dict[str, Tensor], Tensor]:
         """Columns, each [B, *shape], and weights float32[B], on the device."""
@@ -81,11 +83,11 @@ class Staging:
             flat = self._ring.copy([batch.records, weights.view(np.uint8)], self._device)
             block, on_device = flat[: batch.records.size].view(batch.records.shape), flat[batch.records.size :]
             return self._views(block), on_device.view(torch.float32)
-        # unlike from_numpy this takes memory that must not be written to
-        block = torch.utils.dlpack.from_dlpack(batch.records)
-        if block.data_ptr() % _ALIGNED:
-            block = block.clone()
-        return self._views(block.to(self._device)), torch.from_numpy(weights).to(self._device)
+        if len(batch) != len(self._memory):
+            block = torch.empty((len(batch), self._record_size), dtype=torch.uint8)
+            self._memory, self._here = block.numpy(), self._views(block.to(self._device))
+        np.copyto(self._memory, batch.records)
+        return dict(self._here), torch.from_numpy(weights).to(self._device)
 
     def _views(self, block: Tensor) -> dict[str, Tensor]:
         typed = {dtype: block.view(dtype) for dtype in self._dtypes}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from replay_server.batches import SampleBatch, importance_weights
+from replay_server.batches import SampleBatch
 from replay_server.errors import (
     CheckpointError,
     ConfigError,
@@ -33,6 +33,7 @@ from replay_server.transitions import transition_spec
 
 if TYPE_CHECKING:
     from replay_server.connecting import connect, in_process
+    from replay_server.importance import importance_weights
     from replay_server.security import TLS, ServerTLS
     from replay_server.server import ReplayServer
     from replay_server.serving import start_server
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "connect": "replay_server.connecting",
     "in_process": "replay_server.connecting",
+    "importance_weights": "replay_server.importance",
     "TLS": "replay_server.security",
     "ServerTLS": "replay_server.security",
     "ReplayServer": "replay_server.server",

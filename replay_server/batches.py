@@ -1,4 +1,4 @@
-"""What a sample is, and the importance weights that make it honest."""
+"""What a sample is, and what may be said about it."""
 
 from __future__ import annotations
 
@@ -60,27 +60,6 @@ class SampleBatch:
         self.__dict__.pop("columns", None)
         for name in ("records", "keys", "probabilities"):
             object.__setattr__(self, name, getattr(self, name)[:0].copy())
-
-
-def importance_weights(batch: SampleBatch, beta: float) -> NDArray[np.float32]:
-    """Importance-sampling weights (N P(i))^-beta divided by the batch's maximum (Schaul et al. 2016, section 3.4).
-
-    All 1 where records leave by being drawn: the order of the draws then favours none.
-
-    Args:
-        batch: a sample with the probability of each draw.
-        beta: 0 no correction, 1 full correction.
-
-    Returns:
-        float32[B] in (0, 1].
-    """
-    if not 0.0 <= beta <= 1.0:
-        raise ValueError(f"beta is {beta}, must lie in [0, 1]")
-    if batch.consumed:
-        return np.ones(len(batch), np.float32)
-    weights: NDArray[np.float64] = (batch.table_size * batch.probabilities) ** -beta
-    weights /= weights.max()
-    return weights.astype(np.float32)
 
 
 def checked_priorities(priorities: Any, rows: int) -> NDArray[np.float64]:

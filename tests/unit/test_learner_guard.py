@@ -215,18 +215,16 @@ def test_a_buffer_whose_copy_is_under_way_is_waited_for_before_it_is_written() -
     assert waits[:3] == waits[3:6] and len(set(waits)) == 3
 
 
-def test_columns_on_a_cpu_are_the_batchs_own_memory_unless_it_is_not_aligned() -> None:
-    spec = spec_of(DQN, DISCRETE)
-    [batch] = batches(DQN, DISCRETE, 1)
-    batch.records.flags.writeable = False
-    weights = np.ones(16, np.float32)
-    shifted = np.empty(batch.records.size + 17, np.uint8)
-    start = (-shifted.ctypes.data) % 16 + 1
-    moved = shifted[start : start + batch.records.size].reshape(batch.records.shape)
-    moved[:] = batch.records
-    for records, shared in ((batch.records, True), (moved, False)):
-        given = SampleBatch(spec, records, batch.keys, batch.probabilities, 16, 0)
-        columns, _ = Staging(spec, torch.device("cpu"))(given, weights)
+def test_columns_on_a_cpu_are_copies_in_one_block_whatever_the_size_of_a_batch() -> None:
+    spec, weights = spec_of(DQN, DISCRETE), np.ones(16, np.float32)
+    first, second = batches(DQN, DISCRETE, 2)
+    first.records.flags.writeable = False
+    short = SampleBatch(spec, second.records[:5], second.keys[:5], second.probabilities[:5], 16, 0)
+    staging, places = Staging(spec, torch.device("cpu")), []
+    for batch in (first, second, short, first):
+        columns, _ = staging(batch, weights[: len(batch)])
         for name, column in batch.columns.items():
             assert np.array_equal(columns[name].numpy(), column)
-        assert (columns["observation"].data_ptr() == records.ctypes.data) is shared
+        assert not np.shares_memory(columns["observation"].numpy(), batch.records)
+        places.append(columns["observation"].data_ptr())
+    assert places[0] == places[1] != places[2]

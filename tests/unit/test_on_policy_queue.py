@@ -22,7 +22,8 @@ from learners.algorithms.dqn import DQNConfig
 from learners.algorithms.reinforce import ReinforceConfig
 from learners.learner import StepOutput
 from learners.weights import WeightSnapshot
-from replay_server.batches import SampleBatch, importance_weights
+from replay_server.batches import SampleBatch
+from replay_server.importance import importance_weights
 from replay_server.rate_limiter import RateLimiter
 from replay_server.shard_config import ShardConfig
 
