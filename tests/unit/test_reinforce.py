@@ -332,3 +332,14 @@ def test_nothing_in_an_update_waits_for_the_device(settings: dict[str, Any]) -> 
     t = {name: torch.from_numpy(column).to("meta") for name, column in columns.items()}
     updated = rule.update(t, torch.ones(16, device="meta"), number=1, diagnose=True)
     assert all(value.shape == () for value in updated.diagnostics.values())
+
+
+def test_entropy_is_a_reward() -> None:
+    config = msgspec.structs.replace(PLAIN, entropy_cost=0.5, diagnose_every_updates=1)
+    nothing = bandit_columns(config, np.zeros(10), np.full(10, 0.1), np.full(10, 2))
+    spec = spec_of(config, BANDIT)
+    learner, entropies = config.make_learner(BANDIT, spec, seed=0, device="cpu"), []
+    for _ in range(60):
+        learner.step(batch_of(spec, nothing))
+        entropies.append(learner.take_metrics()["policy_entropy"])
+    assert entropies[0] < math.log(10) - 0.02 and entropies[-1] > math.log(10) - 0.002

@@ -255,6 +255,15 @@ def test_histories_of_ids_and_of_features_may_have_gaps(kind: str, ids: bool) ->
     assert torch.allclose(features[0], features[1]) == (kind != "mlp")
 
 
+@pytest.mark.parametrize("kind", ["gru", "cfn", "attention"])
+def test_the_first_item_of_a_catalogue_is_an_item_too(kind: str) -> None:
+    """Its id, 0, is neither missing nor any other's."""
+    task = task_of(Part("history", 0, 3, (3,), True, 4))
+    torso = make_torso(msgspec.structs.replace(CONFIG, torso=kind), task, seeded(0))
+    features = torso(torch.tensor([[-1.0, -1.0, -1.0], [-1.0, -1.0, 0.0], [-1.0, -1.0, 1.0]]))
+    assert not torch.allclose(features[0], features[1]) and not torch.allclose(features[1], features[2])
+
+
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_stacked_observations_are_a_history_without_gaps(kind: str) -> None:
     torso = make_torso(msgspec.structs.replace(CONFIG, torso=kind), task_of(shape=(H, N)), seeded(0))
