@@ -46,7 +46,7 @@ def test_stop_and_resume_give_the_same_bytes(tmp_path: Path, name: str) -> None:
         algorithm=CONFIGS[name](**SMALL, **settings),
         replay=ReplayConfig(shards=2, capacity=2_000, min_size=100),
         actors=ActorsConfig(count=2, records_per_insert=16),
-        learner=LearnerConfig(samples_per_insert=2.0, publish_every_updates=10),
+        learner=LearnerConfig(samples_per_insert=1.0, publish_every_updates=10),
         evaluation=EvaluationConfig(episodes=1, every_env_steps=500, final_episodes=1),
         run=RunConfig(total_env_steps=1_000, checkpoint_every_env_steps=400, metrics_every_env_steps=100),
     )
