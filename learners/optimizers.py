@@ -42,6 +42,7 @@ class Optimizer:
         self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self._vector = flatten(self._parameters)
         self._gradient = torch.zeros_like(self._vector)
+        self._one = torch.ones((), device=self._vector.device)
         for parameter, view in zip(self._parameters, views(self._gradient, self._parameters), strict=True):
             parameter.grad = view
         self._descent = make_descent(config, self._vector)
@@ -62,7 +63,7 @@ class Optimizer:
             NotFinite: loss or gradient is not finite; nothing has changed. Only where `checks` is on.
         """
         self._gradient.zero_()
-        torch.autograd.backward(loss, inputs=self._parameters)
+        torch.autograd.backward(loss, self._one, inputs=self._parameters)
         with torch.no_grad():
             norm = torch.linalg.vector_norm(self._gradient)
             if self.checks:

@@ -35,21 +35,26 @@ class ActionBounds(nn.Module):
         self.high: Tensor
         self.middle: Tensor
         self.half_range: Tensor
+        self._offset: Tensor
+        self._scale: Tensor
+        middle, half_range = (low + high) / 2, (high - low) / 2
         for name, value in (
             ("low", low),
             ("high", high),
-            ("middle", (low + high) / 2),
-            ("half_range", (high - low) / 2),
+            ("middle", middle),
+            ("half_range", half_range),
+            ("_offset", -middle / half_range),
+            ("_scale", 1.0 / half_range),
         ):
             self.register_buffer(name, value, persistent=False)  # made of the task, so not part of the weights
 
     def from_unit(self, unit: Tensor) -> Tensor:
         """[B, n] in [-1, 1] -> actions [B, n] within the bounds, rounding included."""
-        return self.clip(self.middle + self.half_range * unit)
+        return self.clip(torch.addcmul(self.middle, self.half_range, unit))
 
     def to_unit(self, action: Tensor) -> Tensor:
         """Actions [B, n] -> [B, n] in [-1, 1]."""
-        return (action - self.middle) / self.half_range
+        return torch.addcmul(self._offset, action, self._scale)
 
     def clip(self, action: Tensor) -> Tensor:
         """Actions [B, n] cut to the bounds of their dimension."""
@@ -136,8 +141,7 @@ class Critics(nn.Module):
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """[B, *observation_shape], float32[B, n] -> float32[count, B]."""
-        joined = torch.cat((self.encoder(observation), self.bounds.to_unit(action)), dim=1)
-        numbers = joined.expand(self.count, -1, -1)
+        numbers = self._joined(observation, action).expand(self.count, -1, -1)
         *hidden, last = self.layers
         for layer in hidden:
             numbers = self._activate(layer(numbers))
@@ -146,14 +150,24 @@ class Critics(nn.Module):
 
     def first(self, observation: Tensor, action: Tensor) -> Tensor:
         """The first critic alone: [B, *observation_shape], float32[B, n] -> float32[B]."""
-        return self.first_of_each(self.encoder(observation), action.unsqueeze(1)).squeeze(1)
+        first, *others = self._stack()
+        numbers = first.first(self._joined(observation, action))
+        for layer in others:
+            numbers = layer.first(self._activate(numbers))
+        return numbers.squeeze(1)
 
     def first_of_each(self, encoded: Tensor, actions: Tensor) -> Tensor:
         """The first critic of K actions for each encoded observation: float32[B, m], float32[B, K, n] -> [B, K]."""
-        first, *others = (layer for layer in self.layers if isinstance(layer, StackedLinear))
+        first, *others = self._stack()
         of_state, of_action = first.weight[0].tensor_split([encoded.shape[1]])
         state = torch.addmm(first.bias[0], encoded, of_state)  # once for all its actions
         numbers = (state.unsqueeze(1) + self.bounds.to_unit(actions) @ of_action).flatten(0, 1)
         for layer in others:
             numbers = layer.first(self._activate(numbers))
         return numbers.reshape(actions.shape[:2])
+
+    def _joined(self, observation: Tensor, action: Tensor) -> Tensor:
+        return torch.cat((self.encoder(observation), self.bounds.to_unit(action)), dim=1)
+
+    def _stack(self) -> list[StackedLinear]:
+        return [layer for layer in self.layers if isinstance(layer, StackedLinear)]

@@ -37,7 +37,7 @@ class Normaliser(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """[B, *shape] of any number dtype -> float32[B, size]."""
-        flat = observation.reshape(len(observation), -1).float()
+        flat = (observation if observation.dim() == 2 else observation.reshape(len(observation), -1)).float()
         if not self._observations:
             return flat / 255.0 if self._pixels else flat
         return ((flat - self.mean) * self.inverse_std).clamp(-_CLIP, _CLIP)
