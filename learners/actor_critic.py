@@ -124,6 +124,10 @@ class ActorCriticRule(UpdateRule):
         """The actor."""
         return self.actor
 
+    def steps(self, number: int) -> int:
+        """The actor steps every `actor_period` updates; see UpdateRule.steps."""
+        return 1 + (number % self._actor_period == 0)
+
     def action(self, t: Mapping[str, Tensor]) -> Tensor:
         """What was done, float32[B, n], of the records `t`."""
         return t["action"]
@@ -166,7 +170,7 @@ class ActorCriticRule(UpdateRule):
 
     def improve_actor(self, observation: Tensor) -> None:
         """One step of the actor up the first critic's values."""
-        q = self.critics.first(observation, self.actor(observation))
+        q = self.critics.first_of_unit(observation, self.actor.unit(observation))
         self.optimizers["actor"].minimise(deterministic_policy_losses(q).mean())
 
     def _about_actor(self, observation: Tensor) -> dict[str, Tensor]:

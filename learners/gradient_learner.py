@@ -161,8 +161,9 @@ class GradientLearner:
         self._diagnostics[name].append(value)
 
     def _update_and_look(self, batch: SampleBatch) -> Finished:
-        if self._undo is not None:
-            self._undo.save()
+        undo = self._undo if self._rule.steps(self._updates) > 1 else None
+        if undo is not None:
+            undo.save()
         try:
             priorities = self._update(batch)
             if priorities is None:
@@ -171,8 +172,8 @@ class GradientLearner:
                 return Finished(batch, True, priorities.numpy())
         except NotFinite:
             pass
-        if self._undo is not None:
-            self._undo.restore()
+        if undo is not None:
+            undo.restore()
         return Finished(batch, False, None)
 
     def _update_on_device(self, batch: SampleBatch) -> tuple[Tensor, Tensor | None]:

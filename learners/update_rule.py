@@ -50,6 +50,10 @@ class UpdateRule(nn.Module):
         """The network that policies act with: its state is what gets published."""
         raise NotImplementedError
 
+    def steps(self, number: int) -> int:
+        """How many optimizers may step in update `number`; where only one, a refused step leaves nothing to undo."""
+        return len(self.optimizers)
+
     def update(self, t: Mapping[str, Tensor], weights: Tensor, *, number: int, diagnose: bool) -> Updated:
         """Change the networks by one batch.
 

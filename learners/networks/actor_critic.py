@@ -83,7 +83,11 @@ class Actor(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """[B, *observation_shape] -> float32[B, n]."""
-        return self.bounds.from_unit(torch.tanh(self.head(self.torso(observation))))
+        return self.bounds.from_unit(self.unit(observation))
+
+    def unit(self, observation: Tensor) -> Tensor:
+        """The action before it is scaled to the bounds: [B, *observation_shape] -> float32[B, n] in [-1, 1]."""
+        return torch.tanh(self.head(self.torso(observation)))
 
 
 class StackedLinear(nn.Module):
@@ -141,7 +145,8 @@ class Critics(nn.Module):
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """[B, *observation_shape], float32[B, n] -> float32[count, B]."""
-        numbers = self._joined(observation, action).expand(self.count, -1, -1)
+        joined = torch.cat((self.encoder(observation), self.bounds.to_unit(action)), dim=1)
+        numbers = joined.expand(self.count, -1, -1)
         *hidden, last = self.layers
         for layer in hidden:
             numbers = self._activate(layer(numbers))
@@ -150,8 +155,12 @@ class Critics(nn.Module):
 
     def first(self, observation: Tensor, action: Tensor) -> Tensor:
         """The first critic alone: [B, *observation_shape], float32[B, n] -> float32[B]."""
+        return self.first_of_unit(observation, self.bounds.to_unit(action))
+
+    def first_of_unit(self, observation: Tensor, unit: Tensor) -> Tensor:
+        """The first critic alone, of actions that are scaled to [-1, 1] already: as `first`."""
         first, *others = self._stack()
-        numbers = first.first(self._joined(observation, action))
+        numbers = first.first(torch.cat((self.encoder(observation), unit), dim=1))
         for layer in others:
             numbers = layer.first(self._activate(numbers))
         return numbers.squeeze(1)
@@ -165,9 +174,6 @@ class Critics(nn.Module):
         for layer in others:
             numbers = layer.first(self._activate(numbers))
         return numbers.reshape(actions.shape[:2])
-
-    def _joined(self, observation: Tensor, action: Tensor) -> Tensor:
-        return torch.cat((self.encoder(observation), self.bounds.to_unit(action)), dim=1)
 
     def _stack(self) -> list[StackedLinear]:
         return [layer for layer in self.layers if isinstance(layer, StackedLinear)]

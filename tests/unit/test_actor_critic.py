@@ -110,8 +110,8 @@ class Quadratic(nn.Module):
         super().__init__()
         self.best = best
 
-    def first(self, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        return -(action - self.best).square().sum(dim=1)
+    def first_of_unit(self, observation: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
+        return -(unit - self.best).square().sum(dim=1)
 
 
 @BOTH
@@ -119,11 +119,11 @@ class Quadratic(nn.Module):
 def test_one_step_of_the_actor_raises_the_value_of_a_frozen_critic(config: Any, max_grad_norm: float) -> None:
     config = msgspec.structs.replace(config, max_grad_norm=max_grad_norm, learning_rate=1e-3)
     rule = learner_of(config, CONTINUOUS)._rule
-    rule.critics = critic = Quadratic(torch.tensor([0.7, -1.5]))
+    rule.critics = critic = Quadratic(torch.tensor([0.7, -0.6]))
     observation = torch.randn(64, 5, generator=torch.Generator().manual_seed(1))
     values = []
     for _ in range(20):
-        values.append(float(critic.first(observation, rule.actor(observation)).mean().detach()))
+        values.append(float(critic.first_of_unit(observation, rule.actor.unit(observation)).mean().detach()))
         rule.improve_actor(observation)
     assert all(later > earlier for earlier, later in pairwise(values))
 
