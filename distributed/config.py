@@ -93,7 +93,7 @@ class ActorsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The learner's machine and pace."""
 
-    device: Annotated[str, Meta(description="auto (a GPU if there is one), cpu or cuda.")] = "auto"
+    device: Annotated[Literal["auto", "cpu", "cuda"], Meta(description="auto: a GPU if there is one.")] = "auto"
     samples_per_insert: Annotated[
         float, Meta(gt=0, description="Records sampled per record inserted, kept by the shards; no law without actors.")
     ] = 8.0
@@ -174,10 +174,8 @@ class ExperimentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             )
         if self.runtime == "serial" and self.replay.addresses:
             raise ValueError("runtime serial keeps its replay in the process: drop replay.addresses or use runtime ray")
-        if self.runtime == "serial" and self.learner.device != "auto" and self.learner.device != "cpu":
+        if self.runtime == "serial" and self.learner.device == "cuda":
             raise ValueError("runtime serial is repeatable on the CPU only: drop learner.device or use runtime ray")
-        if self.learner.device.startswith("cuda:"):
-            raise ValueError("learner.device: runtime ray hands out the GPU itself; say cuda")
         if self.run.stop_at_return is not None and self.evaluation.every_env_steps == 0:
             raise ValueError("run.stop_at_return needs periodic evaluations: set evaluation.every_env_steps")
 

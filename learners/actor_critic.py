@@ -158,7 +158,7 @@ class ActorCriticRule(UpdateRule):
         penalty = self.penalty()
         self.optimizers["critics"].minimise(loss if penalty is None else loss + penalty)
         if number % self._actor_period == 0:
-            self.improve_actor(t["observation"])
+            self.improve_actor(t["observation"], weights)
             self._move_targets(number)
         with torch.no_grad():
             errors = td_errors.abs().mean(dim=0)
@@ -168,10 +168,10 @@ class ActorCriticRule(UpdateRule):
             about_values |= {"loss": loss, "td_error": errors.mean()}
             return Updated(errors, about_values | self._about_actor(t["observation"]))
 
-    def improve_actor(self, observation: Tensor) -> None:
-        """One step of the actor up the first critic's values."""
+    def improve_actor(self, observation: Tensor, weights: Tensor) -> None:
+        """One step of the actor up the first critic's values of records [B] that count as float[B] says."""
         q = self.critics.first_of_unit(observation, self.actor.unit(observation))
-        self.optimizers["actor"].minimise(deterministic_policy_losses(q).mean())
+        self.optimizers["actor"].minimise(weighted_mean(deterministic_policy_losses(q), weights))
 
     def _about_actor(self, observation: Tensor) -> dict[str, Tensor]:
         action = self.actor(observation)

@@ -23,7 +23,7 @@ from learners.update_rule import UpdateRule
 from learners.weights import WeightSnapshot
 from replay_server.batches import SampleBatch
 from replay_server.errors import Diverged
-from replay_server.importance import importance_weights
+from replay_server.importance import importance_weights, warm_up
 from replay_server.specs import RecordSpec
 
 
@@ -50,6 +50,7 @@ class GradientLearner:
         self._device = torch.device(device)
         self._deferred = self._device.type != "cpu" if deferred is None else deferred
         self._staging = Staging(spec, self._device)
+        warm_up()
         self._normalisers = [module for module in rule.modules() if isinstance(module, Normaliser)]
         for optimizer in rule.optimizers.values():
             optimizer.check_valid()

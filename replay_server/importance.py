@@ -38,3 +38,8 @@ def _weigh(probabilities: NDArray[np.float64], beta: float, weights: NDArray[np.
         least = min(least, probability)
     for row, probability in enumerate(probabilities):
         weights[row] = (probability / least) ** -beta
+
+
+def warm_up() -> None:
+    """Compile the loop, or load it, before it is needed in a hurry."""
+    _weigh(np.ones(1), 1.0, np.ones(1, np.float32))

@@ -120,7 +120,7 @@ class CloningRule(UpdateRule):
         if isinstance(self.network, Actor):
             bounds = self.network.bounds
             return squared_distances(bounds.to_unit(self.network(observation)), bounds.to_unit(action))
-        return negative_log_likelihood(self.network.offered(self.network(observation), observation), action)
+        return negative_log_likelihood(self.network.offered(self.network(observation), observation, action), action)
 
 
 class LogitsPolicy(NetworkPolicy[ActionLogits]):

@@ -85,7 +85,7 @@ class DiscreteBCQRule(UpdateRule):
             q_t_selector = self.online(after).masked_fill(~allowed_t, -torch.inf)
         q_tm1, logits = self.online(seen), self.online.behaviour(seen)
         td_error = q_learning_td_error(q_tm1, t["action"], t["reward"], t["discount"], q_t, q_t_selector)
-        cloning = negative_log_likelihood(self.online.behaviour.offered(logits, seen), t["action"])
+        cloning = negative_log_likelihood(self.online.behaviour.offered(logits, seen, t["action"]), t["action"])
         penalty = config.logits_penalty * logits.square().mean(dim=1)
         loss = weighted_mean(huber(td_error, config.huber_delta) + cloning + penalty, weights)
         self.optimizers["online"].minimise(loss)

@@ -37,10 +37,14 @@ class ActionLogits(nn.Module):
         logits: Tensor = self.head(self.torso(observation))
         return logits
 
-    def offered(self, logits: Tensor, observation: Tensor) -> Tensor:
-        """Logits float[B, A] with -inf where an action is not offered."""
+    def offered(self, logits: Tensor, observation: Tensor, taken: Tensor | None = None) -> Tensor:
+        """Logits float[B, A] with -inf where an action is not offered; one that was `taken`, int64[B], always is."""
         allowed = self._offers.allowed(observation)
-        return logits if allowed is None else logits.masked_fill(~allowed, -math.inf)
+        if allowed is None:
+            return logits
+        if taken is not None:  # a log may hold actions that its own mask forbids: they are possible all the same
+            allowed = allowed.scatter(1, taken.unsqueeze(1), True)
+        return logits.masked_fill(~allowed, -math.inf)
 
 
 class BatchConstrainedValues(nn.Module):

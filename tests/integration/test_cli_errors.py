@@ -120,8 +120,8 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_made(setting, valu
 @pytest.mark.parametrize(
     ("setting", "value", "says"),
     [
-        ("learner.device", "tpu", "learner.device: 'tpu' cannot be used here ("),
-        ("learner.device", "cuda:1", "learner.device: runtime ray hands out the GPU itself; say cuda"),
+        ("learner.device", "tpu", "learner.device: must be one of auto, cpu, cuda, not tpu"),
+        ("learner.device", "cuda:1", "learner.device: must be one of auto, cpu, cuda, not cuda:1; did you mean cuda?"),
         ("replay.addresses", "[127.0.0.1:{port}]", "replay.addresses: no replay shard answered at 127.0.0.1:{port}"),
         ("replay.addresses", "[here]", "replay.addresses.0: must be text"),
         ("ray.address", "127.0.0.1:{port}", "ray.address: nothing answers at '127.0.0.1:{port}' ("),

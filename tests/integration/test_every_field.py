@@ -280,7 +280,8 @@ def see_transport(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def see_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_workers, "connect", lambda *_, **__: None)
     monkeypatch.setattr(ray_workers, "make_learner", tell)
-    for device in ("cpu", "meta"):
+    monkeypatch.setattr(ray_workers, "resolve_device", lambda device: device)
+    for device in ("cpu", "cuda"):
         assert seen(lambda: begin_learner(ray_config(learner__device=device)))[1]["device"] == device  # noqa: B023
     with pytest.raises(ConfigError, match=r"learner\.device: 'cuda:99' cannot be used here"):
         resolve_device("cuda:99")

@@ -20,6 +20,7 @@ from kit.learning import (
     spec_of,
 )
 
+from learners.algorithms.behaviour_cloning import BehaviourCloningConfig
 from learners.algorithms.discrete_bcq import DiscreteBCQConfig
 from learners.losses.cloning import likely_actions, negative_log_likelihood
 from learners.task import DiscreteActions, Part, Task
@@ -151,6 +152,18 @@ def test_an_action_that_is_not_offered_is_never_taken_nor_bootstrapped_from() ->
     for explore in (False, True):
         action = policy.act(seen, np.random.default_rng(5), explore=explore, env_steps=0).action
         assert (seen[np.arange(90), action] == 1.0).all()
+
+
+def test_a_logged_action_that_its_own_mask_forbids_is_learnt_from_all_the_same() -> None:
+    parts = (Part("action_mask", 0, 3, (3,), True), Part("observation", 3, 5, (2,), False))
+    task = Task(observation_dtype="float32", observation_shape=(5,), actions=DiscreteActions(3), parts=parts)
+    for config in (SMALL, BehaviourCloningConfig(hidden_sizes=(8,), least_reward=100.0)):
+        columns = random_columns(config, task, np.random.default_rng(4))
+        columns["observation"][:, :3] = [1.0, 1.0, 0.0]
+        columns["action"][:] = 2
+        learner = learner_of(config, task)
+        learner.step(batch_of(spec_of(config, task), columns))
+        assert learner.skipped_updates == 0
 
 
 # A log with a known answer

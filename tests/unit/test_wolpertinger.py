@@ -206,7 +206,7 @@ def test_proto_actions_have_the_length_of_the_catalogue_and_gradients_through_it
     assert torch.allclose(proto.norm(dim=1), torch.full((5,), 2.0), atol=1e-5)
     before = rule.critics.first(observation, proto).mean()
     for _ in range(5):
-        rule.improve_actor(observation)
+        rule.improve_actor(observation, torch.ones(5))
     assert rule.critics.first(observation, rule.actor(observation)).mean() > before
 
 
