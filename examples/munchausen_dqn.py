@@ -14,8 +14,8 @@ from learners.gradient_learner import GradientLearner
 from learners.losses.reductions import weighted_mean
 from learners.losses.shapes import check_shapes
 from learners.losses.value_learning import huber
-from learners.optimizers import Optimizer
-from learners.targets import TargetUpdate
+from learners.optimization.optimizers import Optimizer
+from learners.optimization.targets import TargetUpdate
 from learners.update_rule import Updated, UpdateRule
 
 

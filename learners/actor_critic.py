@@ -9,8 +9,9 @@ import torch
 from msgspec import Meta
 from torch import Tensor, nn
 
+from learners.acting.exploration import geometric_sigmas
+from learners.acting.noise import GaussianNoise, Noise, OrnsteinUhlenbeckNoise
 from learners.algorithm import AlgorithmConfig, Positive, Rate, seeded
-from learners.exploration import geometric_sigmas
 from learners.losses.actor_critic import (
     critic_losses,
     critic_td_errors,
@@ -21,9 +22,8 @@ from learners.losses.actor_critic import (
 from learners.losses.reductions import weighted_mean
 from learners.networks.actor_critic import Actor, Critics
 from learners.networks.torsos import make_encoder, make_torso
-from learners.noise import GaussianNoise, Noise, OrnsteinUhlenbeckNoise
-from learners.optimizers import Optimizer
-from learners.targets import TargetUpdate
+from learners.optimization.optimizers import Optimizer
+from learners.optimization.targets import TargetUpdate
 from learners.task import ContinuousActions, Task
 from learners.update_rule import Updated, UpdateRule, spread
 

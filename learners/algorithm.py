@@ -10,8 +10,8 @@ import torch
 from msgspec import Meta
 
 from learners.learner import Learner
+from learners.optimization.schedules import cosine, linear, warm_restarts
 from learners.policies import Policy
-from learners.schedules import cosine, linear, warm_restarts
 from learners.task import Task
 from replay_server.specs import Field, RecordSpec
 

@@ -15,10 +15,10 @@ from torch import Tensor
 from learners.algorithm import AlgorithmConfig
 from learners.learner import StepOutput
 from learners.networks.normaliser import Normaliser
-from learners.optimizers import NotFinite
+from learners.optimization.optimizers import NotFinite
+from learners.optimization.undo import Undo
 from learners.readback import Finished, UnderWay
 from learners.staging import Staging
-from learners.undo import Undo
 from learners.update_rule import UpdateRule
 from learners.weights import WeightSnapshot
 from replay_server.batches import SampleBatch

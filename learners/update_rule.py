@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from learners.optimizers import Optimizer
+from learners.optimization.optimizers import Optimizer
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from learners.acting.noise import GaussianNoise, NoisyActions
 from learners.algorithm import AlgorithmConfig, Count, Fraction, Positive, Rate, Sizes, seeded
 from learners.gradient_learner import GradientLearner
 from learners.losses.actor_critic import bootstrapped, critic_losses, critic_td_errors, soft_clipped_values
@@ -23,10 +24,9 @@ from learners.losses.reductions import weighted_mean
 from learners.networks.actor_critic import Critics
 from learners.networks.torsos import make_encoder
 from learners.networks.vae import ActionEncoder, CandidateActor, JoinedNetwork
-from learners.noise import GaussianNoise, NoisyActions
-from learners.optimizers import Optimizer
+from learners.optimization.optimizers import Optimizer
+from learners.optimization.targets import TargetUpdate
 from learners.policies import Action, NetworkPolicy
-from learners.targets import TargetUpdate
 from learners.task import Task
 from learners.update_rule import Updated, UpdateRule, spread
 from replay_server.specs import RecordSpec

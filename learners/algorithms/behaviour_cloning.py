@@ -15,9 +15,10 @@ from msgspec import Meta
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from learners.acting.deterministic_policy import DeterministicPolicy
+from learners.acting.exploration import boltzmann
+from learners.acting.noise import GaussianNoise
 from learners.algorithm import AlgorithmConfig, Count, Positive, seeded
-from learners.deterministic_policy import DeterministicPolicy
-from learners.exploration import boltzmann
 from learners.gradient_learner import GradientLearner
 from learners.losses.cloning import negative_log_likelihood, squared_distances
 from learners.losses.reductions import masked_mean
@@ -25,8 +26,7 @@ from learners.networks.actor_critic import Actor
 from learners.networks.behaviour import ActionLogits
 from learners.networks.offers import Offers
 from learners.networks.torsos import make_torso
-from learners.noise import GaussianNoise
-from learners.optimizers import Optimizer
+from learners.optimization.optimizers import Optimizer
 from learners.policies import Action, NetworkPolicy, Policy
 from learners.task import ContinuousActions, Task
 from learners.update_rule import Updated, UpdateRule

@@ -9,8 +9,8 @@ from msgspec import Meta
 from torch import Tensor
 
 from learners.losses.distributional import categorical_td
-from learners.networks.q_network import Reading
-from learners.value_config import ValueConfig
+from learners.networks.q_network import ReturnModel
+from learners.value_learning import ValueConfig
 
 
 class C51Config(ValueConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -26,12 +26,12 @@ class C51Config(ValueConfig, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if self.v_min >= self.v_max:
             raise ValueError(f"v_min ({self.v_min}) is not below v_max ({self.v_max})")
 
-    def make_reading(self) -> CategoricalReturn:
+    def make_return_model(self) -> CategoricalReturn:
         """Logits of the atoms."""
         return CategoricalReturn(self)
 
 
-class CategoricalReturn(Reading):
+class CategoricalReturn(ReturnModel):
     """Logits of a distribution on the support.
 
     Errors are Kullback-Leibler divergences of the target from the prediction, as in Rainbow (Hessel et al. 2018): the
@@ -50,7 +50,7 @@ class CategoricalReturn(Reading):
         """float[B, A, Z] -> float[B, A]."""
         return outputs.softmax(dim=2) @ self.support
 
-    def compare(
+    def loss(
         self,
         outputs_tm1: Tensor,
         a_tm1: Tensor,
@@ -59,5 +59,5 @@ class CategoricalReturn(Reading):
         outputs_t: Tensor,
         q_t_selector: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Cross-entropy to the projected target, and its divergence; see Reading.compare."""
+        """Cross-entropy to the projected target, and its divergence; see ReturnModel.loss."""
         return categorical_td(outputs_tm1, a_tm1, r_t, discount_t, outputs_t, q_t_selector, self.support)

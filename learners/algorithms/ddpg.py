@@ -9,9 +9,9 @@ import torch
 from msgspec import Meta
 from torch import Tensor
 
+from learners.acting.deterministic_policy import DeterministicPolicy
 from learners.actor_critic import ActorCriticConfig, ActorCriticRule
 from learners.algorithm import Positive
-from learners.deterministic_policy import DeterministicPolicy
 from learners.gradient_learner import GradientLearner
 from learners.task import Task
 from replay_server.specs import RecordSpec

@@ -11,8 +11,8 @@ from msgspec import Meta
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from learners.acting.exploration import epsilon_greedy
 from learners.algorithm import AlgorithmConfig, Fraction, Rate, seeded
-from learners.exploration import epsilon_greedy
 from learners.gradient_learner import GradientLearner
 from learners.losses.cloning import negative_log_likelihood
 from learners.losses.reductions import weighted_mean
@@ -20,9 +20,9 @@ from learners.losses.value_learning import huber, q_learning_td_error
 from learners.networks.behaviour import ActionLogits, BatchConstrainedValues
 from learners.networks.offers import Offers
 from learners.networks.torsos import make_torso
-from learners.optimizers import Optimizer
+from learners.optimization.optimizers import Optimizer
+from learners.optimization.targets import TargetUpdate
 from learners.policies import Action, NetworkPolicy
-from learners.targets import TargetUpdate
 from learners.task import Task
 from learners.update_rule import Updated, UpdateRule, spread
 from replay_server.specs import RecordSpec

@@ -11,8 +11,8 @@ from msgspec import Meta
 from torch import Tensor
 
 from learners.losses.value_learning import huber, q_learning_td_error, squared
-from learners.networks.q_network import Reading
-from learners.value_config import ValueConfig
+from learners.networks.q_network import ReturnModel
+from learners.value_learning import ValueConfig
 
 
 class DQNConfig(ValueConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,12 +27,12 @@ class DQNConfig(ValueConfig, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if self.loss == "mse":
             self.refuse_idle("with loss mse", "huber_delta")
 
-    def make_reading(self) -> ExpectedReturn:
+    def make_return_model(self) -> ExpectedReturn:
         """One number an action: its expected return."""
         return ExpectedReturn(self)
 
 
-class ExpectedReturn(Reading):
+class ExpectedReturn(ReturnModel):
     """The expected return itself; errors are absolute temporal-difference errors."""
 
     size = 1
@@ -45,7 +45,7 @@ class ExpectedReturn(Reading):
         """float[B, A, 1] -> float[B, A]."""
         return outputs.squeeze(2)
 
-    def compare(
+    def loss(
         self,
         outputs_tm1: Tensor,
         a_tm1: Tensor,
@@ -54,7 +54,7 @@ class ExpectedReturn(Reading):
         outputs_t: Tensor,
         q_t_selector: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Huber or squared loss of (Double) Q-learning; see Reading.compare."""
+        """Huber or squared loss of (Double) Q-learning; see ReturnModel.loss."""
         q_tm1, q_t = outputs_tm1.squeeze(2), outputs_t.squeeze(2)
         td_error = q_learning_td_error(q_tm1, a_tm1, r_t, discount_t, q_t, q_t_selector)
         losses = huber(td_error, self._config.huber_delta) if self._config.loss == "huber" else squared(td_error)

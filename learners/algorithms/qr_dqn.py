@@ -8,8 +8,8 @@ from msgspec import Meta
 from torch import Tensor
 
 from learners.losses.distributional import quantile_td
-from learners.networks.q_network import Reading
-from learners.value_config import ValueConfig
+from learners.networks.q_network import ReturnModel
+from learners.value_learning import ValueConfig
 
 
 class QRDQNConfig(ValueConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -21,12 +21,12 @@ class QRDQNConfig(ValueConfig, frozen=True, kw_only=True, forbid_unknown_fields=
         float, Meta(ge=0, description="Error where the quantile Huber loss turns linear; 0: plain quantile regression.")
     ] = 1.0
 
-    def make_reading(self) -> QuantileReturn:
+    def make_return_model(self) -> QuantileReturn:
         """Quantiles of the return."""
         return QuantileReturn(self)
 
 
-class QuantileReturn(Reading):
+class QuantileReturn(ReturnModel):
     """Quantiles of the return at (2i + 1) / 2N.
 
     Errors are the mean |target - prediction| of equal quantiles: like DQN's errors they are in units of the return and
@@ -42,7 +42,7 @@ class QuantileReturn(Reading):
         """float[B, A, N] -> float[B, A]."""
         return outputs.mean(dim=2)
 
-    def compare(
+    def loss(
         self,
         outputs_tm1: Tensor,
         a_tm1: Tensor,
@@ -51,5 +51,5 @@ class QuantileReturn(Reading):
         outputs_t: Tensor,
         q_t_selector: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Quantile Huber loss, and the distance of the distributions; see Reading.compare."""
+        """Quantile Huber loss, and the distance of the distributions; see ReturnModel.loss."""
         return quantile_td(outputs_tm1, a_tm1, r_t, discount_t, outputs_t, q_t_selector, self._kappa)

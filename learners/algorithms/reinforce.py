@@ -16,6 +16,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from learners.acting.sampled_slates import draw_slates
 from learners.algorithm import AlgorithmConfig, Count, Positive, seeded
 from learners.gradient_learner import GradientLearner
 from learners.logged_choices import Logged, check_response, one_choice
@@ -33,9 +34,8 @@ from learners.networks.negatives import NegativeSampler
 from learners.networks.offers import Offers
 from learners.networks.softmax_policy import ItemHead, SoftmaxPolicyNetwork, StateValue
 from learners.networks.torsos import make_torso
-from learners.optimizers import Optimizer
+from learners.optimization.optimizers import Optimizer
 from learners.policies import Action, NetworkPolicy
-from learners.sampled_slates import draw_slates
 from learners.task import SlateActions, Task
 from learners.update_rule import Updated, UpdateRule
 from replay_server.errors import ConfigError

@@ -15,9 +15,9 @@ from msgspec import Meta
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from learners.acting.best_slates import OPTIMIZERS, check_slates, random_slates, slate_counts
+from learners.acting.exploration import annealed, ape_x_epsilons
 from learners.algorithm import AlgorithmConfig, Count, Fraction, Rate, seeded
-from learners.best_slates import OPTIMIZERS, check_slates, random_slates, slate_counts
-from learners.exploration import annealed, ape_x_epsilons
 from learners.gradient_learner import GradientLearner
 from learners.learner import StepOutput
 from learners.logged_choices import check_response
@@ -26,9 +26,9 @@ from learners.losses.slate import choice_losses, consumed, possible_outcomes, sl
 from learners.losses.value_learning import huber
 from learners.networks.offers import Offers
 from learners.networks.slate_network import GivenChoice, OutcomeNetwork, SlateNetwork
-from learners.optimizers import Optimizer
+from learners.optimization.optimizers import Optimizer
+from learners.optimization.targets import TargetUpdate
 from learners.policies import Action, NetworkPolicy
-from learners.targets import TargetUpdate
 from learners.task import Task
 from learners.update_rule import Updated, UpdateRule, spread
 from replay_server.batches import SampleBatch

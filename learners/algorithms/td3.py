@@ -9,9 +9,9 @@ import torch
 from msgspec import Meta
 from torch import Tensor
 
+from learners.acting.deterministic_policy import DeterministicPolicy
 from learners.actor_critic import ActorCriticConfig, ActorCriticRule
 from learners.algorithm import Count
-from learners.deterministic_policy import DeterministicPolicy
 from learners.gradient_learner import GradientLearner
 from learners.policies import Policy
 from learners.task import Task

@@ -12,6 +12,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from learners.acting.noise import Noise, NoisyActions
 from learners.actor_critic import ActorCriticRule
 from learners.algorithm import Count
 from learners.algorithms.td3 import TD3Config
@@ -22,7 +23,6 @@ from learners.catalogue.neighbours import Search
 from learners.gradient_learner import GradientLearner
 from learners.networks.actor_critic import Actor, Critics
 from learners.networks.torsos import Torso, make_torso
-from learners.noise import Noise, NoisyActions
 from learners.policies import Action, NetworkPolicy
 from learners.task import ContinuousActions, DiscreteActions, Task
 from learners.update_rule import Updated

@@ -10,7 +10,7 @@ from learners.networks.offers import Offers
 from learners.networks.torsos import Torso
 
 
-class Reading(nn.Module):
+class ReturnModel(nn.Module):
     """What the Z numbers that a network gives for an action mean, and how they are learnt.
 
     Attributes:
@@ -23,7 +23,7 @@ class Reading(nn.Module):
         """Expected returns: float[B, A, Z] -> float[B, A]."""
         raise NotImplementedError
 
-    def compare(
+    def loss(
         self,
         outputs_tm1: Tensor,
         a_tm1: Tensor,
@@ -62,20 +62,20 @@ class QNetwork(nn.Module):
     Args:
         torso: features of an observation.
         head: numbers of each action.
-        reading: what they mean.
+        returns: what they mean.
         offers: which actions an observation allows.
     """
 
-    def __init__(self, torso: Torso, head: Head, reading: Reading, offers: Offers) -> None:
+    def __init__(self, torso: Torso, head: Head, returns: ReturnModel, offers: Offers) -> None:
         super().__init__()
         self.torso = torso
         self.head = head
-        self.reading = reading
+        self.returns = returns
         self._offers = offers
 
     def forward(self, observation: Tensor) -> Tensor:
         """Expected returns: [B, *observation_shape] -> float32[B, A], of forbidden actions too."""
-        return self.reading.expected(self.outputs(observation))
+        return self.returns.expected(self.outputs(observation))
 
     def outputs(self, observation: Tensor) -> Tensor:
         """[B, *observation_shape] -> float32[B, A, Z]."""

@@ -25,9 +25,9 @@ from kit.learning import (
 from scipy.stats import norm
 from torch import nn
 
+from learners.acting.exploration import geometric_sigmas
 from learners.algorithms.ddpg import DDPGConfig
 from learners.algorithms.td3 import TD3Config
-from learners.exploration import geometric_sigmas
 from learners.losses.actor_critic import (
     critic_losses,
     critic_td_errors,

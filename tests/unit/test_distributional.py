@@ -15,7 +15,7 @@ from learners.algorithms.qr_dqn import QRDQNConfig
 from learners.losses.distributional import categorical_projection, categorical_td, quantile_huber, quantile_td
 from learners.losses.reductions import weighted_mean
 from learners.task import DiscreteActions, Task
-from learners.value_rule import choice_entropy
+from learners.value_learning import choice_entropy
 
 SUPPORT = torch.tensor([-1.0, 0.0, 1.0])
 

@@ -11,10 +11,10 @@ import torch
 from kit.chains import ACTIONS, CHAIN, STATES
 from kit.learning import batch_of, learner_of, random_columns, spec_of
 
+from learners.acting.exploration import annealed, ape_x_epsilons
 from learners.algorithms.c51 import C51Config
 from learners.algorithms.dqn import DQNConfig
 from learners.algorithms.qr_dqn import QRDQNConfig
-from learners.exploration import annealed, ape_x_epsilons
 from learners.task import DiscreteActions, Task
 from replay_server.errors import Diverged
 from replay_server.transitions import transition_spec

@@ -10,7 +10,7 @@ from kit.golden import golden, same
 from torch import nn
 
 from learners.algorithm import AlgorithmConfig
-from learners.optimizers import Optimizer
+from learners.optimization.optimizers import Optimizer
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from kit.golden import golden, same
 
-from learners.best_slates import exact
+from learners.acting.best_slates import exact
 from learners.losses.slate import choice_losses, consumed, slate_td_error, slate_values
 
 

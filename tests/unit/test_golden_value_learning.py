@@ -18,7 +18,7 @@ from learners.losses.reductions import weighted_mean
 from learners.losses.value_learning import huber, q_learning_td_error, squared
 from learners.policies import Action
 from learners.task import DiscreteActions, Task
-from learners.value_rule import ValueRule
+from learners.value_learning import ValueRule
 
 
 def test_q_learning() -> None:

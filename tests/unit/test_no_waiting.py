@@ -10,7 +10,7 @@ from kit.learning import DISCRETE, batch_of, random_columns, spec_of
 
 from learners.algorithm import AlgorithmConfig
 from learners.algorithms.dqn import DQNConfig
-from learners.value_rule import ValueRule
+from learners.value_learning import ValueRule
 
 CONFIGS = algorithm_configs()
 

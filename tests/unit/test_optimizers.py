@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from learners.algorithm import AlgorithmConfig
 from learners.algorithms.dqn import DQNConfig
-from learners.flat import blocks
-from learners.optimizers import NotFinite, Optimizer
-from learners.schedules import cosine, linear, warm_restarts
-from learners.targets import TargetUpdate
+from learners.optimization.flat import blocks
+from learners.optimization.optimizers import NotFinite, Optimizer
+from learners.optimization.schedules import cosine, linear, warm_restarts
+from learners.optimization.targets import TargetUpdate
 
 BASE = AlgorithmConfig(learning_rate=0.1, max_grad_norm=None)
 

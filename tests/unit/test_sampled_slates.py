@@ -24,11 +24,16 @@ from actors.timestep import TimeStep
 from distributed.config import ActorsConfig, ExperimentConfig, LearnerConfig, ReplayConfig, RunConfig
 from distributed.runtime import Origin
 from distributed.serial_runtime import SerialRuntime
+from learners.acting.sampled_slates import (
+    draw_slates,
+    draw_without_replacement,
+    inclusion_probabilities,
+    sequence_log_probs,
+)
 from learners.algorithms.reinforce import ReinforceConfig
 from learners.logged_choices import Logged
 from learners.networks.softmax_policy import NEVER
 from learners.policies import Action
-from learners.sampled_slates import draw_slates, draw_without_replacement, inclusion_probabilities, sequence_log_probs
 from learners.task import DiscreteActions, Part, SlateActions, Task
 from replay_server.errors import ConfigError
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from learners.acting.best_slates import OPTIMIZERS, check_slates, exact, greedy, random_slates, slate_counts, top_k
 from learners.algorithm import seeded
-from learners.best_slates import OPTIMIZERS, check_slates, exact, greedy, random_slates, slate_counts, top_k
 from learners.losses.slate import choice_losses, consumed, slate_td_error, slate_values
 from replay_server.errors import InvalidRecord
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from learners.flat import blocks
+from learners.optimization.flat import blocks
 
 
 class Undo:

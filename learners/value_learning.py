@@ -1,23 +1,27 @@
-"""Settings that algorithms which learn action values have alike, and what they build."""
+"""What algorithms that learn action values have alike: settings and update."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
 from msgspec import Meta
+from torch import Tensor, nn
 
+from learners.acting.value_policy import ValuePolicy
 from learners.algorithm import AlgorithmConfig, Count, Rate, seeded
 from learners.gradient_learner import GradientLearner
+from learners.losses.reductions import weighted_mean
 from learners.networks.heads import ActionHead, EmbeddingDotHead, EmbeddingMLPHead
 from learners.networks.item_table import make_items
 from learners.networks.offers import Offers
-from learners.networks.q_network import Head, QNetwork, Reading
+from learners.networks.q_network import Head, QNetwork, ReturnModel
 from learners.networks.torsos import make_torso
+from learners.optimization.optimizers import Optimizer
+from learners.optimization.targets import TargetUpdate
 from learners.task import Task
-from learners.value_policy import ValuePolicy
-from learners.value_rule import ValueRule
+from learners.update_rule import Updated, UpdateRule, spread
 from replay_server.errors import ConfigError
 from replay_server.specs import RecordSpec
 
@@ -82,7 +86,7 @@ class ValueConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fie
         if self.item_embedding == "learnt" and self.action_values == "heads":
             raise ValueError("item_embedding learnt needs action_values embedding_mlp or embedding_dot")
 
-    def make_reading(self) -> Reading:
+    def make_return_model(self) -> ReturnModel:
         """What the numbers of an action mean: an algorithm's own part."""
         raise NotImplementedError
 
@@ -96,9 +100,9 @@ class ValueConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fie
 
     def make_network(self, task: Task, generator: torch.Generator) -> QNetwork:
         """The network of learner and policy."""
-        offers, reading = Offers(task, task.discrete(self.type).count), self.make_reading()
+        offers, returns = Offers(task, task.discrete(self.type).count), self.make_return_model()
         torso = make_torso(self, task, generator)
-        return QNetwork(torso, self._make_head(torso.size, task, offers, reading.size, generator), reading, offers)
+        return QNetwork(torso, self._make_head(torso.size, task, offers, returns.size, generator), returns, offers)
 
     def _make_head(self, features: int, task: Task, offers: Offers, size: int, generator: torch.Generator) -> Head:
         if self.action_values == "heads":
@@ -124,3 +128,61 @@ class ValueConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fie
         if self.action_values == "embedding_mlp":
             return EmbeddingMLPHead(features, items, size, self.item_hidden_size, self.dueling, generator)
         return EmbeddingDotHead(features, items, size, self.normalise_embeddings, self.dueling, generator)
+
+
+class ValueRule(UpdateRule):
+    """Online and target network; what is learnt of the return is the network's return model."""
+
+    def __init__(self, config: ValueConfig, task: Task, *, seed: int, device: str) -> None:
+        super().__init__()
+        self._double = config.double
+        generator = seeded(seed)
+        self.online = config.make_network(task, generator).to(device)
+        self.target = config.make_network(task, generator).to(device)
+        self._move_target = TargetUpdate(
+            (self.online, self.target), tau=config.target_update_tau, period=config.target_update_period_updates
+        )
+        self.optimizers = {"online": Optimizer(self.online, config)}
+
+    @property
+    def acting(self) -> nn.Module:
+        """The online network."""
+        return self.online
+
+    def update(self, t: Mapping[str, Tensor], weights: Tensor, *, number: int, diagnose: bool) -> Updated:
+        """One step on the weighted losses of the return model; see UpdateRule.update."""
+        online, a_tm1, r_t, discount_t = self.online, t["action"], t["reward"], t["discount"]
+        outputs_tm1 = online.outputs(t["observation"])
+        with torch.no_grad():
+            outputs_t = self.target.outputs(t["next_observation"])
+            q_t = online(t["next_observation"]) if self._double else self.target.returns.expected(outputs_t)
+            selector = online.selectable(q_t, t["next_observation"])
+        losses, errors = online.returns.loss(outputs_tm1, a_tm1, r_t, discount_t, outputs_t, selector)
+        loss = weighted_mean(losses, weights)
+        self.optimizers["online"].minimise(loss)
+        self._move_target(number)
+        if not diagnose:
+            return Updated(errors)
+        with torch.no_grad():
+            q_tm1 = online.returns.expected(outputs_tm1)
+            bootstrap = self.target.returns.expected(outputs_t).gather(1, selector.argmax(dim=1, keepdim=True))
+            target_tm1 = r_t + discount_t * bootstrap.squeeze(1)
+            taken = q_tm1.gather(1, a_tm1.unsqueeze(1)).squeeze(1)
+            greedy = online.selectable(q_tm1, t["observation"]).argmax(dim=1)
+        return Updated(
+            errors,
+            spread(q=taken, target=target_tm1, bootstrap=bootstrap.squeeze(1))
+            | {
+                "loss": loss,
+                "td_error": (target_tm1 - taken).abs().mean(),
+                "greedy_share": (greedy == a_tm1).float().mean(),
+                "greedy_entropy": choice_entropy(greedy, q_tm1.shape[1]),
+            },
+        )
+
+
+def choice_entropy(choice: Tensor, count: int) -> Tensor:
+    """Entropy, in nats, of how often each of `count` actions is chosen in int64[B]: float[]."""
+    shares = torch.zeros(count, device=choice.device)
+    shares.scatter_add_(0, choice, torch.full_like(choice, 1, dtype=shares.dtype) / len(choice))
+    return -torch.xlogy(shares, shares).sum()

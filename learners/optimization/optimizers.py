@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from learners.algorithm import AlgorithmConfig
-from learners.descent import make_descent
-from learners.flat import flatten, views
+from learners.optimization.descent import make_descent
+from learners.optimization.flat import flatten, views
 
 _NORM_EPSILON = 1e-6
 

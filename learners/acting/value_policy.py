@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from learners.exploration import annealed, ape_x_epsilons, boltzmann, epsilon_greedy
+from learners.acting.exploration import annealed, ape_x_epsilons, boltzmann, epsilon_greedy
 from learners.networks.q_network import QNetwork
 from learners.policies import Action, NetworkPolicy
 
 if TYPE_CHECKING:
-    from learners.value_config import ValueConfig
+    from learners.value_learning import ValueConfig
 
 _READ = ("observation", "next_observation", "action", "reward", "discount")  # columns that priorities are made of
 
@@ -61,7 +61,7 @@ class ValuePolicy(NetworkPolicy[QNetwork]):
             t = {name: torch.from_numpy(np.ascontiguousarray(columns[name])) for name in _READ}
             r_t = network.torso.normaliser.reward(t["reward"])
             outputs_t = network.outputs(t["next_observation"])
-            selector = network.selectable(network.reading.expected(outputs_t), t["next_observation"])
+            selector = network.selectable(network.returns.expected(outputs_t), t["next_observation"])
             outputs_tm1 = network.outputs(t["observation"])
-            _, errors = network.reading.compare(outputs_tm1, t["action"], r_t, t["discount"], outputs_t, selector)
+            _, errors = network.returns.loss(outputs_tm1, t["action"], r_t, t["discount"], outputs_t, selector)
         return errors.double().numpy() + self._config.priority_epsilon

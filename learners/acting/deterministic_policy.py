@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from learners.acting.noise import Noise, NoisyActions
 from learners.networks.actor_critic import Actor
-from learners.noise import Noise, NoisyActions
 from learners.policies import Action, NetworkPolicy
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from learners.flat import blocks, flatten
+from learners.optimization.flat import blocks, flatten
 
 
 class TargetUpdate:
