@@ -7,6 +7,6 @@ import gymnasium
 gymnasium.register(
     id="headrace/MoviePick10-v0",
     entry_point="actors.envs.movie_pick.environment:MoviePickEnv",
-    vector_entry_point="actors.envs.movie_pick.vector_environment:MoviePickVectorEnv",
+    vector_entry_point="actors.envs.movie_pick.environment:MoviePickVectorEnv",
     max_episode_steps=100,
 )

@@ -87,7 +87,7 @@ def config(env_id: str, **fields: Any) -> EnvironmentConfig:
 def test_ids_with_a_vector_entry_point_vectorise_themselves() -> None:
     env = make_vector_env(config("headrace/MoviePick10-v0", kwargs={"catalogue_seed": 3}), 4)
     assert isinstance(env.unwrapped, MoviePickVectorEnv) and env.num_envs == 4
-    assert env.unwrapped.core.model.catalogue_seed == 3
+    assert env.unwrapped.simulation.model.catalogue_seed == 3
     assert type(make_vector_env(config("CartPole-v1", num_envs=3)).unwrapped).__name__ == "CartPoleVectorEnv"
 
 

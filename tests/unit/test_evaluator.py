@@ -120,7 +120,7 @@ def test_baselines_meet_the_same_users() -> None:
     assert again[0] == again[1]
     most_popular = next(row for row in again[0] if row.name == "most popular")
     env = make_vector_env(config, 16)
-    film = int(np.argmax(env.unwrapped.core.catalogue.popularity))  # type: ignore[attr-defined]
+    film = int(np.argmax(env.unwrapped.simulation.catalogue.popularity))  # type: ignore[attr-defined]
     assert evaluate(Constant(film), config, 16, seed=1).mean == most_popular.mean
 
 

@@ -11,103 +11,103 @@ from gymnasium.utils.env_checker import check_env
 
 import actors.envs  # noqa: F401  registers the ids
 from actors.environments import EnvironmentConfig
-from actors.envs.movie_pick import MoviePickCore, MoviePickEnv, MoviePickModel, MoviePickVectorEnv
+from actors.envs.movie_pick import MoviePick, MoviePickEnv, MoviePickModel, MoviePickVectorEnv
 from actors.ladder import ladder
 from actors.seeds import SeedFamily, derive
 
 ID = "headrace/MoviePick10-v0"
 
 
-def core_of(num_users: int, seed: int = 0, **constants: Any) -> MoviePickCore:
-    core = MoviePickCore(MoviePickModel(**constants), num_users)
-    core.generator = np.random.default_rng(seed)
-    core.reset()
-    return core
+def simulation_of(num_users: int, seed: int = 0, **constants: Any) -> MoviePick:
+    simulation = MoviePick(MoviePickModel(**constants), num_users)
+    simulation.generator = np.random.default_rng(seed)
+    simulation.reset()
+    return simulation
 
 
-def slow_probabilities(core: MoviePickCore, user: int, film: int, watched: list[int]) -> tuple[float, float]:
+def slow_probabilities(simulation: MoviePick, user: int, film: int, watched: list[int]) -> tuple[float, float]:
     """P(click) and P(watched to the end | click), straight from the definition."""
     rec = watched[-5:].count(film)
-    click = float(core.users.click_logit[user, film]) - 0.25 * rec
-    complete = float(core.users.complete_logit[user, film]) - 0.1 * rec
+    click = float(simulation.users.click_logit[user, film]) - 0.25 * rec
+    complete = float(simulation.users.complete_logit[user, film]) - 0.1 * rec
     return 1 / (1 + np.exp(-click)), 1 / (1 + np.exp(-complete))
 
 
 def test_step_follows_the_definition_user_by_user() -> None:
-    core = core_of(8, seed=3)
+    simulation = simulation_of(8, seed=3)
     mirror = np.random.default_rng(0)
-    mirror.bit_generator.state = core.generator.bit_generator.state
+    mirror.bit_generator.state = simulation.generator.bit_generator.state
     rng = np.random.default_rng(1)
     watched: list[list[int]] = [[] for _ in range(8)]
     for _ in range(120):
         action = rng.integers(3, size=8)  # few films, so that satiation matters
         draws = mirror.random((2, 8), dtype=np.float32)
-        reward = core.step(action)
+        reward = simulation.step(action).reward
         for user in range(8):
-            click, complete = slow_probabilities(core, user, int(action[user]), watched[user])
+            click, complete = slow_probabilities(simulation, user, int(action[user]), watched[user])
             clicked = draws[0, user] < click
             expected = (10.0 if draws[1, user] < complete else 1.0) if clicked else -0.1
             assert reward[user] == pytest.approx(expected)
             if clicked:
                 watched[user].append(int(action[user]))
-    seen = core.observe()
+    seen = simulation.observe()
     for user in range(8):
-        films = core.catalogue.films[watched[user][-5:]].reshape(-1)
-        np.testing.assert_array_equal(seen[user, :20], core.users.embedding[user])
+        films = simulation.catalogue.films[watched[user][-5:]].reshape(-1)
+        np.testing.assert_array_equal(seen[user, :20], simulation.users.embedding[user])
         np.testing.assert_array_equal(seen[user, 20:], films)
 
 
 def test_expected_rewards_equal_the_mean_of_many_draws() -> None:
     users = 40_000
-    core = core_of(users, population=1)
-    core.history[:] = [10, 2, 2, 4, 2]
+    simulation = simulation_of(users, population=1)
+    simulation.history[:] = [10, 2, 2, 4, 2]
     action = np.full(users, 2)
-    expected = core.expected_rewards()[0, 2]
-    unsated = core.expected_rewards_unwatched()[0, 2]
-    rewards = core.step(action)
+    expected = simulation.expected_rewards()[0, 2]
+    unsated = simulation.expected_rewards_unwatched()[0, 2]
+    rewards = simulation.step(action).reward
     error = rewards.std() / np.sqrt(users)
     assert abs(rewards.mean() - expected) < 4 * error
     assert unsated - expected > 20 * error
-    click, complete = slow_probabilities(core, 0, 2, [2, 2, 4, 2])
+    click, complete = slow_probabilities(simulation, 0, 2, [2, 2, 4, 2])
     assert expected == pytest.approx(click * (10 * complete + 1 - complete) - 0.1 * (1 - click), rel=1e-5)
 
 
 def test_user_and_film_draws_have_the_stated_distribution() -> None:
-    core = core_of(4000)
-    films, prototypes = core.catalogue.films, core.catalogue.prototypes
+    simulation = simulation_of(4000)
+    films, prototypes = simulation.catalogue.films, simulation.catalogue.prototypes
     np.testing.assert_allclose(np.linalg.norm(films, axis=1), 1.0, rtol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(prototypes, axis=1), 1.0)
     assert (films @ prototypes.T).max(axis=1).min() > 0.6
-    affinity = (core.users.click_logit - core.catalogue.popularity + 0.6) / 2.2
-    quality_side = (core.users.complete_logit - core.catalogue.quality + 0.6) / 2.0
+    affinity = (simulation.users.click_logit - simulation.catalogue.popularity + 0.6) / 2.2
+    quality_side = (simulation.users.complete_logit - simulation.catalogue.quality + 0.6) / 2.0
     np.testing.assert_allclose(affinity, quality_side, atol=1e-5)  # both logits see the same taste
     assert np.abs(affinity).max() <= 1.0 + 1e-5
 
 
 def test_the_shown_user_vector_is_the_taste_with_noise() -> None:
-    core = core_of(4000, films=40)  # more films than dimensions, so that tastes follow from affinities
-    films = core.catalogue.films.astype(float)
+    simulation = simulation_of(4000, films=40)  # more films than dimensions, so that tastes follow from affinities
+    films = simulation.catalogue.films.astype(float)
     assert np.linalg.matrix_rank(films) == films.shape[1]
-    affinity = (core.users.click_logit - core.catalogue.popularity + 0.6) / 2.2
+    affinity = (simulation.users.click_logit - simulation.catalogue.popularity + 0.6) / 2.2
     tastes = np.linalg.lstsq(films, affinity.T.astype(float), rcond=None)[0]
-    blur = core.users.embedding - (tastes.T @ core.catalogue.projection)
+    blur = simulation.users.embedding - (tastes.T @ simulation.catalogue.projection)
     assert blur.std() == pytest.approx(0.05, rel=0.05)
 
 
 def test_zeros_stand_before_the_first_watched_films() -> None:
-    core = core_of(1)
-    assert not core.observe()[0, 20:].any()
-    core.history[0, -1] = 7
-    seen = core.observe()[0, 20:].reshape(5, 16)
+    simulation = simulation_of(1)
+    assert not simulation.observe()[0, 20:].any()
+    simulation.history[0, -1] = 7
+    seen = simulation.observe()[0, 20:].reshape(5, 16)
     assert not seen[:4].any()
-    np.testing.assert_array_equal(seen[4], core.catalogue.films[7])
+    np.testing.assert_array_equal(seen[4], simulation.catalogue.films[7])
 
 
 def test_films_are_shared_and_users_are_not() -> None:
-    first, second = core_of(2, seed=1), core_of(2, seed=2)
+    first, second = simulation_of(2, seed=1), simulation_of(2, seed=2)
     np.testing.assert_array_equal(first.catalogue.films, second.catalogue.films)
     assert (first.users.embedding != second.users.embedding).all()
-    other = core_of(2, seed=1, catalogue_seed=1)
+    other = simulation_of(2, seed=1, catalogue_seed=1)
     assert (other.catalogue.films != first.catalogue.films).any()
 
 
@@ -194,17 +194,19 @@ def test_registered_and_checked() -> None:
 def test_ids_name_the_user_and_the_films() -> None:
     env = MoviePickVectorEnv(50, obs_mode="ids", population=7)
     play(env, 0, 30)
-    seen = env.core.observe()
+    seen = env.simulation.observe()
     assert seen.dtype == np.int32 and seen.shape == (50, 6)
     assert set(seen[:, 0]) == set(range(7))
-    np.testing.assert_array_equal(seen[:, 1:], env.core.history)
+    np.testing.assert_array_equal(seen[:, 1:], env.simulation.history)
     assert all(row in env.single_observation_space for row in seen)
     twins = np.flatnonzero(seen[:, 0] == seen[0, 0])
-    assert (env.core.users.embedding[twins] == env.core.users.embedding[0]).all()
+    assert (env.simulation.users.embedding[twins] == env.simulation.users.embedding[0]).all()
     elsewhere = MoviePickVectorEnv(50, obs_mode="ids", population=7)
     elsewhere.reset(seed=8)
-    same_user = np.flatnonzero(elsewhere.core.users.ids == seen[0, 0])[0]
-    np.testing.assert_array_equal(elsewhere.core.users.click_logit[same_user], env.core.users.click_logit[0])
+    same_user = np.flatnonzero(elsewhere.simulation.users.ids == seen[0, 0])[0]
+    np.testing.assert_array_equal(
+        elsewhere.simulation.users.click_logit[same_user], env.simulation.users.click_logit[0]
+    )
 
 
 @pytest.mark.parametrize(

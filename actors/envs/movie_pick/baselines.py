@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.envs.movie_pick.core import MoviePickCore
+from actors.envs.movie_pick.simulation import MoviePick
 from actors.timestep import TimeStep
 from learners.policies import Action
 
@@ -24,8 +24,8 @@ def _certain(action: NDArray[np.int64]) -> Action:
 class Uniform:
     """Any film with equal probability."""
 
-    def __init__(self, core: MoviePickCore) -> None:
-        self._films = core.model.films
+    def __init__(self, simulation: MoviePick) -> None:
+        self._films = simulation.model.films
 
     def act(self, observation: NDArray[Any], rng: np.random.Generator, *, explore: bool, env_steps: int) -> Action:
         """One film each."""
@@ -37,12 +37,12 @@ class Popular:
     """The `top` most popular films in turn, the same for every user.
 
     Args:
-        core: the films.
+        simulation: the films.
         top: how many of them; 1 shows the most popular film always.
     """
 
-    def __init__(self, core: MoviePickCore, top: int) -> None:
-        self._films = np.argsort(-core.catalogue.popularity, kind="stable")[:top]
+    def __init__(self, simulation: MoviePick, top: int) -> None:
+        self._films = np.argsort(-simulation.catalogue.popularity, kind="stable")[:top]
         self._shown = 0
 
     def act(self, observation: NDArray[Any], rng: np.random.Generator, *, explore: bool, env_steps: int) -> Action:
@@ -56,14 +56,14 @@ class EpsilonGreedyBandit:
     """Every user's own running mean reward of each film; explores with a fixed probability.
 
     Args:
-        core: the films.
+        simulation: the films.
         epsilon: probability of a film chosen uniformly.
     """
 
-    def __init__(self, core: MoviePickCore, epsilon: float) -> None:
+    def __init__(self, simulation: MoviePick, epsilon: float) -> None:
         self._epsilon = epsilon
-        self._total = np.zeros((core.num_users, core.model.films))
-        self._count = np.zeros((core.num_users, core.model.films))
+        self._total = np.zeros((simulation.num_users, simulation.model.films))
+        self._count = np.zeros((simulation.num_users, simulation.model.films))
 
     def act(self, observation: NDArray[Any], rng: np.random.Generator, *, explore: bool, env_steps: int) -> Action:
         """One film each; films never shown come first, ties are broken at random."""
@@ -86,37 +86,37 @@ class EpsilonGreedyBandit:
 class Affinity:
     """The film the user likes best, knowing the true taste but blind to satiation."""
 
-    def __init__(self, core: MoviePickCore) -> None:
-        self._core = core
+    def __init__(self, simulation: MoviePick) -> None:
+        self._simulation = simulation
 
     def act(self, observation: NDArray[Any], rng: np.random.Generator, *, explore: bool, env_steps: int) -> Action:
         """One film each."""
-        return _certain(self._core.expected_rewards_unwatched().argmax(axis=1))
+        return _certain(self._simulation.expected_rewards_unwatched().argmax(axis=1))
 
 
 class MyopicOracle:
     """The film of largest expected immediate reward, knowing true taste and satiation."""
 
-    def __init__(self, core: MoviePickCore) -> None:
-        self._core = core
+    def __init__(self, simulation: MoviePick) -> None:
+        self._simulation = simulation
 
     def act(self, observation: NDArray[Any], rng: np.random.Generator, *, explore: bool, env_steps: int) -> Action:
         """One film each."""
-        return _certain(self._core.expected_rewards().argmax(axis=1))
+        return _certain(self._simulation.expected_rewards().argmax(axis=1))
 
 
 Factory = Callable[[gymnasium.vector.VectorEnv[Any, Any, Any]], Any]
 
 
-def _on_core(build: Callable[[MoviePickCore], Any]) -> Factory:
-    return lambda env: build(env.core)  # type: ignore[attr-defined]
+def _on_simulation(build: Callable[[MoviePick], Any]) -> Factory:
+    return lambda env: build(env.simulation)  # type: ignore[attr-defined]
 
 
 BASELINES: Mapping[str, Factory] = {
-    "random": _on_core(Uniform),
-    "most popular": _on_core(lambda core: Popular(core, 1)),
-    "round-robin popular": _on_core(lambda core: Popular(core, _TOP)),
-    "per-user bandit": _on_core(lambda core: EpsilonGreedyBandit(core, _BANDIT_EPSILON)),
-    "affinity without satiation": _on_core(Affinity),
-    "myopic oracle": _on_core(MyopicOracle),
+    "random": _on_simulation(Uniform),
+    "most popular": _on_simulation(lambda simulation: Popular(simulation, 1)),
+    "round-robin popular": _on_simulation(lambda simulation: Popular(simulation, _TOP)),
+    "per-user bandit": _on_simulation(lambda simulation: EpsilonGreedyBandit(simulation, _BANDIT_EPSILON)),
+    "affinity without satiation": _on_simulation(Affinity),
+    "myopic oracle": _on_simulation(MyopicOracle),
 }

@@ -1,48 +1,58 @@
-"""MoviePick as a single Gymnasium environment."""
+"""MoviePick as Gymnasium environments."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import gymnasium
-import numpy as np
-from numpy.typing import NDArray
+from gymnasium.vector import AutoresetMode
 
-from actors.envs.movie_pick.core import MoviePickCore
+from actors.envs.movie_pick.baselines import BASELINES
 from actors.envs.movie_pick.model import MoviePickModel
-from actors.envs.movie_pick.spaces import action_space, observation_space
+from actors.envs.movie_pick.simulation import MoviePick
+from actors.envs.user import UserEnv
+from actors.envs.users import UsersVectorEnv
 
 
-class MoviePickEnv(gymnasium.Env[NDArray[Any], np.int64]):
-    """One user. Like Gymnasium's own environments it has no end: `gymnasium.make` adds the limit of 100 steps.
+class MoviePickEnv(UserEnv):
+    """One user; see UserEnv.
 
     Args:
         render_mode: always None, there is nothing to draw.
         constants: fields of MoviePickModel.
-
-    Attributes:
-        item_embeddings: float32[films, film_dim], the films' vectors.
     """
 
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  Gymnasium declares it an instance attribute
-
     def __init__(self, render_mode: str | None = None, **constants: Any) -> None:
-        self.render_mode = render_mode
-        self.core = MoviePickCore(MoviePickModel(**constants), 1)
-        self.item_embeddings = self.core.catalogue.films
-        self.observation_space = observation_space(self.core.model)
-        self.action_space = action_space(self.core.model)
+        super().__init__(MoviePick(MoviePickModel(**constants), 1), render_mode)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[Any], dict[str, Any]]:
-        """Meet a new user."""
-        super().reset(seed=seed)
-        self.core.generator = self.np_random
-        self.core.reset()
-        return self.core.observe()[0], {}
 
-    def step(self, action: np.int64) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
-        """Show one film."""
-        reward = self.core.step(np.array([action], dtype=np.int64))
-        return self.core.observe()[0], float(reward[0]), False, False, {}
+class MoviePickVectorEnv(UsersVectorEnv):
+    """Many users; see UsersVectorEnv.
+
+    Args:
+        num_envs: B.
+        max_episode_steps: length of an episode.
+        autoreset_mode: "SameStep", "NextStep" or "Disabled".
+        render_mode: always None, there is nothing to draw.
+        constants: fields of MoviePickModel.
+    """
+
+    simulation: MoviePick
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        max_episode_steps: int | None = 100,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
+        render_mode: str | None = None,
+        **constants: Any,
+    ) -> None:
+        simulation = MoviePick(MoviePickModel(**constants), num_envs)
+        super().__init__(
+            simulation, max_episode_steps=max_episode_steps, autoreset_mode=autoreset_mode, render_mode=render_mode
+        )
+
+    @staticmethod
+    def baselines() -> Mapping[str, Callable[[Any], Any]]:
+        """See UsersVectorEnv.baselines."""
+        return BASELINES

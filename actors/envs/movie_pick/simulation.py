@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 
 from actors.envs.movie_pick.catalogue import draw_catalogue
 from actors.envs.movie_pick.model import MoviePickModel
+from actors.envs.movie_pick.spaces import action_space, observation_space
 from actors.envs.movie_pick.users import UserSource
+from actors.envs.simulation import Outcome, never
 
 
-class MoviePickCore:
+class MoviePick:
     """B independent users, each being shown one film a step.
 
-    Episodes have no end of their own; whoever drives the core counts steps and resets rows.
+    Episodes have no end of their own; see Simulation for the rest.
 
     Args:
         model: all constants.
@@ -24,13 +26,15 @@ class MoviePickCore:
     Attributes:
         model, catalogue, users: constants, films and the users of the running episodes.
         history: int16[B, history_length], watched films, oldest first; `films` stands for none yet.
-        generator: the only source of randomness; set it before the first reset.
     """
 
     def __init__(self, model: MoviePickModel, num_users: int) -> None:
         self.model = model
         self.num_users = num_users
         self.catalogue = draw_catalogue(model)
+        self.item_embeddings = self.catalogue.films
+        self.observation_space = observation_space(model)
+        self.action_space = action_space(model)
         self.generator = np.random.default_rng(0)
         self.history = np.full((num_users, model.history_length), model.films, dtype=np.int16)
         self._source = UserSource(model, self.catalogue)
@@ -46,14 +50,14 @@ class MoviePickCore:
         self.users.put(rows, self._source.draw(len(rows), self.generator))
         self.history[rows] = self.model.films
 
-    def step(self, action: NDArray[Any]) -> NDArray[np.float32]:
+    def step(self, action: NDArray[Any]) -> Outcome:
         """Show film `action[b]` to user b.
 
         Args:
             action: integer[B] in [0, films).
 
         Returns:
-            float32[B] rewards; the history advances where the film was clicked.
+            Nobody's episode ends; the history advances where the film was clicked.
         """
         model = self.model
         watched = (self.history == action[:, None]).sum(axis=1, dtype=np.float32)
@@ -67,7 +71,9 @@ class MoviePickCore:
         moved[:, :-1] = moved[:, 1:]
         moved[:, -1] = action[rows]
         self.history[rows] = moved
-        return np.asarray(self._rewards[clicked.astype(np.intp) + completed])
+        reward = np.asarray(self._rewards[clicked.astype(np.intp) + completed])
+        nobody = never(self.num_users)
+        return Outcome(reward, nobody, nobody)
 
     def observe(self) -> NDArray[Any]:
         """What the agent sees, as a new array: float32[B, user_dim + history_length x film_dim] or int32[B, 1 + H]."""

@@ -1,0 +1,69 @@
+"""What a simulation of B users offers, whatever they are simulated for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+Observation = NDArray[Any] | dict[str, NDArray[Any]]
+"""[B, ...], or for a Dict space one such array for each key."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one step did to B users.
+
+    Attributes:
+        reward: float32[B].
+        terminated: bool[B], the user left or the budget is spent: nothing follows.
+        truncated: bool[B], the episode is cut although something would follow.
+        info: what else happened, name -> array[B, ...].
+    """
+
+    reward: NDArray[np.float32]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    info: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+class Simulation(Protocol):
+    """B independent users on plain arrays; whoever drives them resets the rows whose episode has ended.
+
+    Attributes:
+        num_users: B.
+        generator: the only source of randomness after construction; set it before the first reset.
+    """
+
+    num_users: int
+    generator: np.random.Generator
+
+    @property
+    def observation_space(self) -> gymnasium.Space[Any]:
+        """Of one user."""
+
+    @property
+    def action_space(self) -> gymnasium.Space[Any]:
+        """Of one user."""
+
+    @property
+    def item_embeddings(self) -> NDArray[np.float32] | None:
+        """float32[N, d], vectors of the items actions choose from; None where there are none."""
+
+    def reset(self, rows: NDArray[np.int64] | None = None) -> None:
+        """Begin new episodes at int64 `rows` (default everywhere)."""
+
+    def step(self, action: NDArray[Any]) -> Outcome:
+        """Act once on every user; action [B, ...]."""
+
+    def observe(self) -> Observation:
+        """What the agent sees now, as new arrays."""
+
+
+def never(num_users: int) -> NDArray[np.bool_]:
+    """bool[B] of False: nobody's episode ends."""
+    return np.zeros(num_users, dtype=np.bool_)
