@@ -1,0 +1,34 @@
+"""A cascade over shifted scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.envs.choice.cascade import cascade, check_shares
+from actors.envs.choice.choice import Floats
+
+
+@dataclass(frozen=True)
+class ProportionalCascade:
+    """A place that is looked at is taken with probability min(1, scaling x (s - least)), 0 below `least`.
+
+    Attributes:
+        least: score that is never taken.
+        scaling: probability at one above the least.
+        attention: probability of looking at a place when it is reached.
+    """
+
+    least: float = -1.0
+    scaling: float = 0.05
+    attention: float = 0.65
+
+    def __post_init__(self) -> None:
+        check_shares(scaling=self.scaling, attention=self.attention)
+
+    def probabilities(self, scores: Floats, shown: NDArray[np.bool_]) -> Floats:
+        """See ChoiceModel."""
+        above = np.maximum(scores - np.float32(self.least), np.float32(0.0))
+        return cascade(np.float32(self.scaling) * above, shown, self.attention)
