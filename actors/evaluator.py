@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol
 
 import msgspec
@@ -40,6 +41,41 @@ class Actor(Protocol):
 
 
 @dataclass(frozen=True)
+class Episodes:
+    """Whole episodes.
+
+    Attributes:
+        returns: float64[episodes], undiscounted and unscaled.
+        lengths: int64[episodes], steps.
+        metrics: name -> float64[episodes], the environment's `episode_metrics`; NaN where an episode has none.
+    """
+
+    returns: NDArray[np.float64]
+    lengths: NDArray[np.int64]
+    metrics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    def first(self, count: int) -> Episodes:
+        """The first `count` of them."""
+        metrics = {name: values[:count] for name, values in self.metrics.items()}
+        return Episodes(self.returns[:count], self.lengths[:count], metrics)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over episodes and its standard error (0 for a single episode)."""
+
+    mean: float
+    sem: float
+
+    @staticmethod
+    def of(values: NDArray[np.float64]) -> Estimate:
+        """Of values [n], n >= 1."""
+        count = len(values)
+        sem = float(values.std(ddof=1) / np.sqrt(count)) if count > 1 else 0.0
+        return Estimate(float(values.mean()), sem)
+
+
+@dataclass(frozen=True)
 class EvaluationResult:
     """Undiscounted, unscaled returns of whole episodes.
 
@@ -49,6 +85,7 @@ class EvaluationResult:
         episodes: how many.
         returns: float64[episodes].
         lengths: int64[episodes], steps.
+        metrics: the environment's `episode_metrics`, each over the episodes that have it; without those none has.
     """
 
     mean: float
@@ -56,13 +93,23 @@ class EvaluationResult:
     episodes: int
     returns: NDArray[np.float64]
     lengths: NDArray[np.int64]
+    metrics: Mapping[str, Estimate] = field(default_factory=dict)
 
     @staticmethod
-    def of(returns: NDArray[np.float64], lengths: NDArray[np.int64]) -> EvaluationResult:
+    def of(episodes: Episodes) -> EvaluationResult:
         """Summarise episodes."""
-        count = len(returns)
-        sem = float(returns.std(ddof=1) / np.sqrt(count)) if count > 1 else 0.0
-        return EvaluationResult(float(returns.mean()), sem, count, returns, lengths)
+        of_return = Estimate.of(episodes.returns)
+        had = {name: values[~np.isnan(values)] for name, values in episodes.metrics.items()}
+        metrics = {name: Estimate.of(values) for name, values in had.items() if len(values)}
+        count = len(episodes.returns)
+        return EvaluationResult(of_return.mean, of_return.sem, count, episodes.returns, episodes.lengths, metrics)
+
+    def summary(self) -> dict[str, Any]:
+        """What JSON files keep of it: mean, sem, episodes and, of environments that have any, metrics."""
+        kept: dict[str, Any] = {"mean": self.mean, "sem": self.sem, "episodes": self.episodes}
+        if self.metrics:
+            kept["metrics"] = {name: {"mean": m.mean, "sem": m.sem} for name, m in self.metrics.items()}
+        return kept
 
 
 def evaluate(
@@ -98,23 +145,23 @@ def evaluate(
 
 
 def _play_all(policy: Actor, steps: VectorSteps, episodes: int, seed: int, env_steps: int) -> EvaluationResult:
-    returns, lengths = [], []
+    rounds = []
     for start in range(0, episodes, steps.num_envs):
         played = play_first_episodes(policy, steps, seed + start, env_steps)
-        count = min(steps.num_envs, episodes - start)
-        returns.append(played[0][:count])
-        lengths.append(played[1][:count])
-    return EvaluationResult.of(np.concatenate(returns), np.concatenate(lengths))
+        rounds.append(played.first(episodes - start))
+    returns = np.concatenate([played.returns for played in rounds])
+    lengths = np.concatenate([played.lengths for played in rounds])
+    metrics = {name: np.concatenate([played.metrics[name] for played in rounds]) for name in rounds[0].metrics}
+    return EvaluationResult.of(Episodes(returns, lengths, metrics))
 
 
-def play_first_episodes(
-    policy: Actor, steps: VectorSteps, seed: int, env_steps: int = 0
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Reset every environment with `seed` and play each one's first episode; returns and lengths, [B] each."""
+def play_first_episodes(policy: Actor, steps: VectorSteps, seed: int, env_steps: int = 0) -> Episodes:
+    """Reset every environment with `seed` and play each one's first episode, B episodes."""
     rng = generator(seed, "evaluation policy")
     observe = getattr(policy, "observe", None)
     returns = np.zeros(steps.num_envs)
     lengths = np.zeros(steps.num_envs, dtype=np.int64)
+    metrics: dict[str, NDArray[np.float64]] = {}
     running = np.ones(steps.num_envs, dtype=np.bool_)
     observation = steps.reset(seed)
     for _ in range(_LONGEST_EPISODE):
@@ -124,9 +171,12 @@ def play_first_episodes(
             observe(action, timestep)
         returns[running] += timestep.reward[running]
         lengths += running
-        running &= ~(timestep.terminated | timestep.truncated)  # a first episode has no reset rows
+        ended = running & (timestep.terminated | timestep.truncated)  # a first episode has no reset rows
+        for name, values in timestep.metrics.items():
+            metrics.setdefault(name, np.full(steps.num_envs, np.nan))[ended] = values[ended]
+        running &= ~ended
         if not running.any():
-            return returns, lengths
+            return Episodes(returns, lengths, metrics)
         observation = timestep.observation
     raise EnvironmentFault(
         f"environment {steps.name}: an episode did not end within {_LONGEST_EPISODE} steps; "

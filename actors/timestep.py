@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ class TimeStep:
         terminated: bool[B], a true terminal state: no value beyond it.
         truncated: bool[B], cut off from outside: value continues from `next_observation`.
         valid: bool[B], False where this step only carried out a reset (NEXT_STEP mode): no transition happened.
+        metrics: name -> float64[B], the environment's `episode_metrics` where an episode ended, NaN elsewhere; empty
+            where none ended.
     """
 
     observation: NDArray[Any]
@@ -29,3 +32,4 @@ class TimeStep:
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
     valid: NDArray[np.bool_]
+    metrics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
+from actors.episode_metrics import EpisodeMetrics
 from actors.packing import Packer
 from actors.timestep import TimeStep
 from replay_server.errors import ConfigError, EnvironmentFault
@@ -34,6 +36,7 @@ class VectorSteps:
         self.name = name or (spec.id if spec is not None else type(env.unwrapped).__name__)
         self._mode = _autoreset_mode(env, self.name)
         self._packer = Packer(env.single_observation_space, self.name)
+        self._metrics = EpisodeMetrics(env, self.name)
         self._ended = np.zeros(self.num_envs, dtype=np.bool_)
 
     def reset(self, seed: int) -> NDArray[Any]:
@@ -49,7 +52,8 @@ class VectorSteps:
             action: [B, ...] of the action space.
 
         Raises:
-            EnvironmentFault: the environment raised, or returned NaN, Inf, a wrong shape or no final observation.
+            EnvironmentFault: the environment raised, or returned NaN, Inf, a wrong shape, no final observation or not
+                its metrics.
         """
         action = np.asarray(action, dtype=self.env.action_space.dtype)
         raw_observation, raw_reward, raw_terminated, raw_truncated, info = self._call("step", action)
@@ -58,7 +62,8 @@ class VectorSteps:
         terminated, truncated = self._flags(raw_terminated, "terminated"), self._flags(raw_truncated, "truncated")
         ended = terminated | truncated
         if self._mode is AutoresetMode.NEXT_STEP:
-            return self._after_next_step(seen, reward, terminated, truncated)
+            after = self._after_next_step(seen, reward, terminated, truncated)
+            return replace(after, metrics=self._metrics.read(info, after.terminated | after.truncated))
         observation = successor = seen
         if ended.any():
             if self._mode is AutoresetMode.SAME_STEP:
@@ -67,7 +72,8 @@ class VectorSteps:
                 fresh, _ = self._call("reset", options={"reset_mask": ended.copy()})
                 fresh = self._packer.batch(fresh, self.num_envs, "reset")
                 observation = np.where(_rows_of(ended, seen), fresh, seen)
-        return TimeStep(observation, successor, reward, terminated, truncated, np.ones_like(ended))
+        valid, metrics = np.ones_like(ended), self._metrics.read(info, ended)
+        return TimeStep(observation, successor, reward, terminated, truncated, valid, metrics)
 
     def close(self) -> None:
         """Close the environment."""

@@ -42,7 +42,7 @@ _EVALUATE_HELP = """\
 headrace evaluate RUN_DIR [--episodes N] [--baselines] [--video FILE.gif] [--json] [--debug]
 
   --episodes N      greedy episodes, on the seeds of the final evaluation; default: 100, with --baselines 512
-  --baselines       measure the environment's simple policies on the same episodes
+  --baselines       measure the environment's simple policies and bounds on the same episodes; draws RUN_DIR/ladder.png
   --video FILE.gif  write one episode as an animated picture
   --json            print one JSON object
 """
@@ -165,7 +165,7 @@ def _evaluate(arguments: Arguments) -> int:
         episodes=arguments.count("episodes", 512 if "baselines" in arguments.switches else 100),
         baselines="baselines" in arguments.switches,
         video=arguments.path("video"),
-        as_json="json" in arguments.switches,
+        print_json="json" in arguments.switches,
     )
 
 

@@ -110,7 +110,10 @@ def load(
 
 def install_hint(module: str | None) -> str:
     """How to get a module that could not be imported."""
-    return "pip install 'headrace[train]'" if module in _TRAIN_MODULES else f"pip install {module}"
+    package = module.partition(".")[0] if module else module
+    if package == "matplotlib":
+        return "pip install 'headrace[bench]'"
+    return "pip install 'headrace[train]'" if package in _TRAIN_MODULES else f"pip install {package}"
 
 
 def dump_yaml(config: msgspec.Struct) -> str:

@@ -252,7 +252,7 @@ class Driver:
         self._view.say(f"final evaluation: {episodes} fresh episodes")
         seed = derive(self._config.run.seed, family=SeedFamily.FINAL)
         result = self._runtime.evaluate(self.best_snapshot, episodes, seed)
-        return {"mean": result.mean, "sem": result.sem, "episodes": result.episodes}
+        return result.summary()
 
     def _result(self, reason: str, seconds: float, start_up_seconds: float) -> dict[str, Any]:
         tally, casualties, stats = self._tally, self._runtime.casualties(), self._runtime.replay_stats()

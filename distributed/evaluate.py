@@ -4,55 +4,72 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-from actors.evaluator import evaluate
+from actors.evaluator import EvaluationResult, evaluate
 from actors.ladder import LadderRow
 from actors.seeds import SeedFamily, derive
 from distributed.build import make_task
 from distributed.config import ExperimentConfig
+from distributed.config_loading import install_hint
 from distributed.driver import BEST_FILE, POLICY_FILE
+from distributed.ladder import as_json, draw_ladder, measure_ladder, print_ladder
 from distributed.loading import load_experiment
 from distributed.run_directory import RunDirectory, read_manifest
-from distributed.train import ladder_with, print_ladder
+from distributed.stages import Stages
 from distributed.video import record_episode
 from learners.checkpoint import load_snapshot
 from learners.policies import Policy
 from replay_server.errors import CheckpointError, ConfigError
 
 
-def evaluate_run(run_dir: Path, *, episodes: int, baselines: bool, video: Path | None, as_json: bool) -> int:
+def evaluate_run(run_dir: Path, *, episodes: int, baselines: bool, video: Path | None, print_json: bool) -> int:
     """Evaluate the best policy of a run's newest checkpoint on the final evaluation's episodes; returns the exit code.
 
     Args:
         run_dir: the run directory.
         episodes: greedy episodes.
-        baselines: also measure the environment's baselines on the same episodes.
+        baselines: also measure the environment's baselines and bounds on the same episodes, and draw `ladder.png` into
+            the run directory.
         video: write one episode as an animated GIF.
-        as_json: print one JSON object instead of text.
+        print_json: print one JSON object instead of text.
     """
     run = RunDirectory.open(run_dir)
     config = load_experiment(run.config, ()).config
     policy = _load_policy(config, run)
     seed = derive(config.run.seed, family=SeedFamily.FINAL)
-    result = evaluate(policy, config.environment, episodes, seed)
-    ours = LadderRow("ours", result.mean, result.sem, result.episodes)
-    rows = ladder_with(config, ours) if baselines else []
+    stages = Stages("evaluate")
+    with stages.stage(f"playing {episodes:,} episodes of {config.environment.id}"):
+        result = evaluate(policy, config.environment, episodes, seed)
+    ours = LadderRow.of("ours", result)
+    rows = measure_ladder(config, ours, stages, bounds=True) if baselines else []
     if baselines and not rows:
         raise ConfigError(f"--baselines: {config.environment.id} offers none")
     if video is not None:
-        record_episode(policy, config.environment, seed, video)
-    if as_json:
-        document: dict[str, Any] = {"mean": ours.mean, "sem": ours.sem, "episodes": ours.episodes}
-        if rows:
-            document["ladder"] = [{"name": r.name, "mean": r.mean, "sem": r.sem, "episodes": r.episodes} for r in rows]
-        print(json.dumps(document))
-        return 0
-    print(f"mean return {ours.mean:.1f} +- {ours.sem:.1f} over {ours.episodes} episodes")
-    print_ladder(rows)
-    if video is not None:
+        with stages.stage("recording an episode"):
+            record_episode(policy, config.environment, seed, video)
+    if print_json:
+        print(json.dumps(result.summary() | ({"ladder": as_json(rows)} if rows else {})))
+    else:
+        print(f"mean return {ours.mean:.1f} +- {ours.sem:.1f} over {ours.episodes} episodes{_metrics_line(result)}")
+        print_ladder(rows, ours)
+    if rows:
+        _draw(rows, ours, config.environment.id, run.path / "ladder.png", stages)
+    if video is not None and not print_json:
         print(f"video: {video}")
     return 0
+
+
+def _metrics_line(result: EvaluationResult) -> str:
+    return "".join(f"; {name} {m.mean:.4g} +- {m.sem:.2g}" for name, m in result.metrics.items())
+
+
+def _draw(rows: list[LadderRow], ours: LadderRow, title: str, path: Path, stages: Stages) -> None:
+    try:
+        draw_ladder(rows, ours, title, path)
+    except ModuleNotFoundError as error:
+        stages.say(f"the ladder is not drawn: matplotlib is not installed; {install_hint(error.name)}")
+    else:
+        stages.say(f"drawn: {path}")
 
 
 def _load_policy(config: ExperimentConfig, run: RunDirectory) -> Policy:

@@ -10,16 +10,18 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from actors.ladder import LadderRow, ladder
-from actors.seeds import SeedFamily, derive
+from actors.evaluator import Estimate
+from actors.ladder import LadderRow
 from distributed import preflight
 from distributed.config import ExperimentConfig
 from distributed.config_loading import dump_yaml
 from distributed.driver import Clock, Driver
+from distributed.ladder import measure_ladder, print_ladder
 from distributed.logged_data import find_log
 from distributed.progress import LiveView
 from distributed.run_directory import RunDirectory, is_scheduled, refuse_used
 from distributed.runtime import Runtime
+from distributed.stages import Stages
 from distributed.stop_signal import StopSignal
 from learners.checkpoint import write_json
 from replay_server.errors import ConfigError
@@ -117,28 +119,10 @@ def _report(config: ExperimentConfig, run: RunDirectory, result: dict[str, Any],
     print(_summary(result))
     evaluation = result["evaluation"]
     if evaluation is not None and not stop.requested:
-        ours = LadderRow("ours", evaluation["mean"], evaluation["sem"], evaluation["episodes"])
-        print_ladder(ladder_with(config, ours))
+        metrics = {name: Estimate(**estimate) for name, estimate in evaluation.get("metrics", {}).items()}
+        ours = LadderRow("ours", evaluation["mean"], evaluation["sem"], evaluation["episodes"], metrics)
+        print_ladder(measure_ladder(config, ours, Stages("ladder"), bounds=False), ours)
     print(f"run directory: {run.path}")
-
-
-def ladder_with(config: ExperimentConfig, ours: LadderRow) -> list[LadderRow]:
-    """The environment's baselines on the final evaluation's own episodes, with our policy in its place."""
-    seed = derive(config.run.seed, family=SeedFamily.FINAL)
-    rows = ladder(config.environment, ours.episodes, seed)
-    return sorted([*rows, ours], key=lambda row: row.mean) if rows else []
-
-
-def print_ladder(rows: list[LadderRow]) -> None:
-    """A table of policies from the worst to the best."""
-    if not rows:
-        return
-    width = max(len(row.name) for row in rows)
-    print(f"\n{'policy':<{width}}  mean return  std error  episodes")
-    for row in rows:
-        mark = "  <--" if row.name == "ours" else ""
-        print(f"{row.name:<{width}}  {row.mean:>11.1f}  {row.sem:>9.1f}  {row.episodes:>8,}{mark}")
-    print()
 
 
 def _summary(result: dict[str, Any]) -> str:

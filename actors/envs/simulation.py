@@ -22,7 +22,7 @@ class Outcome:
         reward: float32[B].
         terminated: bool[B], the user left or the budget is spent: nothing follows.
         truncated: bool[B], the episode is cut although something would follow.
-        info: what else happened, name -> array[B, ...].
+        info: what else happened, name -> array[B, ...]; the simulation's `episode_metrics` are among it.
     """
 
     reward: NDArray[np.float32]
@@ -49,6 +49,10 @@ class Simulation(Protocol):
     @property
     def action_space(self) -> gymnasium.Space[Any]:
         """Of one user."""
+
+    @property
+    def episode_metrics(self) -> tuple[str, ...]:
+        """Names in every outcome's `info` that hold number[B], a figure of the running episode so far, NaN for none."""
 
     @property
     def item_embeddings(self) -> NDArray[np.float32] | None:

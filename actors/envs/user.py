@@ -19,6 +19,7 @@ class UserEnv(gymnasium.Env[Any, Any]):
 
     Attributes:
         simulation: as given.
+        episode_metrics: names of the info's entries that tell of the episode so far.
         item_embeddings: float32[N, d], vectors of the items actions choose from; None where there are none.
     """
 
@@ -27,6 +28,7 @@ class UserEnv(gymnasium.Env[Any, Any]):
     def __init__(self, simulation: Simulation, render_mode: str | None = None) -> None:
         self.render_mode = render_mode
         self.simulation = simulation
+        self.episode_metrics = simulation.episode_metrics
         self.item_embeddings = simulation.item_embeddings
         self.observation_space = simulation.observation_space
         self.action_space = simulation.action_space

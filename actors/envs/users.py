@@ -30,6 +30,7 @@ class UsersVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
 
     Attributes:
         simulation: as given.
+        episode_metrics: names of the infos' entries that tell of the episode so far.
         item_embeddings: float32[N, d], vectors of the items actions choose from; None where there are none.
     """
 
@@ -53,6 +54,7 @@ class UsersVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         self.render_mode = render_mode
         self.metadata = {**type(self).metadata, "autoreset_mode": AutoresetMode(autoreset_mode)}
         self.simulation = simulation
+        self.episode_metrics = simulation.episode_metrics
         self.item_embeddings = simulation.item_embeddings
         self.single_observation_space = simulation.observation_space
         self.single_action_space = simulation.action_space
@@ -68,7 +70,11 @@ class UsersVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
 
     @staticmethod
     def bounds() -> Mapping[str, Callable[[Any], NDArray[np.float64]]]:
-        """What no policy exceeds: name -> function of this vector environment, just reset; returns float64[any]."""
+        """What no policy exceeds: name -> function of this vector environment, just reset, whose users it may look at.
+
+        It returns the undiscounted returns of an episode, float64[n]: one a user, of all or of a sample; or float64[]
+        where the number is worked out and holds for every user.
+        """
         return {}
 
     def reset(
@@ -103,7 +109,8 @@ class UsersVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
             truncated = truncated | ((self._steps >= self.max_episode_steps) & ~terminated)
         infos: dict[str, Any] = {}
         for name, values in outcome.info.items():
-            infos |= {name: values, f"_{name}": ~fresh}
+            kept = values.copy() if name in self.episode_metrics else values  # a reset may begin to count anew in it
+            infos |= {name: kept, f"_{name}": ~fresh}
         observation = self.simulation.observe()
         ended = terminated | truncated
         if ended.any():

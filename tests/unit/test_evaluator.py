@@ -11,8 +11,16 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from actors.environments import EnvironmentConfig, make_vector_env
-from actors.evaluator import EvaluationConfig, EvaluationResult, evaluate, play_first_episodes
-from actors.ladder import find_baselines, ladder
+from actors.envs.movie_pick import MoviePickVectorEnv
+from actors.evaluator import (
+    Episodes,
+    Estimate,
+    EvaluationConfig,
+    EvaluationResult,
+    evaluate,
+    play_first_episodes,
+)
+from actors.ladder import Ladder, LadderRow, find_baselines, ladder
 from actors.vector_steps import VectorSteps
 from learners.policies import Action
 
@@ -53,16 +61,28 @@ class Lengths(gymnasium.Env[Any, Any]):
 def test_only_the_first_episode_of_each_environment_counts(mode: AutoresetMode) -> None:
     env = SyncVectorEnv([lambda i=i: Lengths(i) for i in range(6)], autoreset_mode=mode)
     policy = Constant(0)
-    returns, lengths = play_first_episodes(policy, VectorSteps(env), seed=3, env_steps=77)
-    assert returns.tolist() == lengths.tolist() == [1, 2, 3, 4, 5, 6]
+    played = play_first_episodes(policy, VectorSteps(env), seed=3, env_steps=77)
+    assert played.returns.tolist() == played.lengths.tolist() == [1, 2, 3, 4, 5, 6]
     assert set(policy.calls) == {(6, False, 77)}
 
 
 def test_mean_and_standard_error() -> None:
-    result = EvaluationResult.of(np.array([1.0, 2.0, 6.0]), np.array([1, 1, 1]))
-    assert (result.mean, result.episodes) == (3.0, 3)
+    result = EvaluationResult.of(Episodes(np.array([1.0, 2.0, 6.0]), np.array([1, 1, 1])))
+    assert (result.mean, result.episodes, result.metrics) == (3.0, 3, {})
     assert result.sem == pytest.approx(np.sqrt(7.0 / 3.0))
-    assert EvaluationResult.of(np.array([4.0]), np.array([1])).sem == 0.0
+    assert EvaluationResult.of(Episodes(np.array([4.0]), np.array([1]))).sem == 0.0
+
+
+def test_metrics_are_means_over_the_episodes_that_have_them() -> None:
+    metrics = {"rate": np.array([0.5, np.nan, 1.0]), "sessions": np.array([np.nan] * 3)}
+    result = EvaluationResult.of(Episodes(np.zeros(3), np.ones(3, dtype=np.int64), metrics))
+    assert result.metrics == {"rate": Estimate(0.75, 0.25)}
+    assert result.summary() == {
+        "mean": 0.0,
+        "sem": 0.0,
+        "episodes": 3,
+        "metrics": {"rate": {"mean": 0.75, "sem": 0.25}},
+    }
 
 
 def test_evaluate_is_a_function_of_its_seed() -> None:
@@ -122,6 +142,30 @@ def test_baselines_meet_the_same_users() -> None:
     env = make_vector_env(config, 16)
     film = int(np.argmax(env.unwrapped.simulation.catalogue.popularity))  # type: ignore[attr-defined]
     assert evaluate(Constant(film), config, 16, seed=1).mean == most_popular.mean
+
+
+class Bounded(MoviePickVectorEnv):
+    """MoviePick with made-up bounds: one of each user's first click logit, and one worked out."""
+
+    @staticmethod
+    def bounds() -> Any:
+        return {
+            "of users": lambda env: env.simulation.users.click_logit[:, 0].astype(float),
+            "worked out": lambda env: np.float64(971.0),
+        }
+
+
+def test_bounds_are_of_the_users_that_the_policies_meet() -> None:
+    config = EnvironmentConfig(id=f"{__name__}:Bounded", max_episode_steps=3)
+    env = Bounded(8, max_episode_steps=3)
+    env.reset(seed=5)
+    logits = env.simulation.users.click_logit[:, 0].astype(float)
+    with Ladder(config, 8, seed=5) as rungs:
+        rungs.baseline("random")  # leaves other users behind
+        row = rungs.bound("of users")
+        assert rungs.bound("worked out") == LadderRow("worked out", 971.0, 0.0, 0, bound=True)
+    assert (row.mean, row.episodes, row.bound) == (logits.mean(), 8, True)
+    assert row.sem == pytest.approx(logits.std(ddof=1) / np.sqrt(8))
 
 
 def test_config_limits() -> None:

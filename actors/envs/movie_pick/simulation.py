@@ -26,7 +26,10 @@ class MoviePick:
     Attributes:
         model, catalogue, users: constants, films and the users of the running episodes.
         history: int16[B, history_length], watched films, oldest first; `films` stands for none yet.
+        episode_metrics: films clicked and films watched to the end since the episode began.
     """
+
+    episode_metrics = ("clicks", "completions")
 
     def __init__(self, model: MoviePickModel, num_users: int) -> None:
         self.model = model
@@ -40,6 +43,7 @@ class MoviePick:
         self._source = UserSource(model, self.catalogue)
         self.users = self._source.draw(num_users, np.random.default_rng(0))
         self._rows = np.arange(num_users)
+        self._counts = {name: np.zeros(num_users, dtype=np.float32) for name in self.episode_metrics}
         none = np.zeros((1, model.film_dim), dtype=np.float32)
         self._film_table = np.concatenate([self.catalogue.films, none])
         self._rewards = np.array([model.ignore_reward, model.click_reward, model.complete_reward], dtype=np.float32)
@@ -49,6 +53,8 @@ class MoviePick:
         rows = self._rows if rows is None else rows
         self.users.put(rows, self._source.draw(len(rows), self.generator))
         self.history[rows] = self.model.films
+        for count in self._counts.values():
+            count[rows] = 0.0
 
     def step(self, action: NDArray[Any]) -> Outcome:
         """Show film `action[b]` to user b.
@@ -73,7 +79,9 @@ class MoviePick:
         self.history[rows] = moved
         reward = np.asarray(self._rewards[clicked.astype(np.intp) + completed])
         nobody = never(self.num_users)
-        return Outcome(reward, nobody, nobody)
+        self._counts["clicks"] += clicked
+        self._counts["completions"] += completed
+        return Outcome(reward, nobody, nobody, self._counts)
 
     def observe(self) -> NDArray[Any]:
         """What the agent sees, as a new array: float32[B, user_dim + history_length x film_dim] or int32[B, 1 + H]."""
