@@ -22,6 +22,8 @@ LARGEST_INTEGER = 1 << 24
 class PartLayout:
     """One named array of an observation; a Dict space is packed into one float32 vector of them.
 
+    What learners are told of it is `learners.task.Part`, which this package does not import.
+
     Attributes:
         name: key in the Dict space; `observation` where the space is no Dict.
         start: first number of the part in the vector.

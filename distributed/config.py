@@ -165,6 +165,9 @@ class ExperimentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
                 f"learner.samples_per_insert ({self.learner.samples_per_insert}) must be 1 with replay.sampler queue, "
                 "which gives every record once"
             )
+        # Shards that run elsewhere decide their sampler themselves.
+        if self.replay.sampler != "queue" and not self.replay.addresses and (reason := self.algorithm.needs_queue):
+            raise ValueError(f"{reason}, or replay.sampler ({self.replay.sampler}) to queue")
         if self.actors.count == 0:
             self._check_offline()
         elif not self.replay.addresses and self.replay.shards > self.actors.count:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Annotated, Literal, Protocol
 
 import msgspec
 import torch
 from msgspec import Meta
+from torch import Tensor
 
 from learners.learner import Learner
 from learners.optimization.schedules import cosine, linear, warm_restarts
@@ -37,6 +39,10 @@ class Algorithm(Protocol):
 
     @property
     def reward_scale(self) -> float: ...
+
+    @property
+    def needs_queue(self) -> str | None:
+        """Why, and what to set instead, where only records that the newest policies made teach rightly; else None."""
 
     def record_fields(self, task: Task) -> tuple[Field, ...]:
         """Columns that records have beyond those of every transition: what its policy puts into `Action.extras`, and
@@ -126,6 +132,8 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             )
         if self.torso not in ("auto", "attention") and (self.attention_heads, self.attention_layers) != (2, 1):
             raise ValueError(f"attention_heads and attention_layers do nothing with torso {self.torso}: drop them")
+        if self.torso in ("mlp", "nature_cnn"):
+            self.refuse_idle(f"with torso {self.torso}", "encoder_size")
         if self.learning_rate_decay != "linear" and self.learning_rate_decay_env_steps is None:
             raise ValueError(f"learning_rate_decay is {self.learning_rate_decay}: set learning_rate_decay_env_steps")
         if self.learning_rate_restart_growth != 1.0 and self.learning_rate_decay != "restarts":
@@ -150,6 +158,11 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         for field in msgspec.structs.fields(self):
             if field.name in names and getattr(self, field.name) != field.default:
                 raise ValueError(f"{field.name} does nothing {because}: drop it, or change that")
+
+    @property
+    def needs_queue(self) -> str | None:
+        """Records of all ages teach."""
+        return None
 
     def record_fields(self, task: Task) -> tuple[Field, ...]:
         """No further columns."""
@@ -176,3 +189,15 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 def seeded(seed: int, device: str = "cpu") -> torch.Generator:
     """A generator of its own for tensors on a device; those on `meta`, which has none, take one of the CPU."""
     return torch.Generator("cpu" if device == "meta" else device).manual_seed(seed)
+
+
+def continue_generator(generator: torch.Generator, state: Tensor) -> None:
+    """Go on from a saved state, uint8[n].
+
+    A state of another kind of device has another length and means nothing here: it becomes a seed, so that the same
+    checkpoint always goes on with the same numbers, and not with those the run began with.
+    """
+    if len(state) == len(generator.get_state()):
+        generator.set_state(state)
+    else:
+        generator.manual_seed(int.from_bytes(hashlib.sha256(state.numpy().tobytes()).digest()[:7], "little"))

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from learners.algorithm import AlgorithmConfig
+from learners.algorithm import AlgorithmConfig, continue_generator
 from learners.learner import StepOutput
 from learners.networks.normaliser import Normaliser
 from learners.optimization.optimizers import NotFinite
@@ -126,7 +126,7 @@ class GradientLearner:
         return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from `state_dict` bit for bit."""
+        """Continue from `state_dict` bit for bit; on another kind of device with other noise."""
         own = {"generator", "counters"}
         self._rule.load_state_dict(
             {name: v for name, v in state.items() if name not in own and not name.startswith("optimizer.")}
@@ -135,7 +135,7 @@ class GradientLearner:
             prefix = f"optimizer.{name}."
             optimizer.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
         if self._rule.generator is not None:
-            self._rule.generator.set_state(state["generator"])
+            continue_generator(self._rule.generator, state["generator"])
         self._updates, self._version, self._skipped, self._skipped_in_row = (int(n) for n in state["counters"])
 
     def _update(self, batch: SampleBatch) -> Tensor | None:

@@ -43,6 +43,9 @@ class SlateActions(msgspec.Struct, frozen=True):
 class Part(msgspec.Struct, frozen=True):
     """One named array inside an observation: of a Dict space, packed into one float32 vector.
 
+    `actors.layouts.PartLayout` has the same fields: neither package may import the other's, and whoever builds a run
+    makes one of the other.
+
     Attributes:
         name: key in the Dict space; `observation` where the observation is Discrete or MultiDiscrete.
         start: first number of the part in the vector.

@@ -123,7 +123,7 @@ class BCQRule(UpdateRule):
 
     def update(self, t: Mapping[str, Tensor], weights: Tensor, *, number: int, diagnose: bool) -> Updated:
         """One step of the auto-encoder, the critics and the perturbation, then the targets; see UpdateRule.update."""
-        about_vae = self._clone(t, weights)
+        about_vae = self._clone(t, weights, diagnose=diagnose)
         with torch.no_grad():
             bootstrap = self.successor_values(t["next_observation"])
             target_tm1 = bootstrapped(t["reward"], t["discount"], bootstrap)
@@ -131,7 +131,7 @@ class BCQRule(UpdateRule):
         td_errors = critic_td_errors(q_tm1, target_tm1)
         loss = weighted_mean(critic_losses(td_errors), weights)
         self.optimizers["critics"].minimise(loss)
-        about_actor = self.improve_perturbation(t["observation"], weights)
+        about_actor = self.improve_perturbation(t["observation"], weights, diagnose=diagnose)
         self._move_targets(number)
         with torch.no_grad():
             errors = td_errors.abs().mean(dim=0)
@@ -150,21 +150,25 @@ class BCQRule(UpdateRule):
         q_t = self.target_critics(observation.repeat_interleave(count, dim=0), action).view(2, -1, count)
         return soft_clipped_values(q_t, self._config.minimum_weight)
 
-    def improve_perturbation(self, observation: Tensor, weights: Tensor) -> dict[str, Tensor]:
-        """One step of the perturbation up the first critic's values, from actions as the data have them."""
+    def improve_perturbation(self, observation: Tensor, weights: Tensor, *, diagnose: bool) -> dict[str, Tensor]:
+        """One step of the perturbation up the first critic's values, from actions as the data have them; its
+        diagnostics when asked for.
+        """
         with torch.no_grad():
             decoded = self.actor.decoder(observation, self._draw(len(observation), 1))
         unit = self.actor.perturbed(observation, decoded, self.actor.perturbation)
         q = self.actor.critics.first(observation, self.actor.bounds.from_unit(unit.squeeze(1)))
         self.optimizers["perturbation"].minimise(weighted_mean(-q, weights))
+        if not diagnose:
+            return {}
         return spread(expected_value=q) | {
             "action_mean": unit.mean(),
             "action_std": unit.std(dim=0, correction=0).mean(),
             "perturbation": (unit - decoded).abs().mean(),
         }
 
-    def _clone(self, t: Mapping[str, Tensor], weights: Tensor) -> dict[str, Tensor]:
-        """One step of the auto-encoder on the actions taken."""
+    def _clone(self, t: Mapping[str, Tensor], weights: Tensor, *, diagnose: bool) -> dict[str, Tensor]:
+        """One step of the auto-encoder on the actions taken; its diagnostics when asked for."""
         observation, action = t["observation"], self.actor.bounds.to_unit(t["action"])
         mean, log_std = self.encoder(observation, action)
         noise = torch.randn(mean.shape, generator=self.generator, device=mean.device)
@@ -173,6 +177,8 @@ class BCQRule(UpdateRule):
         divergence = gaussian_kl(mean, log_std)
         loss = weighted_mean(reconstruction + self._config.kl_weight * divergence, weights)
         self.optimizers["vae"].minimise(loss)
+        if not diagnose:
+            return {}
         return {
             "vae_loss": loss,
             "vae_reconstruction": reconstruction.mean(),

@@ -101,6 +101,9 @@ class ReinforceConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.baseline:
+            idle = ("value_learning_rate", "value_minibatches", "value_minibatch_size")
+            self.refuse_idle("without baseline", *idle)
         if not self.normalise_advantages:
             self.refuse_idle("without normalise_advantages", "advantage_epsilon")
         if self.correction == "none":
@@ -108,9 +111,16 @@ class ReinforceConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown
         if self.correction != "behaviour_head":
             self.refuse_idle(f"with correction {self.correction}", "behaviour_learning_rate")
         if self.softmax == "full":
-            self.refuse_idle("with softmax full", "negative_exponent")
+            self.refuse_idle("with softmax full", "negatives", "negative_exponent")
         if self.self_normalise and self.correction == "none":
             raise ValueError("self_normalise scales importance weights: set correction to stored or behaviour_head")
+
+    @property
+    def needs_queue(self) -> str | None:
+        """Without a correction, records of older policies and of others pull towards what was often done."""
+        if self.correction != "none":
+            return None
+        return "algorithm.correction none takes records for the policy's own; set it to stored or behaviour_head"
 
     def record_fields(self, task: Task) -> tuple[Field, ...]:
         """Each item's chance to be on its slate, what the user did with it, and the reward of that step alone."""
@@ -205,7 +215,7 @@ class ReinforceRule(UpdateRule):
     def update(self, t: Mapping[str, Tensor], weights: Tensor, *, number: int, diagnose: bool) -> Updated:
         """One step of each network, several of the value network; records get no priorities. See UpdateRule.update."""
         config, logged = self._config, Logged.of(t, self._slates, self._config.rewarded_only)
-        negatives = self._negatives(logged.a)
+        negatives = self._negatives()
         state = self.policy.torso(t["observation"])
         scored = self._score(self.policy.head, state, t["observation"], logged.a, negatives)
         behaviour_log_prob, behaviour_loss = self._behaviour(
@@ -222,6 +232,8 @@ class ReinforceRule(UpdateRule):
         losses = policy_gradient_loss(scored.log_prob, gained, used * multiplier * logged.rewarded)
         loss = weighted_mean(losses - config.entropy_cost * scored.entropy, weights)
         self.optimizers["policy"].minimise(loss)
+        if self.sampler is not None:
+            self.sampler.observe(logged.a)  # after the step: an update that is refused there is not counted
         value_loss = self._learn_values(t["observation"], targets, weights)
         if not diagnose:
             return Updated(None)
@@ -250,10 +262,9 @@ class ReinforceRule(UpdateRule):
             diagnostics["top_k_multiplier"] = masked_mean(multiplier, logged.rewarded)
         return Updated(None, {name: value.detach() for name, value in diagnostics.items()})
 
-    def _negatives(self, a_tm1: Tensor) -> tuple[Tensor, Tensor] | None:
+    def _negatives(self) -> tuple[Tensor, Tensor] | None:
         if self.sampler is None or self.generator is None:
             return None
-        self.sampler.observe(a_tm1)
         return self.sampler.draw(self.generator)
 
     def _score(

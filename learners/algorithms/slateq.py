@@ -77,6 +77,8 @@ class SlateQConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fi
             raise ValueError("set exactly one of target_update_tau (soft) and target_update_period_updates (hard)")
         if self.target == "max":
             self.refuse_idle("with target max", "sarsa_epsilon")
+        if self.choice == "given":
+            self.refuse_idle("with choice given", "choice_learning_rate")
 
     def record_fields(self, task: Task) -> tuple[Field, ...]:
         """What was made of the slate, float32[K]."""

@@ -32,6 +32,11 @@ class TD3Config(ActorCriticConfig, frozen=True, kw_only=True, forbid_unknown_fie
         float, Meta(ge=0, description="Largest noise on target actions, in half ranges of the action.")
     ] = 0.5
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.smoothing_sigma == 0.0:
+            self.refuse_idle("with smoothing_sigma 0", "smoothing_clip")
+
     def make_learner(self, task: Task, spec: RecordSpec, *, seed: int, device: str) -> GradientLearner:
         """A fresh learner on a torch device (`cpu`, `cuda`)."""
         return GradientLearner(self, TD3Rule(self, task, seed=seed, device=device), spec, device)

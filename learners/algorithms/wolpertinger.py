@@ -17,7 +17,7 @@ from learners.actor_critic import ActorCriticRule
 from learners.algorithm import Count
 from learners.algorithms.td3 import TD3Config
 from learners.catalogue.catalogue import Catalogue, Edition
-from learners.catalogue.choice import SeenItems, best_of_nearest
+from learners.catalogue.choice import SeenItems, best_of_nearest, seen_part
 from learners.catalogue.distances import Metric
 from learners.catalogue.neighbours import Search
 from learners.gradient_learner import GradientLearner
@@ -43,7 +43,9 @@ class WolpertingerConfig(TD3Config, frozen=True, kw_only=True, forbid_unknown_fi
     unit_proto: Annotated[
         bool, Meta(description="Scale proto-actions to the mean length of the catalogue's embeddings.")
     ] = False
-    drop_seen: Annotated[bool, Meta(description="Never choose an item that the observation's history names.")] = True
+    drop_seen: Annotated[
+        bool | None, Meta(description="Never choose an item that the observation's history names; null: where it does.")
+    ] = None
 
     def record_fields(self, task: Task) -> tuple[Field, ...]:
         """The item that acted, as the action leaves out: its embedding or its id; and the embeddings' version."""
@@ -68,6 +70,20 @@ class WolpertingerConfig(TD3Config, frozen=True, kw_only=True, forbid_unknown_fi
         """
         search: Search = self.search if torch.device(device).type == "cpu" else "exact"
         return Catalogue(_embeddings(task), distance=self.distance, search=search, device=device)
+
+    def make_seen(self, task: Task, items: int) -> SeenItems | None:
+        """What reads the items that must not be chosen; None where there are none.
+
+        Raises:
+            ConfigError: `drop_seen` is set and observations do not say what was seen, or that may be everything.
+        """
+        part = seen_part(task)
+        if part is None and self.drop_seen is not None:
+            raise ConfigError(
+                f"algorithm.drop_seen is {str(self.drop_seen).lower()}, but the environment's observations have no "
+                "history of item ids: drop the setting"
+            )
+        return None if part is None or self.drop_seen is False else SeenItems(part, items)
 
     def make_actor(self, task: Task, actions: ContinuousActions, generator: torch.Generator) -> Actor:
         """The actor of proto-actions."""
@@ -119,7 +135,7 @@ class WolpertingerRule(ActorCriticRule):
         super().__init__(config, task, bounds, seed=seed, device=device, critics=config.critics, actor_period=period)
         self._config = config
         self._executed = "item_embedding" if isinstance(task.actions, DiscreteActions) else "action"
-        self._seen = SeenItems(task, self.catalogue.size) if config.drop_seen else None
+        self._seen = config.make_seen(task, self.catalogue.size)
 
     @property
     def acting(self) -> nn.Module:
@@ -171,7 +187,7 @@ class WolpertingerPolicy(NetworkPolicy[ActorWithCritics]):
         self._config = config
         self._noisy = NoisyActions(actor.bounds, noise)
         self._takes_ids = isinstance(task.actions, DiscreteActions)
-        self._seen = SeenItems(task, self.catalogue.size) if config.drop_seen else None
+        self._seen = config.make_seen(task, self.catalogue.size)
 
     def act(self, observation: NDArray[Any], rng: np.random.Generator, *, explore: bool, env_steps: int) -> Action:
         """Item ids int64[B], or their embeddings float32[B, d] where the environment takes a Box; see Policy.act."""

@@ -11,26 +11,29 @@ from learners.task import Part, Task
 from replay_server.errors import ConfigError
 
 
+def seen_part(task: Task) -> Part | None:
+    """The part that says which items were seen: a `history` of item ids."""
+    part = task.part("history")
+    return part if part is not None and part.integer and len(part.shape) == 1 else None
+
+
 class SeenItems:
-    """Reads which items an observation says were seen: a `history` part of item ids, -1 for none.
+    """Reads which items an observation says were seen, -1 for none.
 
     Raises:
         ConfigError: the catalogue is not larger than the history, so that it may hold nothing unseen.
     """
 
-    def __init__(self, task: Task, catalogue_size: int) -> None:
-        part = task.part("history")
-        self._part: Part | None = part if part is not None and part.integer and len(part.shape) == 1 else None
-        if self._part is not None and self._part.size >= catalogue_size:
+    def __init__(self, part: Part, catalogue_size: int) -> None:
+        self._part = part
+        if part.size >= catalogue_size:
             raise ConfigError(
-                f"algorithm.drop_seen: a history of {self._part.size} items may hold all {catalogue_size} items of the "
+                f"algorithm.drop_seen: a history of {part.size} items may hold all {catalogue_size} items of the "
                 "catalogue; set it to false"
             )
 
-    def __call__(self, observation: Tensor) -> Tensor | None:
-        """[B, *observation_shape] -> int64[B, H], or None where observations do not say."""
-        if self._part is None:
-            return None
+    def __call__(self, observation: Tensor) -> Tensor:
+        """[B, *observation_shape] -> int64[B, H]."""
         return self._part.of(observation).round().long()
 
 

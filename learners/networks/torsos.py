@@ -139,6 +139,8 @@ def make_encoder(config: AlgorithmConfig, task: Task, generator: torch.Generator
 def _kind(config: AlgorithmConfig, task: Task) -> str:
     history, axes = task.part("history"), len(task.observation_shape)
     if config.torso == "auto":
+        if history is None:
+            _refuse_idle(config)
         if task.is_image or (axes > 2 and not task.parts):
             return "nature_cnn"
         return "mlp" if history is None else "attention"
@@ -150,6 +152,13 @@ def _kind(config: AlgorithmConfig, task: Task) -> str:
     if config.torso == "nature_cnn" and task.parts:
         raise ConfigError("algorithm.torso: nature_cnn takes images, the environment observes a Dict; take auto")
     return config.torso
+
+
+def _refuse_idle(config: AlgorithmConfig) -> None:
+    try:
+        config.refuse_idle("without a history", "encoder_size", "attention_heads", "attention_layers")
+    except ValueError as error:
+        raise ConfigError(f"algorithm.{error}") from None
 
 
 def _make_encoder(

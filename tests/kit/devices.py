@@ -35,6 +35,8 @@ TASKS = (
     Task(**_HISTORY, actions=DiscreteActions(6), item_embeddings=np.ones((6, 3), np.float32)),
     Task(**_HISTORY, actions=CONTINUOUS.actions, item_embeddings=np.ones((6, 3), np.float32)),
 )
+_BESIDE: dict[Any, dict[str, Any]] = {("softmax", "sampled"): {"negatives": 2}}
+"""What a choice takes on tasks as small as these."""
 
 
 def algorithm_configs() -> dict[str, type[AlgorithmConfig]]:
@@ -59,7 +61,7 @@ def variants(kind: type[AlgorithmConfig]) -> Iterator[AlgorithmConfig]:
     for field in (field for field in msgspec.structs.fields(kind) if field.name not in shared):
         for value in _others(msgspec.inspect.type_info(field.type), getattr(base, field.name)):
             try:
-                yield msgspec.structs.replace(base, **{field.name: value})
+                yield msgspec.structs.replace(base, **{field.name: value, **_BESIDE.get((field.name, value), {})})
             except ValueError:
                 continue
 
@@ -96,7 +98,7 @@ def _defaults(kind: type[AlgorithmConfig]) -> dict[str, Any]:
 
 
 def _needed(kind: type[AlgorithmConfig]) -> dict[str, Any]:
-    settings = {"hidden_sizes": (8,), "target_update_tau": 0.1, "negatives": 2, "value_minibatches": 2}
+    settings = {"hidden_sizes": (8,), "target_update_tau": 0.1}
     return {name: value for name, value in settings.items() if name in _defaults(kind)}
 
 

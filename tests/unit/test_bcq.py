@@ -116,7 +116,8 @@ def test_one_step_of_the_perturbation_raises_the_value_of_a_frozen_critic(max_gr
     values = []
     for _ in range(20):
         rule.generator.set_state(state)  # the same candidates every time
-        values.append(float(rule.improve_perturbation(observation, torch.ones(64))["expected_value_mean"].detach()))
+        about = rule.improve_perturbation(observation, torch.ones(64), diagnose=True)
+        values.append(float(about["expected_value_mean"].detach()))
     assert all(later > earlier for earlier, later in pairwise(values))
 
 
@@ -154,7 +155,9 @@ def test_importance_weights_change_the_gradient_of_every_loss() -> None:
     perturbations = []
     for weights in (torch.ones(16), torch.linspace(0.2, 1.0, 16)):  # alone: the critics' change would show in it
         rule = learner_of(SMALL, CONTINUOUS)._rule
-        rule.improve_perturbation(torch.randn(16, 5, generator=torch.Generator().manual_seed(2)), weights)
+        rule.improve_perturbation(
+            torch.randn(16, 5, generator=torch.Generator().manual_seed(2)), weights, diagnose=False
+        )
         perturbations.append(rule.actor.perturbation.head.weight)
     assert not torch.equal(*perturbations)
 
@@ -189,6 +192,17 @@ def test_diagnostics_are_finite_and_have_the_names_of_the_other_learners() -> No
     assert 0 < metrics["perturbation"] <= config.phi
     learner.step(batch_of(spec_of(config, CONTINUOUS), random_columns(config, CONTINUOUS, np.random.default_rng(0), 1)))
     assert learner.take_metrics()["expected_value_std"] == 0.0  # of one record, and not NaN
+
+
+def test_updates_that_are_not_diagnosed_measure_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = learner_of(msgspec.structs.replace(SMALL, diagnose_every_updates=2), CONTINUOUS)
+    batch, reached = random_batch(SMALL, CONTINUOUS), []
+    monkeypatch.setattr("learners.algorithms.bcq.spread", lambda **values: reached.append(learner.updates) or {})
+    for _ in range(4):
+        learner.step(batch)
+    assert set(reached) == {2, 4}
+    rule, t = learner._rule, {name: torch.from_numpy(column) for name, column in batch.columns.items()}
+    assert rule._clone(t, torch.ones(len(batch)), diagnose=False) == {}
 
 
 def test_discrete_actions_are_refused() -> None:

@@ -12,6 +12,7 @@ from kit.learning import CONTINUOUS, DISCRETE, batch_of, random_columns, spec_of
 from safetensors.numpy import load_file
 
 from learners.algorithms.dqn import DQNConfig
+from learners.algorithms.reinforce import ReinforceConfig
 from learners.algorithms.td3 import TD3Config
 from learners.gradient_learner import GradientLearner
 from learners.learner import StepOutput
@@ -22,6 +23,7 @@ from learners.weights import WeightSlot
 from replay_server.batches import SampleBatch
 from replay_server.errors import Diverged
 
+REINFORCE = ReinforceConfig(hidden_sizes=(8,), baseline=False, softmax="sampled", negatives=2, max_skipped_updates=3)
 DQN = DQNConfig(target_update_tau=0.1, hidden_sizes=(8,), max_skipped_updates=3, lookahead_period_updates=2)
 TD3 = TD3Config(hidden_sizes=(8,), actor_period_updates=1, max_skipped_updates=3)
 CASES = [(DQN, DISCRETE), (TD3, CONTINUOUS)]
@@ -108,6 +110,21 @@ def test_results_come_one_step_later_and_are_the_same(config: Any, task: Task) -
 
 
 @pytest.mark.parametrize("deferred", [False, True])
+def test_a_skipped_update_counts_no_actions_for_its_negatives(deferred: bool) -> None:
+    """With one optimizer nothing is copied beforehand on a CPU: the step is refused before anything has changed."""
+    learner = learner_of(REINFORCE, DISCRETE, deferred=deferred)
+    good, bad = batches(REINFORCE, DISCRETE, 2, bad=(1,))
+    learner.step(good)
+    learner.drain()
+    before = learner.state_dict()
+    learner.step(bad)
+    learner.drain()
+    changed = {name for name, value in learner.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"counters", "generator"} and learner.skipped_updates == 1
+    assert before["sampler.counts"].sum() == len(good)
+
+
+@pytest.mark.parametrize("deferred", [False, True])
 def test_too_many_in_a_row_end_the_run(deferred: bool) -> None:
     learner = learner_of(DQN, DISCRETE, deferred=deferred)
     for batch in batches(DQN, DISCRETE, 5, bad=(0, 1, 3, 4)):
@@ -178,6 +195,46 @@ def test_several_updates_from_each_batch_publish_when_due() -> None:
         assert loop.step(0.0)
     assert (replay.sampled, learner.updates, replay.updated) == (3, 12, 12)
     assert loop.report().weights_version == 4
+
+
+def test_a_resumed_learner_publishes_after_the_same_updates() -> None:
+    [good] = batches(DQN, DISCRETE, 1)
+
+    def published(learner: GradientLearner, turns: int) -> list[int]:
+        loop, after, version = loop_of(learner, OneBatch(good), publish=4), [], 0
+        for _ in range(turns):
+            loop.step(0.0)
+            if (now := loop.report().weights_version) != version:
+                after.append(learner.updates)
+                version = now
+        return after
+
+    whole, half, rest = (learner_of(DQN, DISCRETE, deferred=False) for _ in range(3))
+    assert published(whole, 13) == [4, 8, 12]
+    assert published(half, 6) == [4]
+    rest.load_state_dict(half.state_dict())
+    assert published(rest, 7) == [8, 12]
+    assert rest.snapshot().version == whole.snapshot().version == 4
+
+
+@pytest.mark.parametrize("saved_bytes", [16, 5056, 6000])
+def test_the_noise_of_another_kind_of_device_goes_on_anew(saved_bytes: int) -> None:
+    """A GPU's generator saves 16 bytes, a CPU's 5,056; one cannot read the other's."""
+    saved, *learners = (learner_of(TD3, CONTINUOUS, deferred=False) for _ in range(3))
+    saved.step(batches(TD3, CONTINUOUS, 1)[0])
+    state = saved.state_dict()
+    own = state["generator"]
+    assert len(own) == 5056
+    if saved_bytes != len(own):
+        state["generator"] = torch.arange(saved_bytes, dtype=torch.uint8)
+    begun = learners[0].state_dict()["generator"]
+    for learner in learners:
+        learner.load_state_dict(state)
+    after = [learner.state_dict() for learner in learners]
+    assert all(torch.equal(after[0][name], state[name]) for name in state if name != "generator")
+    assert torch.equal(after[0]["generator"], after[1]["generator"])
+    assert torch.equal(after[0]["generator"], own) == (saved_bytes == len(own))
+    assert not torch.equal(after[0]["generator"], begun)
 
 
 def test_draining_gives_the_last_priorities_back() -> None:

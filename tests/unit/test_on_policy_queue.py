@@ -153,3 +153,17 @@ def test_contradictions_are_refused_with_both_names() -> None:
         ReplayConfig(sampler="queue", priority_exponent=0.0, min_size=1, addresses=("a:1",))
     with pytest.raises(ValueError, match=r"learner.samples_per_insert \(8.0\) .* replay.sampler queue"):
         msgspec.structs.replace(experiment(), learner=LearnerConfig())
+
+
+@pytest.mark.parametrize("sampler", ["uniform", "prioritized"])
+def test_reinforce_without_a_correction_is_refused_where_old_records_come_again(sampler: Any) -> None:
+    plain = msgspec.structs.replace(REINFORCE, correction="none")
+    assert experiment(plain).algorithm is plain
+    other = ReplayConfig(sampler=sampler, priority_exponent=0.6 if sampler == "prioritized" else 0.0)
+    with pytest.raises(ValueError, match=rf"algorithm\.correction none .* replay\.sampler \({sampler}\) to queue"):
+        msgspec.structs.replace(experiment(plain), replay=other)
+    for correction in ("stored", "behaviour_head"):
+        corrected = msgspec.structs.replace(REINFORCE, correction=correction)
+        assert msgspec.structs.replace(experiment(corrected), replay=other).replay is other
+    elsewhere = ReplayConfig(addresses=("a:1",))  # whose shards may well be queues
+    assert msgspec.structs.replace(experiment(plain), runtime="ray", replay=elsewhere).replay is elsewhere

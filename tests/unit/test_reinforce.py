@@ -206,7 +206,7 @@ def test_every_setting_does_something() -> None:
             "importance_beta_env_steps": 300,
             "final_learning_rate": (1e-5, {"final_learning_rate": 1e-4, "learning_rate_decay_env_steps": 300}),
             "learning_rate_decay_env_steps": (500, {"final_learning_rate": 1e-4, "learning_rate_decay_env_steps": 300}),
-            "baseline": False,
+            "baseline": (False, {"value_minibatch_size": 512}),
             "value_learning_rate": 1e-2,
             "value_minibatches": 3,
             "value_minibatch_size": 5,
@@ -220,12 +220,24 @@ def test_every_setting_does_something() -> None:
             "top_k": 4,
             "rewarded_only": True,
             "temperature": 0.5,
-            "softmax": ("sampled", {"negatives": 2}),
             "negatives": (1, {"softmax": "sampled", "negatives": 2}),
             "negative_exponent": (0.5, {"softmax": "sampled", "negatives": 2}),
         },
-        elsewhere={"priority_epsilon", "serving_candidates", "certain_slots"},
+        # softmax and negatives go together: test_softmax_sampled_is_not_full
+        elsewhere={"priority_epsilon", "serving_candidates", "certain_slots", "softmax"},
     )
+
+
+def test_softmax_sampled_is_not_full() -> None:
+    states = []
+    for settings in ({}, {"softmax": "sampled", "negatives": 2}):
+        config = ReinforceConfig(hidden_sizes=(4,), **settings)
+        learner = config.make_learner(DISCRETE, spec_of(config, DISCRETE), seed=0, device="cpu")
+        columns = random_columns(config, DISCRETE, np.random.default_rng(0))
+        learner.step(batch_of(spec_of(config, DISCRETE), columns))
+        states.append(learner.state_dict())
+    full, sampled = ({n: v for n, v in state.items() if n.startswith("optimizer.policy.")} for state in states)
+    assert any(not torch.equal(value, sampled[name]) for name, value in full.items())
 
 
 def test_records_get_no_priorities() -> None:
@@ -288,9 +300,9 @@ def test_policies_over_histories_of_items(torso: Any, softmax: Any) -> None:
         actions=DiscreteActions(items),
         parts=(Part("history", 0, length, (length,), True, items - 1),),
     )
+    few: dict[str, Any] = {"negatives": 6, "negative_exponent": 0.5} if softmax == "sampled" else {}
     config = ReinforceConfig(
-        torso=torso, softmax=softmax, negatives=6, negative_exponent=0.5 if softmax == "sampled" else None,
-        embedding_size=16, encoder_size=16,
+        torso=torso, softmax=softmax, **few, embedding_size=16, encoder_size=16,
         hidden_sizes=(32,), learning_rate=1e-2, correction="stored", baseline=False, normalise_advantages=False,
     )  # fmt: skip
     rng, spec = np.random.default_rng(0), spec_of(config, task)

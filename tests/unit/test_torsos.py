@@ -20,7 +20,7 @@ from learners.task import DiscreteActions, Part, Task
 from replay_server.errors import ConfigError
 
 B, H, N, SIZE = 5, 6, 4, 8
-CONFIG = AlgorithmConfig(hidden_sizes=(16,), embedding_size=4, encoder_size=8)
+CONFIG = AlgorithmConfig(hidden_sizes=(16,), embedding_size=4)
 
 
 def sequences(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -342,3 +342,13 @@ def test_heads_divide_the_size_of_attention() -> None:
         AlgorithmConfig(attention_heads=3)
     with pytest.raises(ValueError, match="attention_heads and attention_layers do nothing with torso gru: drop them"):
         AlgorithmConfig(torso="gru", attention_layers=2)
+
+
+@pytest.mark.parametrize(("name", "value"), [("encoder_size", 32), ("attention_heads", 4), ("attention_layers", 2)])
+def test_settings_of_histories_are_refused_without_one(name: str, value: int) -> None:
+    config = AlgorithmConfig(**{name: value})
+    with pytest.raises(ConfigError, match=f"algorithm.{name} does nothing without a history: drop it"):
+        make_torso(config, task_of(OBSERVATION), seeded(0))
+    assert make_torso(config, task_of(OBSERVATION, HISTORY), seeded(0)).size > 0
+    with pytest.raises(ValueError, match=name):
+        AlgorithmConfig(torso="mlp", **{name: value})

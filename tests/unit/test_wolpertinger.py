@@ -112,6 +112,19 @@ def test_the_observations_history_is_what_was_seen() -> None:
         learner_of(config, tiny)
 
 
+@pytest.mark.parametrize("drop_seen", [True, False])
+def test_drop_seen_is_refused_where_nothing_says_what_was_seen(drop_seen: bool) -> None:
+    config = WolpertingerConfig(**SMALL, drop_seen=drop_seen)
+    features = msgspec.structs.replace(
+        WITH_HISTORY, parts=(Part("history", 0, 3, (1, 3), False), WITH_HISTORY.parts[1])
+    )
+    for task in (BY_ID, features):
+        with pytest.raises(ConfigError, match=f"algorithm.drop_seen is {str(drop_seen).lower()}, but .* no history of"):
+            learner_of(config, task)
+        with pytest.raises(ConfigError, match="drop_seen"):
+            config.make_policy(task, env_indices=range(1), total_envs=1)
+
+
 def test_the_run_begins_with_unseen_items_each_as_likely() -> None:
     config = WolpertingerConfig(hidden_sizes=(8,), random_env_steps=10)
     task = msgspec.structs.replace(
