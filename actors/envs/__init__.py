@@ -10,3 +10,9 @@ gymnasium.register(
     vector_entry_point="actors.envs.movie_pick.environment:MoviePickVectorEnv",
     max_episode_steps=100,
 )
+gymnasium.register(
+    id="headrace/NextItem-v0",
+    entry_point="actors.envs.next_item.environment:NextItemEnv",
+    vector_entry_point="actors.envs.next_item.environment:NextItemVectorEnv",
+    max_episode_steps=30,
+)

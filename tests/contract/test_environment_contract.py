@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from actors.environments import EnvironmentConfig, make_vector_env
-from actors.layouts import observation_layout
+from actors.layouts import observation_layout, observation_parts
 from actors.timestep import TimeStep
 from actors.vector_steps import VectorSteps
 
 MOVIE_PICK = "headrace/MoviePick10-v0"
+NEXT_ITEM = "headrace/NextItem-v0"
 CONFIGS = {
     "movie_pick same_step": EnvironmentConfig(id=MOVIE_PICK, max_episode_steps=9),
     "movie_pick next_step": EnvironmentConfig(
@@ -23,6 +26,9 @@ CONFIGS = {
     "movie_pick one by one": EnvironmentConfig(
         id=MOVIE_PICK, max_episode_steps=9, wrappers=["gymnasium.wrappers:FlattenObservation"]
     ),
+    "next_item same_step": EnvironmentConfig(id=NEXT_ITEM, max_episode_steps=9),
+    "next_item next_step": EnvironmentConfig(id=NEXT_ITEM, max_episode_steps=9, kwargs={"autoreset_mode": "NextStep"}),
+    "next_item disabled": EnvironmentConfig(id=NEXT_ITEM, max_episode_steps=9, kwargs={"autoreset_mode": "Disabled"}),
     "cartpole": EnvironmentConfig(id="CartPole-v1", max_episode_steps=15),
     "lunar lander": EnvironmentConfig(id="LunarLander-v3", max_episode_steps=15),
     "pendulum": EnvironmentConfig(id="Pendulum-v1", max_episode_steps=9),
@@ -43,6 +49,14 @@ def play(config: EnvironmentConfig, seed: int) -> tuple[VectorSteps, np.ndarray,
     return steps, first, [steps.step(steps.env.action_space.sample()) for _ in range(STEPS)]
 
 
+def unpacked(space: spaces.Space[Any], row: np.ndarray) -> Any:
+    """One observation as the environment gave it."""
+    if not isinstance(space, spaces.Dict):
+        return row
+    parts = observation_parts(space)
+    return {p.name: row[p.start : p.stop].reshape(p.shape).astype(space[p.name].dtype) for p in parts}
+
+
 class TestEnvironmentContract:
     def test_shapes_and_dtypes(self, config: EnvironmentConfig) -> None:
         steps, first, timesteps = play(config, 0)
@@ -56,8 +70,9 @@ class TestEnvironmentContract:
 
     def test_observations_lie_in_the_space(self, config: EnvironmentConfig) -> None:
         steps, first, timesteps = play(config, 0)
+        space = steps.env.single_observation_space
         for observation in [first, *(t.observation for t in timesteps)]:
-            assert all(row in steps.env.single_observation_space for row in observation)
+            assert all(unpacked(space, row) in space for row in observation)
 
     def test_the_seed_decides_everything(self, config: EnvironmentConfig) -> None:
         _, first, timesteps = play(config, 7)
