@@ -10,22 +10,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from numpy.typing import NDArray
-
-matplotlib.use("Agg")
+from drawing import DARK, LIGHT, plain, save
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
-from PIL import Image
+from numpy.typing import NDArray
 
 AXES = {"seconds": "seconds of training", "env_steps": "environment steps"}
-SEED_COLOUR, MEAN_COLOUR = "#8fb3d9", "#1f4e8c"
 
 
 def mean_curve(curves: list[NDArray[Any]], points: int = 200) -> NDArray[Any]:
@@ -40,16 +35,14 @@ def draw(axes: Axes, results: list[dict[str, Any]], key: str, threshold: float) 
     for result in results:
         curve = np.array([(row[key], row["mean"]) for row in result["periodic_evaluations"]], dtype=float)
         curves.append(curve[np.argsort(curve[:, 0], kind="stable")])
-        axes.plot(*curves[-1].T, color=SEED_COLOUR, linewidth=0.9)
-    axes.plot(*mean_curve(curves).T, color=MEAN_COLOUR, linewidth=2.0, label=f"mean of {len(curves)} seeds")
+        axes.plot(*curves[-1].T, color=LIGHT, linewidth=0.9)
+    axes.plot(*mean_curve(curves).T, color=DARK, linewidth=2.0, label=f"mean of {len(curves)} seeds")
     axes.axhline(threshold, color="#444444", linewidth=1.0, linestyle="--", label=f"threshold {threshold:g}")
     axes.set_xlabel("updates" if key == "env_steps" and results[0].get("offline") else AXES[key])
     axes.set_xlim(left=0.0)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 1000:g}k" if x >= 10_000 else f"{x:g}"))
-    axes.grid(color="#e4e4e4", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain(axes)
 
 
 def picture(name: str, kept: dict[str, Any], path: Path) -> None:
@@ -60,10 +53,7 @@ def picture(name: str, kept: dict[str, Any], path: Path) -> None:
     panels[0].set_ylabel("mean return of an evaluation")
     panels[0].legend(loc="best", frameon=False, fontsize=8)
     figure.suptitle(name, fontsize=10)
-    drawn = BytesIO()
-    figure.savefig(drawn, dpi=90)
-    pyplot.close(figure)
-    Image.open(drawn).convert("RGB").quantize(48).save(path, optimize=True)
+    save(figure, path)
 
 
 def main() -> None:

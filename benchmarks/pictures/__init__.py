@@ -1,0 +1,1 @@
+"""One module a picture: `draw(path)` writes it."""
