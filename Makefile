@@ -20,7 +20,7 @@ demo: $(VENV)/installed-train
 	@$(VENV)/bin/headrace train
 
 test: $(VENV)/installed-dev
-	@$(RUN) -m pytest
+	@$(RUN) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 soak: $(VENV)/installed-dev
 	@HEADRACE_SOAK=benchmarks/results/soak.json $(RUN) -m pytest tests/fault -q

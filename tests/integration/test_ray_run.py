@@ -37,7 +37,7 @@ def result(run: Path) -> dict[str, Any]:
 def test_a_killed_actor_is_replaced_and_training_goes_on(headrace: Callable[..., Any], tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = headrace(
-        "train", "movie_pick_dqn", *_SMALL, "--run.total-env-steps", "1e9", "--run.max-seconds", "25",
+        "train", "movie_pick_dqn", *_SMALL, "--run.total-env-steps", "1e9", "--run.max-seconds", "18",
         "--run-dir", str(run),
     )  # fmt: skip
     command.wait_for(lambda: len(rows(run)) >= 2, 90)
@@ -65,7 +65,7 @@ _AGENTS_OF_RAY = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 """After a killed driver these look for Ray's dead control service before they end, up to a minute on a busy machine."""
 
 
-def wait_until_gone(command: Any, seconds: float = 5.0, but: tuple[str, ...] = ()) -> None:
+def wait_until_gone(command: Any, seconds: float = 15.0, but: tuple[str, ...] = ()) -> None:
     deadline = time.monotonic() + seconds
     while left(command, but) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -97,8 +97,8 @@ def test_ctrl_c_stops_in_order_and_resume_goes_on(headrace: Callable[..., Any], 
     command.wait_for(lambda: len(rows(run)) >= 2, 90)
     begin = time.monotonic()
     os.killpg(command.process.pid, signal.SIGINT)  # a terminal's Ctrl-C reaches the whole group
-    code, _, errors = command.finish(15)
-    assert time.monotonic() - begin < 10.0
+    code, _, errors = command.finish(30)
+    assert time.monotonic() - begin < 20.0
     assert code == 0, errors
     assert "Traceback" not in errors
     wait_until_gone(command)
@@ -175,7 +175,9 @@ def test_the_run_of_a_killed_driver_goes_on(headrace: Callable[..., Any], tmp_pa
 
 def test_an_environment_that_always_fails_ends_the_run(headrace: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(_WORLD.replace("self.t == 10", "1 / (self.t - 5) == 10"))
-    command = headrace("train", "cartpole_dqn", "--environment.id", "broken:Corridor", "--run-dir", "run")
+    command = headrace(
+        "train", "cartpole_dqn", "--environment.id", "broken:Corridor", "--run-dir", "run", "--run.max-seconds", "1000"
+    )
     code, _, errors = command.finish(180)
     assert code == 1
     last = errors.strip().splitlines()[-1]

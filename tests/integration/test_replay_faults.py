@@ -136,7 +136,7 @@ def test_nobody_there():
     begin = time.monotonic()
     with pytest.raises(Unavailable, match=address):
         connect([address], timeout_s=0.5)
-    assert time.monotonic() - begin < 5.0
+    assert time.monotonic() - begin < 15.0
 
 
 def test_saving_is_confined_to_the_servers_directory(server, tmp_path):
@@ -228,7 +228,7 @@ def test_a_killed_shard_is_left_out_at_once_and_used_again_when_it_is_back(shard
             first.process.wait(10)
             begin = time.monotonic()
             while (batch := replay.sample(16, timeout_s=5.0)).table_size != 20:
-                assert time.monotonic() - begin < 5.0
+                assert time.monotonic() - begin < 15.0
             assert set(batch.keys["shard"].tolist()) == {1}
             np.testing.assert_allclose(batch.probabilities, 1 / 20)
             dead, alive = replay.stats().shards
@@ -258,7 +258,7 @@ def test_a_stopped_shard_runs_into_the_callers_deadline(shard_process):
                 replay.sample(4, timeout_s=0.5)
         assert caught.value.blocked_on == "reply"
         assert replay.insert(rows(3), timeout_s=0.5).unknown == 3
-        assert time.monotonic() - begin < 5.0
+        assert time.monotonic() - begin < 15.0
         os.kill(shard.process.pid, signal.SIGCONT)
         assert len(replay.sample(4, timeout_s=20.0)) == 4
 
@@ -286,7 +286,7 @@ def test_many_blocked_callers_do_not_starve_the_others():
                 for _ in range(20):
                     assert replay.insert(rows(2)).accepted == 2
                     replay.stats()
-                assert time.monotonic() - begin < 5.0
+                assert time.monotonic() - begin < 10.0
                 replay.insert(rows(100))
                 assert len(replay.sample(10)) == 10
         finally:

@@ -140,7 +140,7 @@ def test_waiting_ends_at_the_deadline():
     shard = make(limiter=RateLimiter(3))
     begin = time.monotonic()
     assert shard.sample(ask(1, wait_s=0.1)).blocked_on == "min_size"
-    assert 0.1 <= time.monotonic() - begin < 2.0
+    assert 0.1 <= time.monotonic() - begin < 5.0
 
 
 def test_one_waiter_too_many_is_sent_back_at_once():
@@ -152,7 +152,7 @@ def test_one_waiter_too_many_is_sent_back_at_once():
         time.sleep(0.001)
     begin = time.monotonic()
     assert shard.sample(ask(1, wait_s=10.0)).blocked_on == "min_size"
-    assert time.monotonic() - begin < 1.0
+    assert time.monotonic() - begin < 5.0
     assert shard.insert(chunk(range(3), wait_s=1.0)).accepted == 3
     for thread in threads:
         thread.join(5)
