@@ -13,7 +13,7 @@ _ROUNDING = 1e-6  # of a float32 mean, relative
 def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
     """Mean of losses [B] times importance weights [B]."""
     check_shapes(weights=(weights, tuple(losses.shape)))
-    return torch.dot(losses, weights) / len(losses)
+    return torch.dot(losses, weights / len(losses))
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
