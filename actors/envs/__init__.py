@@ -16,3 +16,9 @@ gymnasium.register(
     vector_entry_point="actors.envs.next_item.environment:NextItemVectorEnv",
     max_episode_steps=30,
 )
+gymnasium.register(
+    id="headrace/ProtoAction-v0",
+    entry_point="actors.envs.proto_action.environment:ProtoActionEnv",
+    vector_entry_point="actors.envs.proto_action.environment:ProtoActionVectorEnv",
+    max_episode_steps=20,
+)

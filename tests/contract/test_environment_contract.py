@@ -16,6 +16,7 @@ from actors.vector_steps import VectorSteps
 
 MOVIE_PICK = "headrace/MoviePick10-v0"
 NEXT_ITEM = "headrace/NextItem-v0"
+PROTO_ACTION = "headrace/ProtoAction-v0"
 CONFIGS = {
     "movie_pick same_step": EnvironmentConfig(id=MOVIE_PICK, max_episode_steps=9),
     "movie_pick next_step": EnvironmentConfig(
@@ -29,6 +30,16 @@ CONFIGS = {
     "next_item same_step": EnvironmentConfig(id=NEXT_ITEM, max_episode_steps=9),
     "next_item next_step": EnvironmentConfig(id=NEXT_ITEM, max_episode_steps=9, kwargs={"autoreset_mode": "NextStep"}),
     "next_item disabled": EnvironmentConfig(id=NEXT_ITEM, max_episode_steps=9, kwargs={"autoreset_mode": "Disabled"}),
+    "proto_action": EnvironmentConfig(id=PROTO_ACTION, max_episode_steps=9),
+    "proto_action next_step": EnvironmentConfig(
+        id=PROTO_ACTION, max_episode_steps=9, kwargs={"autoreset_mode": "NextStep", "drift": 0.1}
+    ),
+    "proto_action disabled": EnvironmentConfig(
+        id=PROTO_ACTION, max_episode_steps=9, kwargs={"autoreset_mode": "Disabled", "actions": "items"}
+    ),
+    "proto_action ids": EnvironmentConfig(
+        id=PROTO_ACTION, max_episode_steps=9, kwargs={"obs_mode": "ids", "actions": "items"}
+    ),
     "cartpole": EnvironmentConfig(id="CartPole-v1", max_episode_steps=15),
     "lunar lander": EnvironmentConfig(id="LunarLander-v3", max_episode_steps=15),
     "pendulum": EnvironmentConfig(id="Pendulum-v1", max_episode_steps=9),

@@ -1,0 +1,113 @@
+"""ProtoAction as Gymnasium environments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+
+from actors.envs.proto_action.baselines import BASELINES
+from actors.envs.proto_action.bounds import BOUNDS
+from actors.envs.proto_action.catalogue import Catalogue, draw_catalogue, load_catalogue
+from actors.envs.proto_action.model import ProtoActionModel
+from actors.envs.proto_action.response import Response
+from actors.envs.proto_action.search import Index
+from actors.envs.proto_action.simulation import ProtoAction
+from actors.envs.proto_action.users import UserSampler
+from actors.envs.user import UserEnv
+from actors.envs.users import UsersVectorEnv
+from actors.imports import import_object
+
+
+def make_simulation(
+    num_users: int,
+    *,
+    catalogue: Catalogue | str | None = None,
+    users: UserSampler | str | None = None,
+    response: Response | str | None = None,
+    index: Index | str | None = None,
+    **constants: Any,
+) -> ProtoAction:
+    """B users, with parts given as objects, or named.
+
+    Args:
+        num_users: B.
+        catalogue: or the path of a .npy file of float32[N, d].
+        users: or package.module:Class, called with model and catalogue.
+        response: or package.module:Class, called with the model.
+        index: or package.module:Class, called with the items float32[N, d].
+        constants: fields of ProtoActionModel.
+
+    Raises:
+        ConfigError: no such file, module or class.
+    """
+    model = ProtoActionModel(**constants)
+    if catalogue is None:
+        catalogue = draw_catalogue(model)
+    elif isinstance(catalogue, str):
+        catalogue = load_catalogue(catalogue)
+    return ProtoAction(
+        model,
+        num_users,
+        catalogue=catalogue,
+        users=_part(users, "users", model, catalogue),
+        response=_part(response, "response", model),
+        index=_part(index, "index", catalogue.items),
+    )
+
+
+def _part(given: Any, name: str, *arguments: Any) -> Any:
+    """The part itself, or one made of the class that is named."""
+    return import_object(given, f"environment.kwargs.{name}")(*arguments) if isinstance(given, str) else given
+
+
+class ProtoActionEnv(UserEnv):
+    """One user; see UserEnv.
+
+    Args:
+        render_mode: always None, there is nothing to draw.
+        settings: as those of `make_simulation`.
+    """
+
+    def __init__(self, render_mode: str | None = None, **settings: Any) -> None:
+        super().__init__(make_simulation(1, **settings), render_mode)
+
+
+class ProtoActionVectorEnv(UsersVectorEnv):
+    """Many users; see UsersVectorEnv.
+
+    Args:
+        num_envs: B.
+        max_episode_steps: length of an episode.
+        autoreset_mode: "SameStep", "NextStep" or "Disabled".
+        render_mode: always None, there is nothing to draw.
+        settings: as those of `make_simulation`.
+    """
+
+    simulation: ProtoAction
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        max_episode_steps: int | None = 20,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
+        render_mode: str | None = None,
+        **settings: Any,
+    ) -> None:
+        simulation = make_simulation(num_envs, **settings)
+        super().__init__(
+            simulation, max_episode_steps=max_episode_steps, autoreset_mode=autoreset_mode, render_mode=render_mode
+        )
+
+    @staticmethod
+    def baselines() -> Mapping[str, Callable[[Any], Any]]:
+        """See UsersVectorEnv.baselines."""
+        return BASELINES
+
+    @staticmethod
+    def bounds() -> Mapping[str, Callable[[Any], NDArray[np.float64]]]:
+        """See UsersVectorEnv.bounds."""
+        return BOUNDS

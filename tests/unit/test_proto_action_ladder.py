@@ -1,0 +1,185 @@
+"""What ProtoAction is measured against: plans, bounds, beliefs and the ladder of them."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from actors.environments import EnvironmentConfig
+from actors.envs.proto_action import ProtoAction, ProtoActionModel, ProtoActionVectorEnv
+from actors.envs.proto_action.baselines import KalmanGreedy
+from actors.envs.proto_action.beliefs import GaussianBelief
+from actors.envs.proto_action.bounds import upper_bound
+from actors.envs.proto_action.planning import beam_search, improve, plan, plan_value, two_steps
+from actors.ladder import ladder
+from actors.seeds import SeedFamily, derive
+
+ID = "headrace/ProtoAction-v0"
+TINY = ProtoActionModel(items=7, dim=3, clusters=3, lam=0.8, reward_noise=0.0)
+
+
+def tiny(num_users: int, model: ProtoActionModel = TINY) -> ProtoAction:
+    simulation = ProtoAction(model, num_users)
+    simulation.generator = np.random.default_rng(4)
+    simulation.reset()
+    return simulation
+
+
+def every_sequence(steps: int) -> NDArray[np.int64]:
+    return np.array(list(itertools.product(range(TINY.items), repeat=steps)))
+
+
+def value_of(model: ProtoActionModel, items: NDArray[Any], taste: NDArray[Any], ids: Any) -> float:
+    """Sum of uncut expected rewards of one user, straight from the definition."""
+    satiation, total = np.zeros(taste.shape), 0.0
+    for item in ids:
+        total += 5 * (taste - model.lam * satiation) @ items[item]
+        satiation = 0.7 * satiation + 0.3 * items[item]
+    return total
+
+
+def test_the_closed_form_of_a_sequence_is_its_sum_of_rewards() -> None:
+    simulation = tiny(5)
+    items, taste = simulation.catalogue.items.astype(float), simulation.state.taste
+    ids = np.random.default_rng(0).integers(7, size=(5, 9))
+    expected = [value_of(TINY, items, taste[user], ids[user]) for user in range(5)]
+    np.testing.assert_allclose(plan_value(TINY, taste, simulation.catalogue.items[ids]), expected, rtol=1e-4)
+
+
+def test_plan_and_bound_lie_around_the_best_of_all_sequences() -> None:
+    simulation, steps = tiny(20), 5
+    items, taste = simulation.catalogue.items, simulation.state.taste
+    sequences = items[every_sequence(steps)]
+    best = np.array([plan_value(TINY, np.tile(u, (len(sequences), 1)), sequences).max() for u in taste])
+    planned = plan_value(TINY, taste, items[plan(TINY, items, taste, steps, width=8, pool=7)])
+    bound = upper_bound(TINY, items, taste, steps)
+    assert (planned <= best + 1e-4).all() and (bound >= best - 1e-4).all()
+    assert np.mean(planned) > 0.99 * np.mean(best)
+    assert np.mean(bound) < np.mean(best) + 1.5
+
+
+def test_more_rounds_lower_the_bound_to_what_the_relaxation_allows() -> None:
+    simulation = tiny(30)
+    items, taste = simulation.catalogue.items, simulation.state.taste
+    loose, tight = (upper_bound(TINY, items, taste, 6, rounds) for rounds in (1, 300))
+    assert (tight <= loose).all() and tight.mean() < loose.mean() - 0.5
+
+
+def test_a_beam_as_wide_as_all_beginnings_finds_the_best_sequence() -> None:
+    simulation, steps = tiny(10), 4
+    items, taste = simulation.catalogue.items, simulation.state.taste
+    sequences = items[every_sequence(steps)]
+    best = [plan_value(TINY, np.tile(u, (len(sequences), 1)), sequences).max() for u in taste]
+    found = beam_search(TINY, items, taste, steps, width=7**steps, pool=7)
+    np.testing.assert_allclose(plan_value(TINY, taste, items[found]), best, rtol=1e-5)
+
+
+def test_improving_stops_where_no_single_item_is_better() -> None:
+    simulation = tiny(10)
+    items, taste = simulation.catalogue.items, simulation.state.taste
+    first = np.random.default_rng(0).integers(7, size=(10, 6))
+    ids = improve(TINY, items, taste, first)
+    value = plan_value(TINY, taste, items[ids])
+    assert (value >= plan_value(TINY, taste, items[first])).all()
+    for t, item in itertools.product(range(6), range(7)):
+        other = ids.copy()
+        other[:, t] = item
+        assert (plan_value(TINY, taste, items[other]) <= value + 1e-4).all()
+
+
+def test_two_steps_compares_all_pairs() -> None:
+    simulation = tiny(10)
+    items, taste = simulation.catalogue.items, simulation.state.taste
+    for _ in range(3):
+        simulation.step(np.random.default_rng(0).normal(size=(10, 3)))
+    satiation = simulation.state.satiation
+    expected = []
+    for u, m in zip(taste.astype(float), satiation.astype(float), strict=True):
+        pairs = {
+            (i, j): (u - 0.8 * m) @ items[i] + (u - 0.8 * (0.7 * m + 0.3 * items[i])) @ items[j]
+            for i, j in itertools.product(range(7), repeat=2)
+        }
+        expected.append(max(pairs, key=lambda pair: pairs[pair])[0])
+    np.testing.assert_array_equal(two_steps(TINY, items, taste, satiation, looked_at=7), expected)
+
+
+@pytest.mark.parametrize("step", [0.0, 0.3])
+def test_the_filter_is_bayes_rule_on_a_grid(step: float) -> None:
+    """Two dimensions, so that the posterior can be summed over a fine grid."""
+    axis = np.linspace(-5, 5, 161)
+    grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+    mean, covariance = np.array([0.3, -0.2]), np.array([[1.0, 0.4], [0.4, 0.6]])
+    apart = grid - mean
+    posterior = np.exp(-0.5 * np.einsum("ni,ij,nj->n", apart, np.linalg.inv(covariance), apart))
+    kernel = np.exp(-0.5 * ((axis[:, None] - axis) / step) ** 2) if step else np.eye(161)
+    kernel /= kernel.sum(axis=0)
+    belief = GaussianBelief(mean, covariance, noise=0.5, step=step, num_users=2)
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        h, y = rng.normal(size=2), rng.normal()
+        posterior *= np.exp(-0.5 * ((y - grid @ h) / 0.5) ** 2)
+        posterior = (kernel @ posterior.reshape(161, 161) @ kernel.T).reshape(-1)
+        posterior /= posterior.sum()
+        belief.observe(np.array([1]), h[None], np.array([y]))
+    expected = posterior @ grid
+    np.testing.assert_allclose(belief.mean[1], expected, atol=2e-3)
+    apart = grid - expected
+    np.testing.assert_allclose(belief.covariance[1], np.einsum("n,ni,nj->ij", posterior, apart, apart), atol=2e-3)
+    np.testing.assert_array_equal(belief.mean[0], mean)
+    belief.forget(np.array([1]))
+    np.testing.assert_array_equal(belief.mean[1], mean)
+    np.testing.assert_array_equal(belief.covariance[1], covariance)
+
+
+def test_the_filter_learns_the_taste_it_does_not_see() -> None:
+    """With hardly any noise as many items as there are dimensions tell everything."""
+    env = ProtoActionVectorEnv(40, items=500, dim=4, clusters=8, reward_noise=0.01, lam=0.8, reward_bound=50.0)
+    env.reset(seed=0)
+    simulation = env.simulation
+    policy = KalmanGreedy(simulation)
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        policy.choose(rng)
+        ids = rng.integers(500, size=40)
+        _, reward, terminated, truncated, _ = env.step(simulation.catalogue.items[ids])
+        valid = np.ones(40, dtype=np.bool_)
+        policy.learn(ids, _Step(reward, terminated, truncated, valid))  # type: ignore[arg-type]
+    wanted = simulation.response.wish(simulation.state.taste, simulation.state.satiation)
+    best = (wanted @ simulation.catalogue.items.T).max(axis=1)
+    chosen = np.einsum("bd,bd->b", wanted, simulation.catalogue.items[policy.choose(rng)])
+    assert (best - chosen).max() < 0.05
+
+
+class _Step:
+    def __init__(self, reward: Any, terminated: Any, truncated: Any, valid: Any) -> None:
+        self.reward, self.terminated, self.truncated, self.valid = reward, terminated, truncated, valid
+
+
+def test_the_bound_of_a_drifting_taste_is_the_cut() -> None:
+    env = ProtoActionVectorEnv(3, items=100, drift=0.1)
+    env.reset(seed=0)
+    (bound,) = ProtoActionVectorEnv.bounds().values()
+    assert bound(env) == 20 * 5.0
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"actions": "items", "obs_mode": "ids"}])
+def test_ladder_is_the_published_one(kwargs: dict[str, Any]) -> None:
+    seed = derive(0, "ladder", family=SeedFamily.FINAL)
+    rows = {row.name: row for row in ladder(EnvironmentConfig(id=ID, kwargs=kwargs), 64, seed)}
+    published = {
+        "popular 50": -0.25,
+        "random": 0.06,
+        "per-user bandit": 0.36,
+        "Kalman filter, greedy": 1.38,
+        "nearest to the taste": 3.09,
+        "myopic oracle": 3.23,
+        "two-step oracle": 3.24,
+        "planning oracle": 3.245,
+    }
+    assert list(rows)[: len(published)] == list(published)
+    for name, mean in published.items():
+        assert abs(rows[name].mean / 20 - mean) < 4 * rows[name].sem / 20, name
