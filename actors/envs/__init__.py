@@ -22,3 +22,8 @@ gymnasium.register(
     vector_entry_point="actors.envs.proto_action.environment:ProtoActionVectorEnv",
     max_episode_steps=20,
 )
+gymnasium.register(
+    id="headrace/NewsSession-v0",
+    entry_point="actors.envs.news_session.environment:NewsSessionEnv",
+    vector_entry_point="actors.envs.news_session.environment:NewsSessionVectorEnv",
+)

@@ -17,6 +17,7 @@ from actors.vector_steps import VectorSteps
 MOVIE_PICK = "headrace/MoviePick10-v0"
 NEXT_ITEM = "headrace/NextItem-v0"
 PROTO_ACTION = "headrace/ProtoAction-v0"
+NEWS_SESSION = "headrace/NewsSession-v0"
 CONFIGS = {
     "movie_pick same_step": EnvironmentConfig(id=MOVIE_PICK, max_episode_steps=9),
     "movie_pick next_step": EnvironmentConfig(
@@ -39,6 +40,14 @@ CONFIGS = {
     ),
     "proto_action ids": EnvironmentConfig(
         id=PROTO_ACTION, max_episode_steps=9, kwargs={"obs_mode": "ids", "actions": "items"}
+    ),
+    "news_session": EnvironmentConfig(id=NEWS_SESSION, max_episode_steps=9),
+    "news_session ids": EnvironmentConfig(id=NEWS_SESSION, max_episode_steps=9, kwargs={"obs_mode": "ids"}),
+    "news_session next_step": EnvironmentConfig(
+        id=NEWS_SESSION, max_episode_steps=9, kwargs={"autoreset_mode": "NextStep"}
+    ),
+    "news_session one by one": EnvironmentConfig(
+        id=NEWS_SESSION, max_episode_steps=9, wrappers=["gymnasium.wrappers:PassiveEnvChecker"]
     ),
     "cartpole": EnvironmentConfig(id="CartPole-v1", max_episode_steps=15),
     "lunar lander": EnvironmentConfig(id="LunarLander-v3", max_episode_steps=15),
