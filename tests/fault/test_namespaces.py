@@ -15,7 +15,7 @@ from fault.records import ids_in
 
 pytestmark = pytest.mark.integration
 
-_LATE_S = 1.5
+_LATE_S = 2.5  # on a busy machine; less than the shortest trouble lasts
 """So much later than its deadline a call may end on a machine with other things to do."""
 
 

@@ -14,7 +14,7 @@ from replay_server import connect
 pytestmark = pytest.mark.integration
 
 _DEADLINE_S = 1.0
-_LATE_S = 1.5
+_LATE_S = 2.5  # on a busy machine; less than the shortest trouble lasts
 
 
 def shards_seen(lines):
