@@ -12,6 +12,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from actors.environments import EnvironmentConfig, make_vector_env
+from actors.ranking import RankingMetrics
 from actors.seeds import generator
 from actors.vector_steps import VectorSteps
 from learners.policies import Action
@@ -35,7 +36,12 @@ class EvaluationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class Actor(Protocol):
-    """What is evaluated: anything that acts. One that also has `observe(action, timestep)` is told what came of it."""
+    """What is evaluated: anything that acts.
+
+    One that also has `observe(action, timestep)` is told what came of it. One that also has `scores(observation)`,
+    number[B, N] of B observations and N actions, larger for what it would recommend first, is ranked by it where the
+    environment tells what users consumed next.
+    """
 
     def act(self, observation: NDArray[Any], rng: np.random.Generator, *, explore: bool, env_steps: int) -> Action: ...
 
@@ -47,7 +53,8 @@ class Episodes:
     Attributes:
         returns: float64[episodes], undiscounted and unscaled.
         lengths: int64[episodes], steps.
-        metrics: name -> float64[episodes], the environment's `episode_metrics`; NaN where an episode has none.
+        metrics: name -> float64[episodes], the environment's `episode_metrics`, and `recall_at_20` and `mrr_at_20` of
+            policies with scores where it tells what was consumed next; NaN where an episode has none.
     """
 
     returns: NDArray[np.float64]
@@ -158,7 +165,8 @@ def _play_all(policy: Actor, steps: VectorSteps, episodes: int, seed: int, env_s
 def play_first_episodes(policy: Actor, steps: VectorSteps, seed: int, env_steps: int = 0) -> Episodes:
     """Reset every environment with `seed` and play each one's first episode, B episodes."""
     rng = generator(seed, "evaluation policy")
-    observe = getattr(policy, "observe", None)
+    observe, scores = getattr(policy, "observe", None), getattr(policy, "scores", None)
+    ranking: RankingMetrics | None = None
     returns = np.zeros(steps.num_envs)
     lengths = np.zeros(steps.num_envs, dtype=np.int64)
     metrics: dict[str, NDArray[np.float64]] = {}
@@ -169,6 +177,9 @@ def play_first_episodes(policy: Actor, steps: VectorSteps, seed: int, env_steps:
         timestep = steps.step(action.action)
         if observe is not None:
             observe(action, timestep)
+        if scores is not None and timestep.next_item is not None:
+            ranking = ranking or RankingMetrics(steps.num_envs)
+            ranking.add(scores(observation), timestep.next_item, running)
         returns[running] += timestep.reward[running]
         lengths += running
         ended = running & (timestep.terminated | timestep.truncated)  # a first episode has no reset rows
@@ -176,7 +187,7 @@ def play_first_episodes(policy: Actor, steps: VectorSteps, seed: int, env_steps:
             metrics.setdefault(name, np.full(steps.num_envs, np.nan))[ended] = values[ended]
         running &= ~ended
         if not running.any():
-            return Episodes(returns, lengths, metrics)
+            return Episodes(returns, lengths, metrics | ranking.of_episodes() if ranking else metrics)
         observation = timestep.observation
     raise EnvironmentFault(
         f"environment {steps.name}: an episode did not end within {_LONGEST_EPISODE} steps; "

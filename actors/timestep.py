@@ -24,6 +24,8 @@ class TimeStep:
         valid: bool[B], False where this step only carried out a reset (NEXT_STEP mode): no transition happened.
         metrics: name -> float64[B], the environment's `episode_metrics` where an episode ended, NaN elsewhere; empty
             where none ended.
+        next_item: int64[B], what the user consumed in this step by himself, recommended or not, as an action; -1 for
+            nothing; None where the environment does not tell.
     """
 
     observation: NDArray[Any]
@@ -33,3 +35,4 @@ class TimeStep:
     truncated: NDArray[np.bool_]
     valid: NDArray[np.bool_]
     metrics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    next_item: NDArray[np.int64] | None = None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from actors.episode_metrics import EpisodeMetrics
 from actors.packing import Packer
+from actors.ranking import read_next_item
 from actors.timestep import TimeStep
 from replay_server.errors import ConfigError, EnvironmentFault
 
@@ -52,8 +53,8 @@ class VectorSteps:
             action: [B, ...] of the action space.
 
         Raises:
-            EnvironmentFault: the environment raised, or returned NaN, Inf, a wrong shape, no final observation or not
-                its metrics.
+            EnvironmentFault: the environment raised, or returned NaN, Inf, a wrong shape, no final observation, not
+                its metrics or a next item that is no whole number.
         """
         action = np.asarray(action, dtype=self.env.action_space.dtype)
         raw_observation, raw_reward, raw_terminated, raw_truncated, info = self._call("step", action)
@@ -61,9 +62,11 @@ class VectorSteps:
         reward = self._reward(raw_reward)
         terminated, truncated = self._flags(raw_terminated, "terminated"), self._flags(raw_truncated, "truncated")
         ended = terminated | truncated
+        next_item = read_next_item(info, self.num_envs, self.name)
         if self._mode is AutoresetMode.NEXT_STEP:
             after = self._after_next_step(seen, reward, terminated, truncated)
-            return replace(after, metrics=self._metrics.read(info, after.terminated | after.truncated))
+            metrics = self._metrics.read(info, after.terminated | after.truncated)
+            return replace(after, metrics=metrics, next_item=next_item)
         observation = successor = seen
         if ended.any():
             if self._mode is AutoresetMode.SAME_STEP:
@@ -73,7 +76,7 @@ class VectorSteps:
                 fresh = self._packer.batch(fresh, self.num_envs, "reset")
                 observation = np.where(_rows_of(ended, seen), fresh, seen)
         valid, metrics = np.ones_like(ended), self._metrics.read(info, ended)
-        return TimeStep(observation, successor, reward, terminated, truncated, valid, metrics)
+        return TimeStep(observation, successor, reward, terminated, truncated, valid, metrics, next_item)
 
     def close(self) -> None:
         """Close the environment."""

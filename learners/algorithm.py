@@ -63,7 +63,9 @@ class Algorithm(Protocol):
 class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings that learners have alike; all step counts are environment transitions unless the name says updates."""
 
-    gamma: Annotated[float, Meta(gt=0, le=1, description="Discount per environment step.")] = 0.99
+    gamma: Annotated[Fraction, Meta(description="Discount per environment step; 0: nothing but the next reward.")] = (
+        0.99
+    )
     n_step: Annotated[Count, Meta(description="Steps summed into one reward.")] = 1
     reward_scale: Annotated[float, Meta(gt=0, description="Factor on rewards before storing; aim at |Q| < 10.")] = 1.0
     torso: Annotated[

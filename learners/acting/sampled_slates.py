@@ -44,6 +44,8 @@ def draw_slates(logits: Tensor, slots: int, certain: int, candidates: int, rng: 
         candidates: M, K <= M <= N.
         rng: the only source of randomness.
     """
+    if slots == 1 and certain == 0 and candidates == logits.shape[1]:
+        return _draw_single(logits, rng)
     best = torch.topk(logits, candidates, dim=1)
     ids = best.indices.numpy()
     shown_for_sure, count = ids[:, :certain], slots - certain
@@ -60,6 +62,15 @@ def draw_slates(logits: Tensor, slots: int, certain: int, candidates: int, rng: 
         np.concatenate([np.ones(shown_for_sure.shape), inclusion_probabilities(p, places)], axis=1),
         sequence_log_probs(p, places),
     )
+
+
+def _draw_single(logits: Tensor, rng: np.random.Generator) -> Slates:
+    """One item of all each: nothing needs to be sorted, and one random number a row is enough."""
+    p = torch.softmax(logits, dim=1).numpy()
+    reached = np.cumsum(p, axis=1, dtype=np.float64)
+    items = (reached > rng.random((len(p), 1)) * reached[:, -1:]).argmax(axis=1)[:, None]
+    propensities = np.take_along_axis(p, items, axis=1).astype(np.float64) / reached[:, -1:]
+    return Slates(items, propensities, np.log(propensities[:, 0]))
 
 
 def draw_without_replacement(p: Floats, count: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from learners.acting.exploration import annealed, ape_x_epsilons, boltzmann, epsilon_greedy
 from learners.networks.q_network import QNetwork
@@ -39,7 +40,7 @@ class ValuePolicy(NetworkPolicy[QNetwork]):
         config, network = self._config, self._network
         with torch.inference_mode():
             seen = torch.from_numpy(observation)
-            q = network.selectable(network(seen), seen)
+            q = self._values(seen)
             greedy = q.argmax(dim=1).numpy()
             allowed = network.allowed(seen)
         if config.exploration == "boltzmann" and (explore or config.evaluation_actions == "sampled"):
@@ -51,6 +52,14 @@ class ValuePolicy(NetworkPolicy[QNetwork]):
         else:
             action, log_prob = greedy, np.zeros(len(greedy))
         return Action(action, log_prob.astype(np.float32))
+
+    def scores(self, observation: NDArray[Any]) -> NDArray[np.float32]:
+        """The value of every action, float32[B, A]; below all others where it is not allowed."""
+        with torch.inference_mode():
+            return np.asarray(self._values(torch.from_numpy(observation)).numpy())
+
+    def _values(self, seen: Tensor) -> Tensor:
+        return self._network.selectable(self._network(seen), seen)
 
     def initial_priorities(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64] | None:
         """Errors of fresh records under the acting network (Horgan et al. 2018, section 3); float64[B]."""

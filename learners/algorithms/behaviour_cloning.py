@@ -132,10 +132,14 @@ class LogitsPolicy(NetworkPolicy[ActionLogits]):
 
     def act(self, observation: NDArray[Any], rng: np.random.Generator, *, explore: bool, env_steps: int) -> Action:
         """Actions int64[B]; see Policy.act."""
-        with torch.inference_mode():
-            seen = torch.from_numpy(observation)
-            logits = self._network.offered(self._network(seen), seen).numpy()
+        logits = self.scores(observation)
         if not explore:
             return Action(logits.argmax(axis=1), np.zeros(len(logits), dtype=np.float32))
         action, log_prob = boltzmann(logits, self._temperature, rng)
         return Action(action, log_prob.astype(np.float32))
+
+    def scores(self, observation: NDArray[Any]) -> NDArray[np.float32]:
+        """The logit of every action, float32[B, A]: the likeliest has the largest."""
+        with torch.inference_mode():
+            seen = torch.from_numpy(observation)
+            return np.asarray(self._network.offered(self._network(seen), seen).numpy())

@@ -331,8 +331,7 @@ class ReinforcePolicy(NetworkPolicy[SoftmaxPolicyNetwork]):
 
     def act(self, observation: NDArray[Any], rng: np.random.Generator, *, explore: bool, env_steps: int) -> Action:
         """One action, or a slate of different ones with each item's chance to be on it; see Policy.act."""
-        with torch.inference_mode():
-            logits = self._network(torch.from_numpy(observation))
+        logits = self._logits(observation)
         slots = self._slots or 1
         certain = self._certain if explore else slots
         slates = draw_slates(logits, slots, certain, self._candidates if explore else slots, rng)
@@ -340,3 +339,12 @@ class ReinforcePolicy(NetworkPolicy[SoftmaxPolicyNetwork]):
         if self._slots is None:
             return Action(slates.items[:, 0], log_probs)
         return Action(slates.items, log_probs, {"propensity": slates.propensities.astype(np.float32)})
+
+    def scores(self, observation: NDArray[Any]) -> NDArray[np.float32]:
+        """The logit of every action, float32[B, A]: what is shown first has the largest."""
+        return np.asarray(self._logits(observation).numpy())
+
+    def _logits(self, observation: NDArray[Any]) -> Tensor:
+        with torch.inference_mode():
+            logits: Tensor = self._network(torch.from_numpy(observation))
+        return logits

@@ -117,6 +117,18 @@ def test_slates_hold_the_likeliest_and_draw_the_rest_among_the_candidates(certai
         assert np.allclose(slates.propensities[shown], chance, atol=1e-6)
 
 
+def test_one_item_of_all_is_drawn_by_its_softmax_and_never_a_forbidden_one() -> None:
+    logits = torch.tensor([[1.0, NEVER, 2.0, -60.0, 0.0]])
+    draws = 40_000
+    slates = draw_slates(logits.expand(draws, 5), 1, 0, 5, np.random.default_rng(0))
+    p = torch.softmax(logits.double(), dim=1).numpy()[0]
+    counts = np.bincount(slates.items[:, 0], minlength=5)
+    assert counts[1] == counts[3] == 0
+    np.testing.assert_allclose(counts / draws, p, atol=4 * 0.5 / np.sqrt(draws))
+    np.testing.assert_allclose(slates.propensities, p[slates.items], rtol=1e-5)
+    np.testing.assert_allclose(slates.log_probs, np.log(p[slates.items[:, 0]]), rtol=1e-5)
+
+
 def test_the_policy_stores_chances_and_evaluates_the_likeliest() -> None:
     config = ReinforceConfig(hidden_sizes=(8,), certain_slots=1, serving_candidates=5)
     policy, rng = policy_of(config, SLATES, 2), np.random.default_rng(3)
