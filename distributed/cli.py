@@ -22,6 +22,7 @@ headrace trains reinforcement learning policies with many actors, sharded replay
   headrace train [CONFIG] [--section.key VALUE ...]     train; without CONFIG a recommender on simulated users
   headrace evaluate RUN_DIR                             how good the policy of a run is
   headrace serve-replay CONFIG.yaml                     a stand-alone replay shard
+  headrace fit-users LOG [MODEL]                        simulated users from a log of ratings
   headrace status HOST:PORT...                          what shards hold, how fast they go, who waits for what
   headrace bench replay | learner                       how fast replay and updates are here, beside their peers
   headrace config show [CONFIG]                         the complete config, with the source of each value
@@ -54,6 +55,14 @@ headrace serve-replay CONFIG.yaml [--address HOST:PORT] [--insecure] [--salvage]
   --insecure           serve other machines without TLS or token: anybody may read and write
   --salvage            leave out what is damaged in the journal, instead of refusing to start
 """
+_FIT_HELP = """\
+headrace fit-users LOG [MODEL] [--liked-from X] [--factors N] [--item-quality true] ... [--debug]
+
+  LOG      a text file of user, item, rating and time, with a header or in this order; may be .gz
+  MODEL    where to keep the fitted users; default: LOG.users.npz
+  --NAME X how it is fitted: liked-from, least-ratings, held-out-ratings, held-out-users, factors, regularization,
+           confidence, iterations, item-quality, seed; docs/environments/log_users.md says what they mean
+"""
 _STATUS_HELP = """\
 headrace status HOST:PORT... [--json] [--token-file FILE] [--tls-ca FILE] [--debug]
 
@@ -84,6 +93,12 @@ headrace config show [CONFIG] [--section.key VALUE ...]
 
   Prints the complete config as YAML; a comment at each value says where it comes from and what it means.
 """
+
+
+_FIT_SETTINGS = (
+    "liked-from", "least-ratings", "held-out-ratings", "held-out-users", "factors", "regularization", "confidence",
+    "iterations", "item-quality", "seed",
+)  # fmt: skip
 
 
 def main(argv: Sequence[str]) -> int:
@@ -190,6 +205,15 @@ def _serve_replay(arguments: Arguments) -> int:
     return 0
 
 
+def _fit_users(arguments: Arguments) -> int:
+    if not arguments.positionals:
+        raise ConfigError("fit-users: needs a log of ratings, as in headrace fit-users ratings.csv")
+    from distributed.fit_users import fit
+
+    model = Path(arguments.positionals[1]) if len(arguments.positionals) > 1 else None
+    return fit(Path(arguments.positionals[0]), model, arguments.options)
+
+
 def _status(arguments: Arguments) -> int:
     if not arguments.positionals:
         raise ConfigError("status: needs the address of a replay shard, as in headrace status 127.0.0.1:7400")
@@ -260,6 +284,7 @@ _COMMANDS: dict[str, tuple[Callable[[Arguments], int], Grammar, str]] = {
     "train": (_train, Grammar(("[CONFIG]",), ("run-dir", "resume", "seeds"), (), settings=True), _TRAIN_HELP),
     "evaluate": (_evaluate, Grammar(("RUN_DIR",), ("episodes", "video"), ("baselines", "json")), _EVALUATE_HELP),
     "serve-replay": (_serve_replay, Grammar(("CONFIG.yaml",), ("address",), ("insecure", "salvage")), _SERVE_HELP),
+    "fit-users": (_fit_users, Grammar(("LOG", "[MODEL]"), _FIT_SETTINGS), _FIT_HELP),
     "status": (
         _status,
         Grammar(("HOST:PORT...",), ("token-file", "tls-ca", "tls-certificate", "tls-key"), ("json",)),

@@ -27,3 +27,9 @@ gymnasium.register(
     entry_point="actors.envs.news_session.environment:NewsSessionEnv",
     vector_entry_point="actors.envs.news_session.environment:NewsSessionVectorEnv",
 )
+gymnasium.register(
+    id="headrace/LogUsers-v0",
+    entry_point="actors.envs.log_users.environment:LogUsersEnv",
+    vector_entry_point="actors.envs.log_users.environment:LogUsersVectorEnv",
+    max_episode_steps=20,
+)

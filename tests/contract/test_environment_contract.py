@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from gymnasium import spaces
+from kit.log_users import random_users
 
 from actors.environments import EnvironmentConfig, make_vector_env
 from actors.layouts import observation_layout, observation_parts
@@ -18,6 +20,7 @@ MOVIE_PICK = "headrace/MoviePick10-v0"
 NEXT_ITEM = "headrace/NextItem-v0"
 PROTO_ACTION = "headrace/ProtoAction-v0"
 NEWS_SESSION = "headrace/NewsSession-v0"
+LOG_USERS = "headrace/LogUsers-v0"
 CONFIGS = {
     "movie_pick same_step": EnvironmentConfig(id=MOVIE_PICK, max_episode_steps=9),
     "movie_pick next_step": EnvironmentConfig(
@@ -49,6 +52,18 @@ CONFIGS = {
     "news_session one by one": EnvironmentConfig(
         id=NEWS_SESSION, max_episode_steps=9, wrappers=["gymnasium.wrappers:PassiveEnvChecker"]
     ),
+    "log_users same_step": EnvironmentConfig(id=LOG_USERS, max_episode_steps=9, kwargs={"model": "users.npz"}),
+    "log_users next_step": EnvironmentConfig(
+        id=LOG_USERS, max_episode_steps=9, kwargs={"model": "users.npz", "autoreset_mode": "NextStep"}
+    ),
+    "log_users disabled": EnvironmentConfig(
+        id=LOG_USERS, max_episode_steps=9, kwargs={"model": "users.npz", "autoreset_mode": "Disabled"}
+    ),
+    "log_users ids": EnvironmentConfig(
+        id=LOG_USERS,
+        max_episode_steps=9,
+        kwargs={"model": "users.npz", "obs_mode": "ids", "candidates": 5, "show_mask": True},
+    ),
     "cartpole": EnvironmentConfig(id="CartPole-v1", max_episode_steps=15),
     "lunar lander": EnvironmentConfig(id="LunarLander-v3", max_episode_steps=15),
     "pendulum": EnvironmentConfig(id="Pendulum-v1", max_episode_steps=9),
@@ -60,6 +75,12 @@ NUM_ENVS, STEPS = 3, 40
 def config(request: pytest.FixtureRequest) -> EnvironmentConfig:
     chosen: EnvironmentConfig = request.param
     return chosen
+
+
+@pytest.fixture(autouse=True)
+def fitted_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    random_users().save(tmp_path / "users.npz")
+    monkeypatch.chdir(tmp_path)
 
 
 def play(config: EnvironmentConfig, seed: int) -> tuple[VectorSteps, np.ndarray, list[TimeStep]]:
