@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.discounts import step_discounts
 from actors.first_step import FirstStep
 from actors.timestep import TimeStep
 from learners.policies import Action
@@ -29,7 +30,8 @@ class NStepAccumulator:
     done and known at its first step, reward = sum of gamma^i x reward_scale x r_i over its k steps, and
     discount = gamma^k x (1 - terminated) with k its true length. An end closes every open window: after a true
     terminal state nothing is bootstrapped (discount 0; this wins where both flags are set), after a truncation value
-    continues from the true final observation. Rows whose step only carried out a reset are no transitions.
+    continues from the true final observation. Rows whose step only carried out a reset are no transitions. With
+    `discount_hours` gamma^(hours passed / discount_hours) stands in place of each power of gamma.
 
     The loop it lives in::
 
@@ -42,6 +44,7 @@ class NStepAccumulator:
         gamma: discount of one step, in [0, 1].
         reward_scale: factor on every reward.
         first_step: what records keep of their first step alone.
+        discount_hours: gamma is the discount of so many hours of the environment's time; None: of a step.
     """
 
     def __init__(
@@ -51,17 +54,19 @@ class NStepAccumulator:
         gamma: float,
         reward_scale: float = 1.0,
         first_step: FirstStep = FirstStep(),  # noqa: B008  frozen
+        discount_hours: float | None = None,
     ) -> None:
         if n_step < 1:
             raise ValueError(f"n_step is {n_step}, must be at least 1")
         self._n = n_step
         self._scale = reward_scale
         self._first_step = first_step
-        self._powers = gamma ** np.arange(n_step + 1, dtype=np.float64)
+        self._gamma, self._discount_hours = gamma, discount_hours
         self._rows = np.arange(num_envs)
         self._time = 0  # slot of a window = time of its first step modulo n
         self._length = np.zeros(num_envs, dtype=np.int64)  # open windows of each environment, the newest ones
         self._returns = np.zeros((n_step, num_envs))
+        self._discounts = np.ones((n_step, num_envs))  # product of the steps' discounts since a window opened
         self._versions = np.zeros(n_step, dtype=np.int64)
         self._context: dict[str, NDArray[Any]] = {}  # [n, B, ...] rings of each window's first step
         self._current: NDArray[Any] | None = None
@@ -132,9 +137,10 @@ class NStepAccumulator:
             self._context[name][slot] = value
         self._versions[slot] = policy_version
         self._returns[slot] = 0.0
-        ages = (self._time - np.arange(self._n)) % self._n
+        self._discounts[slot] = 1.0
         reward = timestep.reward.astype(np.float64) * self._scale
-        self._returns += self._powers[ages][:, None] * reward  # closed windows gather rubbish nobody reads
+        self._returns += self._discounts * reward  # closed windows gather rubbish nobody reads
+        self._discounts *= step_discounts(self._gamma, self._discount_hours, timestep)
         self._length += 1
         self._length[~timestep.valid] = 0
 
@@ -144,7 +150,7 @@ class NStepAccumulator:
         columns = {name: ring[slot].copy() for name, ring in self._context.items()}
         columns["next_observation"] = successor.copy()
         columns["reward"] = self._returns[slot].astype(np.float32)
-        columns["discount"] = np.full(batch, self._powers[self._n], dtype=np.float32)
+        columns["discount"] = self._discounts[slot].astype(np.float32)
         columns["policy_version"] = np.full(batch, self._versions[slot], dtype=np.int64)
         return columns
 
@@ -164,6 +170,6 @@ class NStepAccumulator:
         columns = {name: ring[slots, rows] for name, ring in self._context.items()}
         columns["next_observation"] = successor[rows]
         columns["reward"] = self._returns[slots, rows].astype(np.float32)
-        columns["discount"] = np.where(terminated[rows], 0.0, self._powers[age + 1]).astype(np.float32)
+        columns["discount"] = np.where(terminated[rows], 0.0, self._discounts[slots, rows]).astype(np.float32)
         columns["policy_version"] = self._versions[slots]
         return columns

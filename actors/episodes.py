@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.discounts import step_discounts
 from actors.first_step import FirstStep
 from actors.timestep import TimeStep
 from learners.policies import Action
@@ -31,6 +32,7 @@ class EpisodeAccumulator:
         gamma: discount of one step, in [0, 1].
         reward_scale: factor on every reward.
         first_step: what records keep of their first step alone.
+        discount_hours: gamma is the discount of so many hours of the environment's time; None: of a step.
     """
 
     def __init__(
@@ -39,13 +41,15 @@ class EpisodeAccumulator:
         gamma: float,
         reward_scale: float = 1.0,
         first_step: FirstStep = FirstStep(),  # noqa: B008  frozen
+        discount_hours: float | None = None,
     ) -> None:
-        self._gamma = gamma
+        self._gamma, self._discount_hours = gamma, discount_hours
         self._scale = reward_scale
         self._first_step = first_step
         self._rows = np.arange(num_envs)
         self._length = np.zeros(num_envs, dtype=np.int64)
         self._rewards = np.zeros((_FIRST_ROOM, num_envs))
+        self._discounts = np.ones((_FIRST_ROOM, num_envs))  # of each step
         self._steps: dict[str, NDArray[Any]] = {}  # [T, B, ...]: row t of a column is an episode's step t
         self._current: NDArray[Any] | None = None
         self._successor: NDArray[Any] | None = None
@@ -104,6 +108,7 @@ class EpisodeAccumulator:
         for name, value in noted.items():
             self._steps[name][at, rows] = value[rows]
         self._rewards[at, rows] = timestep.reward[rows].astype(np.float64) * self._scale
+        self._discounts[at, rows] = step_discounts(self._gamma, self._discount_hours, timestep)[rows]
         self._length[rows] += 1
 
     def _grow(self) -> None:
@@ -113,6 +118,7 @@ class EpisodeAccumulator:
                 "waits for its end; set environment.max_episode_steps, or a number of steps"
             )
         self._rewards = np.concatenate([self._rewards, np.zeros_like(self._rewards)])
+        self._discounts = np.concatenate([self._discounts, np.ones_like(self._discounts)])
         self._steps = {name: np.concatenate([kept, np.zeros_like(kept)]) for name, kept in self._steps.items()}
 
     def _close(
@@ -123,17 +129,18 @@ class EpisodeAccumulator:
         times = np.concatenate([np.arange(length) for length in [0, *lengths]]).astype(np.int64)
         columns = {name: kept[times, which] for name, kept in self._steps.items()}
         columns["next_observation"] = successor[which]
-        returns = [self._returns(row, length) for row, length in zip(rows, lengths, strict=True)]
-        columns["reward"] = np.concatenate([np.zeros(0), *returns]).astype(np.float32)
-        left = self._length[which] - times
-        columns["discount"] = np.where(terminated[which], 0.0, self._gamma**left).astype(np.float32)
+        sums = [self._to_the_end(row, length) for row, length in zip(rows, lengths, strict=True)]
+        returns, discounts = np.concatenate([np.zeros((2, 0)), *sums], axis=1)
+        columns["reward"] = returns.astype(np.float32)
+        columns["discount"] = np.where(terminated[which], 0.0, discounts).astype(np.float32)
         return columns
 
-    def _returns(self, row: int, length: int) -> NDArray[np.float64]:
-        """Discounted sums from each of an episode's steps to its end, added up from the end."""
-        rewards = self._rewards[:length, row].tolist()
-        total = 0.0
+    def _to_the_end(self, row: int, length: int) -> NDArray[np.float64]:
+        """From each of an episode's steps to its end: discounted sum of rewards, and product of discounts, [2, T]."""
+        rewards, discounts = self._rewards[:length, row].tolist(), self._discounts[:length, row].tolist()
+        total, product = 0.0, 1.0
         for t in range(length - 1, -1, -1):
-            total = rewards[t] + self._gamma * total
-            rewards[t] = total
-        return np.array(rewards)
+            total = rewards[t] + discounts[t] * total
+            product *= discounts[t]
+            rewards[t], discounts[t] = total, product
+        return np.array([rewards, discounts])

@@ -26,6 +26,7 @@ class TimeStep:
             where none ended.
         next_item: int64[B], what the user consumed in this step by himself, recommended or not, as an action; -1 for
             nothing; None where the environment does not tell.
+        hours: float32[B], time that passed until `next_observation`; None where the environment does not tell.
     """
 
     observation: NDArray[Any]
@@ -36,3 +37,4 @@ class TimeStep:
     valid: NDArray[np.bool_]
     metrics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     next_item: NDArray[np.int64] | None = None
+    hours: NDArray[np.float32] | None = None

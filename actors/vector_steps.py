@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
+from actors.discounts import read_hours
 from actors.episode_metrics import EpisodeMetrics
 from actors.packing import Packer
 from actors.ranking import read_next_item
@@ -54,7 +55,7 @@ class VectorSteps:
 
         Raises:
             EnvironmentFault: the environment raised, or returned NaN, Inf, a wrong shape, no final observation, not
-                its metrics or a next item that is no whole number.
+                its metrics, a next item that is no whole number, or time that runs backwards.
         """
         action = np.asarray(action, dtype=self.env.action_space.dtype)
         raw_observation, raw_reward, raw_terminated, raw_truncated, info = self._call("step", action)
@@ -63,10 +64,11 @@ class VectorSteps:
         terminated, truncated = self._flags(raw_terminated, "terminated"), self._flags(raw_truncated, "truncated")
         ended = terminated | truncated
         next_item = read_next_item(info, self.num_envs, self.name)
+        hours = read_hours(info, ended, self.name)
         if self._mode is AutoresetMode.NEXT_STEP:
             after = self._after_next_step(seen, reward, terminated, truncated)
             metrics = self._metrics.read(info, after.terminated | after.truncated)
-            return replace(after, metrics=metrics, next_item=next_item)
+            return replace(after, metrics=metrics, next_item=next_item, hours=hours)
         observation = successor = seen
         if ended.any():
             if self._mode is AutoresetMode.SAME_STEP:
@@ -76,7 +78,7 @@ class VectorSteps:
                 fresh = self._packer.batch(fresh, self.num_envs, "reset")
                 observation = np.where(_rows_of(ended, seen), fresh, seen)
         valid, metrics = np.ones_like(ended), self._metrics.read(info, ended)
-        return TimeStep(observation, successor, reward, terminated, truncated, valid, metrics, next_item)
+        return TimeStep(observation, successor, reward, terminated, truncated, valid, metrics, next_item, hours)
 
     def close(self) -> None:
         """Close the environment."""

@@ -76,6 +76,8 @@ def make_spec(config: ExperimentConfig, task: Task) -> RecordSpec:
         "n_step": str(algorithm.n_step),
         "reward_scale": repr(algorithm.reward_scale),
     }
+    if algorithm.discount_hours is not None:
+        semantics["discount_hours"] = repr(algorithm.discount_hours)
     observation = (task.observation_dtype, task.observation_shape)
     return transition_spec(observation, _action_layout(task), semantics, algorithm.record_fields(task))
 
@@ -198,10 +200,10 @@ def _accumulator(num_envs: int, algorithm: Algorithm, task: Task) -> Accumulator
         reward="first_reward" in names,
         response=slice(response.start, response.stop) if response and "first_response" in names else None,
     )
-    gamma, scale = algorithm.gamma, algorithm.reward_scale
+    gamma, scale, hours = algorithm.gamma, algorithm.reward_scale, algorithm.discount_hours
     if algorithm.n_step is None:
-        return EpisodeAccumulator(num_envs, gamma, scale, first_step)
-    return NStepAccumulator(num_envs, algorithm.n_step, gamma, scale, first_step)
+        return EpisodeAccumulator(num_envs, gamma, scale, first_step, hours)
+    return NStepAccumulator(num_envs, algorithm.n_step, gamma, scale, first_step, hours)
 
 
 def _moment_tracker(config: ExperimentConfig, task: Task) -> MomentTracker | None:

@@ -34,6 +34,10 @@ class Algorithm(Protocol):
     def gamma(self) -> float: ...
 
     @property
+    def discount_hours(self) -> float | None:
+        """Time that gamma is the discount of; None: it is that of a step."""
+
+    @property
     def n_step(self) -> int | None:
         """Steps of one record; None: to the end of the episode."""
 
@@ -66,6 +70,12 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     gamma: Annotated[Fraction, Meta(description="Discount per environment step; 0: nothing but the next reward.")] = (
         0.99
     )
+    discount_hours: Annotated[
+        Positive | None,
+        Meta(
+            description="Gamma is the discount of so many hours, told by the environment's dt_hours; null: of a step."
+        ),
+    ] = None
     n_step: Annotated[Count, Meta(description="Steps summed into one reward.")] = 1
     reward_scale: Annotated[float, Meta(gt=0, description="Factor on rewards before storing; aim at |Q| < 10.")] = 1.0
     torso: Annotated[

@@ -159,5 +159,5 @@ def _said(actions: object) -> str:
         case ContinuousActions():
             return f"the environment's are a Box of {len(actions.low)} dimension(s); td3 takes these"
         case SlateActions(candidates, slots):
-            return f"the environment's are slates of {slots} out of {candidates}; slateq takes these"
+            return f"the environment's are slates of {slots} out of {candidates}; slateq and dqn take these"
     raise TypeError(type(actions))

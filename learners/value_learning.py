@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
 from msgspec import Meta
 from torch import Tensor, nn
 
+from learners.acting.list_policy import ListPolicy
 from learners.acting.value_policy import ValuePolicy
 from learners.algorithm import AlgorithmConfig, Count, Rate, seeded
 from learners.gradient_learner import GradientLearner
+from learners.logged_choices import one_choice
+from learners.losses.lists import best_items, list_losses
 from learners.losses.reductions import weighted_mean
 from learners.networks.heads import ActionHead, EmbeddingDotHead, EmbeddingMLPHead
 from learners.networks.item_table import make_items
@@ -20,7 +24,8 @@ from learners.networks.q_network import Head, QNetwork, ReturnModel
 from learners.networks.torsos import make_torso
 from learners.optimization.optimizers import Optimizer
 from learners.optimization.targets import TargetUpdate
-from learners.task import Task
+from learners.policies import Policy
+from learners.task import SlateActions, Task
 from learners.update_rule import Updated, UpdateRule, spread
 from replay_server.errors import ConfigError
 from replay_server.specs import RecordSpec
@@ -94,12 +99,16 @@ class ValueConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fie
         """A fresh learner on a torch device (`cpu`, `cuda`)."""
         return GradientLearner(self, ValueRule(self, task, seed=seed, device=device), spec, device)
 
-    def make_policy(self, task: Task, *, env_indices: Sequence[int], total_envs: int) -> ValuePolicy:
+    def make_policy(self, task: Task, *, env_indices: Sequence[int], total_envs: int) -> Policy:
         """A policy that explores as configured; its weights are random until a snapshot is loaded."""
-        return ValuePolicy(self, self.make_network(task, seeded(0)), env_indices, total_envs)
+        network = self.make_network(task, seeded(0))
+        if isinstance(task.actions, SlateActions):
+            return ListPolicy(self, network, task.slate(self.type), env_indices, total_envs)
+        return ValuePolicy(self, network, env_indices, total_envs)
 
     def make_network(self, task: Task, generator: torch.Generator) -> QNetwork:
-        """The network of learner and policy."""
+        """The network of learner and policy; of slates it values the items."""
+        task = one_choice(task)
         offers, returns = Offers(task, task.discrete(self.type).count), self.make_return_model()
         torso = make_torso(self, task, generator)
         return QNetwork(torso, self._make_head(torso.size, task, offers, returns.size, generator), returns, offers)
@@ -157,7 +166,8 @@ class ValueRule(UpdateRule):
             outputs_t = self.target.outputs(t["next_observation"])
             q_t = online(t["next_observation"]) if self._double else self.target.returns.expected(outputs_t)
             selector = online.selectable(q_t, t["next_observation"])
-        losses, errors = online.returns.loss(outputs_tm1, a_tm1, r_t, discount_t, outputs_t, selector)
+        learn = partial(list_losses, online.returns) if a_tm1.dim() == 2 else online.returns.loss
+        losses, errors = learn(outputs_tm1, a_tm1, r_t, discount_t, outputs_t, selector)
         loss = weighted_mean(losses, weights)
         self.optimizers["online"].minimise(loss)
         self._move_target(number)
@@ -165,18 +175,20 @@ class ValueRule(UpdateRule):
             return Updated(errors)
         with torch.no_grad():
             q_tm1 = online.returns.expected(outputs_tm1)
-            bootstrap = self.target.returns.expected(outputs_t).gather(1, selector.argmax(dim=1, keepdim=True))
-            target_tm1 = r_t + discount_t * bootstrap.squeeze(1)
-            taken = q_tm1.gather(1, a_tm1.unsqueeze(1)).squeeze(1)
-            greedy = online.selectable(q_tm1, t["observation"]).argmax(dim=1)
+            items = a_tm1.view(len(a_tm1), -1)  # of a slate its items, else the action
+            slots = items.shape[1]
+            bootstrap = self.target.returns.expected(outputs_t).gather(1, best_items(selector, slots)).mean(dim=1)
+            target_tm1 = r_t + discount_t * bootstrap
+            taken = q_tm1.gather(1, items).mean(dim=1)
+            greedy = best_items(online.selectable(q_tm1, t["observation"]), slots)
         return Updated(
             errors,
-            spread(q=taken, target=target_tm1, bootstrap=bootstrap.squeeze(1))
+            spread(q=taken, target=target_tm1, bootstrap=bootstrap)
             | {
                 "loss": loss,
                 "td_error": (target_tm1 - taken).abs().mean(),
-                "greedy_share": (greedy == a_tm1).float().mean(),
-                "greedy_entropy": choice_entropy(greedy, q_tm1.shape[1]),
+                "greedy_share": (greedy == items).float().mean(),
+                "greedy_entropy": choice_entropy(greedy[:, 0], q_tm1.shape[1]),
             },
         )
 

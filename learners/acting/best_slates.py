@@ -30,7 +30,7 @@ def top_k(q: Tensor, scores: Tensor, offered: Tensor, slots: int) -> Tensor:
     Returns:
         int64[B, K], positions among the candidates; of equals the first.
     """
-    return _first(scores[:, :-1] * q[:, :-1], offered, slots)
+    return top_places(scores[:, :-1] * q[:, :-1], offered, slots)
 
 
 def greedy(q: Tensor, scores: Tensor, offered: Tensor, slots: int) -> Tensor:
@@ -40,7 +40,7 @@ def greedy(q: Tensor, scores: Tensor, offered: Tensor, slots: int) -> Tensor:
     shown, picks = torch.zeros_like(offered), []
     for _ in range(slots):
         value = torch.where(offered, (total + weighed) / (mass + v), torch.finfo(q.dtype).min)
-        pick = _first(value, ~shown, 1)
+        pick = top_places(value, ~shown, 1)
         mass, total = mass + v.gather(1, pick), total + weighed.gather(1, pick)
         shown = shown.scatter(1, pick, True)
         picks.append(pick)
@@ -62,7 +62,7 @@ def exact(q: Tensor, scores: Tensor, offered: Tensor, slots: int) -> Tensor:
         drawn = v.gather(1, picks)
         mass = none + drawn.sum(dim=1, keepdim=True)
         value = (none * q[:, -1:] + (drawn * q.gather(1, picks)).sum(dim=1, keepdim=True)) / mass
-    return _first(v * (q[:, :-1] - value), offered, slots)
+    return top_places(v * (q[:, :-1] - value), offered, slots)
 
 
 OPTIMIZERS: dict[str, SlateOptimizer] = {"top_k": top_k, "greedy": greedy, "exact": exact}
@@ -79,7 +79,7 @@ def random_slates(offered: Tensor, slots: int, draws: Tensor) -> Tensor:
     Returns:
         int64[B, K].
     """
-    return _first(draws, offered, slots)
+    return top_places(draws, offered, slots)
 
 
 def slate_counts(offered: NDArray[np.bool_], slots: int) -> NDArray[np.float64]:
@@ -108,6 +108,6 @@ def check_slates(slates: NDArray[np.int64], candidates: int) -> None:
     )
 
 
-def _first(score: Tensor, offered: Tensor, slots: int) -> Tensor:
+def top_places(score: Tensor, offered: Tensor, slots: int) -> Tensor:
     """The K of largest score, of equals the first; those not on offer after all others."""
     return score.masked_fill(~offered, -math.inf).sort(dim=1, descending=True, stable=True).indices[:, :slots]

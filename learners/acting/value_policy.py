@@ -17,7 +17,8 @@ from learners.policies import Action, NetworkPolicy
 if TYPE_CHECKING:
     from learners.value_learning import ValueConfig
 
-_READ = ("observation", "next_observation", "action", "reward", "discount")  # columns that priorities are made of
+VALUE_COLUMNS = ("observation", "next_observation", "action", "reward", "discount")
+"""What priorities are made of."""
 
 
 class ValuePolicy(NetworkPolicy[QNetwork]):
@@ -67,7 +68,7 @@ class ValuePolicy(NetworkPolicy[QNetwork]):
             return None
         network = self._network
         with torch.inference_mode():
-            t = {name: torch.from_numpy(np.ascontiguousarray(columns[name])) for name in _READ}
+            t = {name: torch.from_numpy(np.ascontiguousarray(columns[name])) for name in VALUE_COLUMNS}
             r_t = network.torso.normaliser.reward(t["reward"])
             outputs_t = network.outputs(t["next_observation"])
             selector = network.selectable(network.returns.expected(outputs_t), t["next_observation"])

@@ -31,6 +31,7 @@ def timestep(
     terminated: list[int],
     truncated: list[int],
     valid: list[int] | None = None,
+    hours: list[float] | None = None,
 ) -> TimeStep:
     return TimeStep(
         np.array(observation, dtype=np.float32)[:, None],
@@ -39,6 +40,7 @@ def timestep(
         np.array(terminated, dtype=bool),
         np.array(truncated, dtype=bool),
         np.ones(len(reward), dtype=bool) if valid is None else np.array(valid, dtype=bool),
+        hours=None if hours is None else np.array(hours, dtype=np.float32),
     )
 
 
@@ -246,23 +248,34 @@ class SlowAccumulator:
 
     def __init__(self, n: int | None, gamma: float, scale: float) -> None:
         self.n, self.gamma, self.scale = n, gamma, scale
-        self.windows: list[tuple[float, int, float, int, list[float]]] = []
+        self.windows: list[tuple[float, int, float, int, list[tuple[float, float]]]] = []
 
     def step(
-        self, observation: float, act: int, version: int, reward: float, successor: float, term: bool, trunc: bool
+        self,
+        observation: float,
+        act: int,
+        version: int,
+        reward: float,
+        periods: float,
+        successor: float,
+        term: bool,
+        trunc: bool,
     ) -> list[tuple[float, ...]]:
         self.windows.append((observation, act, -act / 8, version, []))
         for window in self.windows:
-            window[-1].append(reward * self.scale)
+            window[-1].append((reward * self.scale, periods))
         closing = self.windows if term or trunc else [w for w in self.windows if len(w[-1]) == self.n]
         records = [self.record(window, successor, term) for window in closing]
         self.windows = [window for window in self.windows if window not in closing]
         return records
 
     def record(self, window: Any, successor: float, term: bool) -> tuple[float, ...]:
-        observation, act, log_prob, version, rewards = window
-        total = sum(self.gamma**i * r for i, r in enumerate(rewards))
-        discount = 0.0 if term else self.gamma ** len(rewards)
+        observation, act, log_prob, version, steps = window
+        passed, total = 0.0, 0.0
+        for reward, periods in steps:
+            total += self.gamma**passed * reward
+            passed += periods
+        discount = 0.0 if term else self.gamma**passed
         return (observation, successor, act, total, discount, log_prob, version)
 
     def flush(self, successor: float) -> list[tuple[float, ...]]:
@@ -281,17 +294,24 @@ def as_tuples(columns: dict[str, np.ndarray]) -> list[tuple[float, ...]]:
     num_envs=st.integers(1, 5),
     n=st.sampled_from([1, 2, 3, 5, None]),
     gamma=st.sampled_from([0.0, 0.5, 0.99, 1.0]),
+    discount_hours=st.sampled_from([None, 24.0]),
     next_step=st.booleans(),
     flush_at=st.integers(0, 30),
     seed=st.integers(0, 10_000),
 )
 def test_against_the_slow_one(
-    num_envs: int, n: int | None, gamma: float, next_step: bool, flush_at: int, seed: int
+    num_envs: int,
+    n: int | None,
+    gamma: float,
+    discount_hours: float | None,
+    next_step: bool,
+    flush_at: int,
+    seed: int,
 ) -> None:
     rng = np.random.default_rng(seed)
-    fast: Accumulator = EpisodeAccumulator(num_envs, gamma, reward_scale=0.25)
+    fast: Accumulator = EpisodeAccumulator(num_envs, gamma, reward_scale=0.25, discount_hours=discount_hours)
     if n is not None:
-        fast = NStepAccumulator(num_envs, n, gamma, reward_scale=0.25)
+        fast = NStepAccumulator(num_envs, n, gamma, reward_scale=0.25, discount_hours=discount_hours)
     slow = [SlowAccumulator(n, gamma, 0.25) for _ in range(num_envs)]
     episode, t = np.zeros(num_envs, int), np.zeros(num_envs, int)
     fresh = np.zeros(num_envs, bool)
@@ -303,6 +323,8 @@ def test_against_the_slow_one(
     for k in range(31):
         seen, valid = now(), ~fresh
         acts, rewards = rng.integers(8, size=num_envs), rng.normal(size=num_envs).astype(np.float32)
+        hours = rng.exponential(24.0, size=num_envs).astype(np.float32)
+        periods = np.ones(num_envs) if discount_hours is None else hours / discount_hours
         ends = rng.random((2, num_envs)) < 0.2
         term, trunc = ends[0] & valid, ends[1] & valid
         expected = []
@@ -311,13 +333,21 @@ def test_against_the_slow_one(
         successor = now()
         for b in np.flatnonzero(valid):
             expected += slow[b].step(
-                seen[b], int(acts[b]), k, float(rewards[b]), successor[b], bool(term[b]), bool(trunc[b])
+                seen[b],
+                int(acts[b]),
+                k,
+                float(rewards[b]),
+                float(periods[b]),
+                successor[b],
+                bool(term[b]),
+                bool(trunc[b]),
             )
         ended = term | trunc
         fresh = ended if next_step else np.zeros(num_envs, bool)
         if not next_step:
             episode[ended], t[ended] = episode[ended] + 1, 0
-        step = timestep(now(), successor, rewards.tolist(), term.tolist(), trunc.tolist(), valid.tolist())
+        told = None if discount_hours is None else hours.tolist()
+        step = timestep(now(), successor, rewards.tolist(), term.tolist(), trunc.tolist(), valid.tolist(), told)
         got = as_tuples(fast.step(action(acts.tolist()), k, step))
         np.testing.assert_allclose(got, sorted(expected), rtol=1e-6, atol=1e-6)
         if k == flush_at:
@@ -325,6 +355,16 @@ def test_against_the_slow_one(
             np.testing.assert_allclose(as_tuples(fast.flush_truncated()), flushed, rtol=1e-6, atol=1e-6)
             episode, t, fresh = episode + 1, np.zeros(num_envs, int), np.zeros(num_envs, bool)
             fast.first(np.array(now(), dtype=np.float32)[:, None])
+
+
+def test_environments_must_tell_the_time_that_discounts_take() -> None:
+    for accumulator in (
+        NStepAccumulator(1, 1, 0.9, discount_hours=24.0),
+        EpisodeAccumulator(1, 0.9, discount_hours=1.0),
+    ):
+        accumulator.first(np.zeros((1, 1), dtype=np.float32))
+        with pytest.raises(EnvironmentFault, match="dt_hours"):
+            accumulator.step(action([0]), 0, timestep([0], [0], [0], [0], [0]))
 
 
 def test_wrong_use() -> None:

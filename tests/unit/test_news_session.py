@@ -11,10 +11,12 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import actors.envs  # noqa: F401  registers the ids
+from actors.environments import EnvironmentConfig, make_vector_env
 from actors.envs.news_session import NewsSession, NewsSessionEnv, NewsSessionModel, NewsSessionVectorEnv
 from actors.envs.news_session.articles import draw_pool
 from actors.envs.news_session.clicks import place_weights
-from replay_server.errors import ConfigError
+from actors.vector_steps import VectorSteps
+from replay_server.errors import ConfigError, EnvironmentFault
 
 ID = "headrace/NewsSession-v0"
 
@@ -293,3 +295,34 @@ def test_users_can_be_given_another_click_model() -> None:
 def test_wrong_constants_are_refused(constants: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         NewsSessionVectorEnv(2, **constants)
+
+
+@pytest.mark.parametrize("wrappers", [[], ["gymnasium.wrappers:PassiveEnvChecker"]], ids=["at once", "one by one"])
+def test_the_time_that_passed_reaches_records(wrappers: list[str]) -> None:
+    config = EnvironmentConfig(id=ID, kwargs={"days": 2.0, "articles": 500}, wrappers=wrappers)
+    steps = VectorSteps(make_vector_env(config, 3))
+    steps.reset(0)
+    passed, ends = np.zeros(3), 0
+    for _ in range(60):
+        timestep = steps.step(np.tile(np.arange(5), (3, 1)))
+        assert timestep.hours is not None and timestep.hours.dtype == np.float32
+        passed += timestep.hours
+        np.testing.assert_array_equal(timestep.truncated, passed >= 48)
+        passed[timestep.truncated] = 0.0
+        ends += int(timestep.truncated.sum())
+    assert ends > 3
+
+
+class Backwards(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Tells that time runs backwards."""
+
+    def step(self, action: Any) -> Any:
+        *rest, info = super().step(action)
+        return *rest, {**info, "dt_hours": -1.0}
+
+
+def test_time_that_runs_backwards_is_refused() -> None:
+    steps = VectorSteps(make_vector_env(EnvironmentConfig(id=ID, wrappers=[f"{__name__}:Backwards"]), 2))
+    steps.reset(0)
+    with pytest.raises(EnvironmentFault, match="dt_hours"):
+        steps.step(np.tile(np.arange(5), (2, 1)))

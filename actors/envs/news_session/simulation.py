@@ -143,7 +143,7 @@ class NewsSession:
     def _pass(self, hours: Floats, goes_on: NDArray[np.bool_], clicked: NDArray[np.bool_]) -> None:
         """To the next request."""
         self.clock += hours
-        self._since = hours
+        self._since = hours.copy()
         self._request = np.where(goes_on, self._request + np.int32(1), np.int32(0))
         self.activeness.come_back(hours)
         self.response = np.ascontiguousarray(clicked.T).view(np.int8)
