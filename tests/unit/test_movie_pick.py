@@ -12,8 +12,14 @@ from gymnasium.utils.env_checker import check_env
 import actors.envs  # noqa: F401  registers the ids
 from actors.environments import EnvironmentConfig
 from actors.envs.movie_pick import MoviePick, MoviePickEnv, MoviePickModel, MoviePickVectorEnv
+from actors.envs.movie_pick.catalogue import draw_catalogue
+from actors.envs.movie_pick.history import WatchHistory
+from actors.envs.movie_pick.rewards import Rewards
+from actors.envs.movie_pick.users import Users, UserSource
+from actors.envs.users import UsersVectorEnv
 from actors.ladder import ladder
 from actors.seeds import SeedFamily, derive
+from replay_server.errors import ConfigError
 
 ID = "headrace/MoviePick10-v0"
 
@@ -60,7 +66,7 @@ def test_step_follows_the_definition_user_by_user() -> None:
 def test_expected_rewards_equal_the_mean_of_many_draws() -> None:
     users = 40_000
     simulation = simulation_of(users, population=1)
-    simulation.history[:] = [10, 2, 2, 4, 2]
+    simulation.history.films[:] = [10, 2, 2, 4, 2]
     action = np.full(users, 2)
     expected = simulation.expected_rewards()[0, 2]
     unsated = simulation.expected_rewards_unwatched()[0, 2]
@@ -97,7 +103,7 @@ def test_the_shown_user_vector_is_the_taste_with_noise() -> None:
 def test_zeros_stand_before_the_first_watched_films() -> None:
     simulation = simulation_of(1)
     assert not simulation.observe()[0, 20:].any()
-    simulation.history[0, -1] = 7
+    simulation.history.films[0, -1] = 7
     seen = simulation.observe()[0, 20:].reshape(5, 16)
     assert not seen[:4].any()
     np.testing.assert_array_equal(seen[4], simulation.catalogue.films[7])
@@ -197,7 +203,7 @@ def test_ids_name_the_user_and_the_films() -> None:
     seen = env.simulation.observe()
     assert seen.dtype == np.int32 and seen.shape == (50, 6)
     assert set(seen[:, 0]) == set(range(7))
-    np.testing.assert_array_equal(seen[:, 1:], env.simulation.history)
+    np.testing.assert_array_equal(seen[:, 1:], env.simulation.history.films)
     assert all(row in env.single_observation_space for row in seen)
     twins = np.flatnonzero(seen[:, 0] == seen[0, 0])
     assert (env.simulation.users.embedding[twins] == env.simulation.users.embedding[0]).all()
@@ -207,6 +213,76 @@ def test_ids_name_the_user_and_the_films() -> None:
     np.testing.assert_array_equal(
         elsewhere.simulation.users.click_logit[same_user], env.simulation.users.click_logit[0]
     )
+
+
+class EverySecondFilm:
+    """Users click films they have not watched and never finish one: ten lines replace a part."""
+
+    def probabilities(self, click_logit: Any, complete_logit: Any, watched: Any) -> Any:
+        return (watched == 0).astype(np.float32), np.zeros_like(complete_logit)
+
+
+def test_a_response_of_ones_own_is_an_object_or_a_path() -> None:
+    for given in (EverySecondFilm(), f"{__name__}:EverySecondFilm"):
+        env = MoviePickVectorEnv(4, response=given)
+        env.reset(seed=0)
+        films = [2, 2, 3, 2, 4, 5, 6, 7, 2]  # the first is forgotten when five others have been watched
+        rewards = [env.step(np.full(4, film))[1][0] for film in films]
+        np.testing.assert_allclose(rewards, [1, -0.1, 1, -0.1, 1, 1, 1, 1, 1], rtol=1e-6)
+    assert MoviePickEnv(response=EverySecondFilm()).simulation.expected_rewards()[0, 0] == 1.0  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("response", "message"),
+    [("nowhere:Response", "no module nowhere"), (f"{__name__}:play", "arguments"), ("builtins:object", "no method")],
+)
+def test_a_wrong_response_is_refused(response: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        MoviePickVectorEnv(2, response=response)
+
+
+class Twins:
+    """Everybody is the same person."""
+
+    def __init__(self, model: MoviePickModel) -> None:
+        self._source = UserSource(model, draw_catalogue(model))
+        self._person = self._source.draw(1, np.random.default_rng(3))
+
+    def draw(self, count: int, rng: np.random.Generator) -> Users:
+        return self._person.take(np.zeros(count, dtype=np.int64))
+
+
+def test_films_users_and_rewards_can_be_replaced() -> None:
+    model = MoviePickModel()
+    other = draw_catalogue(MoviePickModel(catalogue_seed=1))
+    simulation = MoviePick(model, 5, catalogue=other, sampler=Twins(model), rewards=Rewards(0.0, 1.0, 1.0))
+    simulation.reset()
+    np.testing.assert_array_equal(simulation.item_embeddings, other.films)
+    assert (simulation.users.embedding == simulation.users.embedding[0]).all()
+    assert set(np.concatenate([simulation.step(np.arange(5)).reward for _ in range(20)])) == {0.0, 1.0}
+    env = UsersVectorEnv(simulation, max_episode_steps=3)
+    env.reset(seed=0)
+    assert [env.step(np.arange(5))[3].all() for _ in range(4)] == [False, False, True, False]
+
+
+def test_history_is_that_of_a_list_a_user() -> None:
+    history, rng = WatchHistory(4, 3, none=6), np.random.default_rng(0)
+    watched: list[list[int]] = [[] for _ in range(4)]
+    for _ in range(60):
+        rows = np.flatnonzero(rng.random(4) < 0.6)
+        films = rng.integers(6, size=len(rows))
+        history.add(rows, films)
+        for row, film in zip(rows, films, strict=True):
+            watched[row].append(int(film))
+        if rng.random() < 0.1:
+            history.forget(np.array([1]))
+            watched[1] = []
+        for user in range(4):
+            last = watched[user][-3:]
+            assert history.films[user].tolist() == [6] * (3 - len(last)) + last
+            assert history.counts()[user].tolist() == [last.count(film) for film in range(6)]
+        film = rng.integers(6, size=4)
+        assert history.count(film).tolist() == [watched[user][-3:].count(film[user]) for user in range(4)]
 
 
 @pytest.mark.parametrize(

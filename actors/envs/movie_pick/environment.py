@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
 
 from actors.envs.movie_pick.baselines import BASELINES
+from actors.envs.movie_pick.bounds import BOUNDS
 from actors.envs.movie_pick.model import MoviePickModel
+from actors.envs.movie_pick.response import Response, make_response
 from actors.envs.movie_pick.simulation import MoviePick
 from actors.envs.user import UserEnv
 from actors.envs.users import UsersVectorEnv
@@ -19,11 +23,14 @@ class MoviePickEnv(UserEnv):
 
     Args:
         render_mode: always None, there is nothing to draw.
+        response: what users do, a Response or `package.module:Class` of one; default satiation as the constants say.
         constants: fields of MoviePickModel.
     """
 
-    def __init__(self, render_mode: str | None = None, **constants: Any) -> None:
-        super().__init__(MoviePick(MoviePickModel(**constants), 1), render_mode)
+    def __init__(
+        self, render_mode: str | None = None, response: str | Response | None = None, **constants: Any
+    ) -> None:
+        super().__init__(_simulation(1, response, constants), render_mode)
 
 
 class MoviePickVectorEnv(UsersVectorEnv):
@@ -34,6 +41,7 @@ class MoviePickVectorEnv(UsersVectorEnv):
         max_episode_steps: length of an episode.
         autoreset_mode: "SameStep", "NextStep" or "Disabled".
         render_mode: always None, there is nothing to draw.
+        response: see MoviePickEnv.
         constants: fields of MoviePickModel.
     """
 
@@ -45,9 +53,10 @@ class MoviePickVectorEnv(UsersVectorEnv):
         max_episode_steps: int | None = 100,
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
+        response: str | Response | None = None,
         **constants: Any,
     ) -> None:
-        simulation = MoviePick(MoviePickModel(**constants), num_envs)
+        simulation = _simulation(num_envs, response, constants)
         super().__init__(
             simulation, max_episode_steps=max_episode_steps, autoreset_mode=autoreset_mode, render_mode=render_mode
         )
@@ -56,3 +65,13 @@ class MoviePickVectorEnv(UsersVectorEnv):
     def baselines() -> Mapping[str, Callable[[Any], Any]]:
         """See UsersVectorEnv.baselines."""
         return BASELINES
+
+    @staticmethod
+    def bounds() -> Mapping[str, Callable[[Any], NDArray[np.float64]]]:
+        """See UsersVectorEnv.bounds."""
+        return BOUNDS
+
+
+def _simulation(num_users: int, response: str | Response | None, constants: Mapping[str, Any]) -> MoviePick:
+    made = None if response is None else make_response(response)
+    return MoviePick(MoviePickModel(**constants), num_users, response=made)

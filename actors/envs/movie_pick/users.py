@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +59,13 @@ def draw_users(model: MoviePickModel, catalogue: Catalogue, count: int, rng: np.
         click_logit=click.astype(np.float32),
         complete_logit=complete.astype(np.float32),
     )
+
+
+class UserSampler(Protocol):
+    """Where the users of new episodes come from."""
+
+    def draw(self, count: int, rng: np.random.Generator) -> Users:
+        """Users of `count` new episodes, as new arrays."""
 
 
 class UserSource:
