@@ -33,3 +33,17 @@ gymnasium.register(
     vector_entry_point="actors.envs.log_users.environment:LogUsersVectorEnv",
     max_episode_steps=20,
 )
+gymnasium.register(
+    id="headrace/SlateMNL-v0",
+    entry_point="actors.envs.slate.environment:SlateEnv",
+    vector_entry_point="actors.envs.slate.environment:SlateVectorEnv",
+    max_episode_steps=600,
+    kwargs={"choice_model": "mnl"},
+)
+gymnasium.register(
+    id="headrace/SlateCascade-v0",
+    entry_point="actors.envs.slate.environment:SlateEnv",
+    vector_entry_point="actors.envs.slate.environment:SlateVectorEnv",
+    max_episode_steps=600,
+    kwargs={"choice_model": "exponential_cascade"},
+)

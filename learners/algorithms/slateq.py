@@ -24,8 +24,12 @@ from learners.logged_choices import check_response
 from learners.losses.reductions import weighted_mean
 from learners.losses.slate import choice_losses, consumed, possible_outcomes, slate_td_error, slate_values
 from learners.losses.value_learning import huber
+from learners.networks.heads import EmbeddingDotHead, EmbeddingMLPHead
+from learners.networks.item_table import make_items
 from learners.networks.offers import Offers
+from learners.networks.q_network import Head
 from learners.networks.slate_network import GivenChoice, OutcomeNetwork, SlateNetwork
+from learners.networks.torsos import make_torso
 from learners.optimization.optimizers import Optimizer
 from learners.optimization.targets import TargetUpdate
 from learners.policies import Action, NetworkPolicy
@@ -56,8 +60,15 @@ class SlateQConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fi
     no_click_value: Annotated[
         bool, Meta(description="Learn a value for consuming nothing; else it is 0 and such records teach no value.")
     ] = True
+    dueling: Annotated[
+        bool, Meta(description="An item's value is that of consuming nothing and an advantage over it.")
+    ] = True
     huber_delta: Annotated[float, Meta(gt=0, description="Error where the Huber loss turns linear.")] = 1.0
-    item_hidden_size: Annotated[Count, Meta(description="Hidden units between torso, item and value.")] = 64
+    action_values: Annotated[
+        Literal["embedding_mlp", "embedding_dot"],
+        Meta(description="Values and choice are MLP([features, item]), or features times item embedding."),
+    ] = "embedding_mlp"
+    item_hidden_size: Annotated[Count, Meta(description="Hidden units of embedding_mlp.")] = 64
     choice_learning_rate: Annotated[
         float, Meta(gt=0, description="Step size of choice learnt; it follows the decay of learning_rate.")
     ] = 1e-3
@@ -75,6 +86,8 @@ class SlateQConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fi
         super().__post_init__()
         if (self.target_update_tau is None) == (self.target_update_period_updates is None):
             raise ValueError("set exactly one of target_update_tau (soft) and target_update_period_updates (hard)")
+        if self.action_values != "embedding_mlp":
+            self.refuse_idle(f"with action_values {self.action_values}", "item_hidden_size")
         if self.target == "max":
             self.refuse_idle("with target max", "sarsa_epsilon")
         if self.choice == "given":
@@ -95,10 +108,22 @@ class SlateQConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fi
     def make_network(self, task: Task, generator: torch.Generator) -> SlateNetwork:
         """The network of learner and policy."""
         offers = Offers(task, task.slate(self.type).candidates)
-        values = OutcomeNetwork(self, task, offers, self.item_hidden_size, generator)
+        values = self._make_outcomes(task, offers, generator, dueling=self.dueling)
         if self.choice == "given":
             return SlateNetwork(values, GivenChoice(task), offers)
-        return SlateNetwork(values, OutcomeNetwork(self, task, offers, self.item_hidden_size, generator), offers)
+        return SlateNetwork(values, self._make_outcomes(task, offers, generator, dueling=False), offers)
+
+    def _make_outcomes(
+        self, task: Task, offers: Offers, generator: torch.Generator, *, dueling: bool
+    ) -> OutcomeNetwork:
+        torso = make_torso(self, task, generator)
+        candidates, learnt = task.slate(self.type).candidates, task.item_embeddings is None
+        items = make_items(task, offers, candidates, learnt=learnt, size=self.embedding_size, generator=generator)
+        if self.action_values == "embedding_dot":
+            head: Head = EmbeddingDotHead(torso.size, items, 1, False, False, generator)
+        else:
+            head = EmbeddingMLPHead(torso.size, items, 1, self.item_hidden_size, False, generator)
+        return OutcomeNetwork(torso, head, generator, dueling=dueling)
 
     def best(self, q: Tensor, scores: Tensor, offered: Tensor, slots: int) -> Tensor:
         """The slates int64[B, K] to show, from values and scores float[B, M + 1]."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from learners.algorithm import AlgorithmConfig
-from learners.networks.heads import EmbeddingMLPHead
 from learners.networks.initialise import linear
-from learners.networks.item_table import make_items
 from learners.networks.offers import Offers
-from learners.networks.torsos import Torso, make_torso
+from learners.networks.q_network import Head
+from learners.networks.torsos import Torso
 from learners.task import Task
 from replay_server.errors import ConfigError
 
@@ -21,29 +19,25 @@ class OutcomeNetwork(nn.Module):
     """One number for consuming each candidate and one for consuming none.
 
     Args:
-        config: torso; `item_hidden_size` units between torso, item and number.
-        task: observations and slates.
-        offers: reads candidates.
-        item_hidden_size: hidden units of the head.
-        generator: initialises the weights.
+        torso: features of an observation.
+        head: a number for each candidate.
+        generator: initialises the number for none.
+        dueling: the head's numbers are advantages over consuming none. What all outcomes have alike is then learnt
+            from every record, and not by each item for itself from the few in which it was consumed.
     """
 
-    def __init__(
-        self, config: AlgorithmConfig, task: Task, offers: Offers, item_hidden_size: int, generator: torch.Generator
-    ) -> None:
+    def __init__(self, torso: Torso, head: Head, generator: torch.Generator, *, dueling: bool) -> None:
         super().__init__()
-        self.torso: Torso = make_torso(config, task, generator)
-        learnt, candidates = task.item_embeddings is None, task.slate("slateq").candidates
-        size = config.embedding_size
-        items = make_items(task, offers, candidates, learnt=learnt, size=size, generator=generator)
-        self.head = EmbeddingMLPHead(self.torso.size, items, 1, item_hidden_size, False, generator)
-        self.none = linear(self.torso.size, 1, generator)
+        self.torso = torso
+        self.head = head
+        self.none = linear(torso.size, 1, generator)
+        self._dueling = dueling
 
     def forward(self, observation: Tensor) -> Tensor:
         """[B, *observation_shape] -> float32[B, M + 1], the last for none."""
         features = self.torso(observation)
-        items: Tensor = self.head(features, observation, None).squeeze(2)
-        return torch.cat([items, self.none(features)], dim=1)
+        items, none = self.head(features, observation, None).squeeze(2), self.none(features)
+        return torch.cat([items + none if self._dueling else items, none], dim=1)
 
 
 class GivenChoice(nn.Module):

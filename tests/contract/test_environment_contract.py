@@ -21,6 +21,8 @@ NEXT_ITEM = "headrace/NextItem-v0"
 PROTO_ACTION = "headrace/ProtoAction-v0"
 NEWS_SESSION = "headrace/NewsSession-v0"
 LOG_USERS = "headrace/LogUsers-v0"
+SLATE_MNL = "headrace/SlateMNL-v0"
+SLATE_CASCADE = "headrace/SlateCascade-v0"
 CONFIGS = {
     "movie_pick same_step": EnvironmentConfig(id=MOVIE_PICK, max_episode_steps=9),
     "movie_pick next_step": EnvironmentConfig(
@@ -63,6 +65,15 @@ CONFIGS = {
         id=LOG_USERS,
         max_episode_steps=9,
         kwargs={"model": "users.npz", "obs_mode": "ids", "candidates": 5, "show_mask": True},
+    ),
+    "slate_mnl": EnvironmentConfig(id=SLATE_MNL, max_episode_steps=9),
+    "slate_mnl next_step": EnvironmentConfig(id=SLATE_MNL, max_episode_steps=9, kwargs={"autoreset_mode": "NextStep"}),
+    "slate_mnl disabled": EnvironmentConfig(
+        id=SLATE_MNL, max_episode_steps=9, kwargs={"autoreset_mode": "Disabled", "pomdp": True}
+    ),
+    "slate_cascade ids": EnvironmentConfig(id=SLATE_CASCADE, max_episode_steps=9, kwargs={"obs_mode": "ids"}),
+    "slate_cascade one by one": EnvironmentConfig(
+        id=SLATE_CASCADE, max_episode_steps=9, wrappers=["gymnasium.wrappers:PassiveEnvChecker"]
     ),
     "cartpole": EnvironmentConfig(id="CartPole-v1", max_episode_steps=15),
     "lunar lander": EnvironmentConfig(id="LunarLander-v3", max_episode_steps=15),

@@ -38,12 +38,12 @@ def shares(masses: list[float], none: float) -> list[float]:
 
 
 def exponential_cascade(scores: list[float], shown: list[bool]) -> list[float]:
-    return down([0.65 * min(1.0, 0.05 * math.exp(s)) if seen else 0.0 for s, seen in zip(scores, shown, strict=True)])
+    return down([0.65 * min(1.0, 0.25 * math.exp(s)) if seen else 0.0 for s, seen in zip(scores, shown, strict=True)])
 
 
 def proportional_cascade(scores: list[float], shown: list[bool]) -> list[float]:
     return down(
-        [0.65 * min(1.0, max(0.0, 0.05 * (s + 1))) if seen else 0.0 for s, seen in zip(scores, shown, strict=True)]
+        [0.65 * min(1.0, max(0.0, 0.25 * (s + 1))) if seen else 0.0 for s, seen in zip(scores, shown, strict=True)]
     )
 
 

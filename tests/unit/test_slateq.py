@@ -14,6 +14,7 @@ from kit.worlds import Sweets
 from actors.layouts import observation_layout, observation_parts
 from actors.vector_steps import Packer
 from learners.algorithms.slateq import SlateQConfig
+from learners.networks.slate_network import OutcomeNetwork
 from learners.task import DiscreteActions, Part, SlateActions, Task
 from replay_server.errors import ConfigError, InvalidRecord
 
@@ -233,6 +234,7 @@ def test_every_field_matters() -> None:
             "slate_optimizer": ("top_k", {"choice": "given"}), "choice": "given",
             "target": "sarsa", "sarsa_epsilon": (1.0, {"target": "sarsa"}),
             "double": (False, {"target_update_tau": 0.02}), "no_click_value": False, "huber_delta": 0.1,
+            "action_values": ("embedding_dot", {"item_hidden_size": 64}), "dueling": False,
             "item_hidden_size": 5, "choice_learning_rate": 1e-2, "target_update_tau": 0.5,
             "target_update_period_updates": (3, {"target_update_tau": None, "target_update_period_updates": 2}),
             "final_learning_rate": (1e-5, decay), "learning_rate_decay_env_steps": (100, decay),
@@ -262,6 +264,29 @@ def test_exploration_follows_its_settings(records: dict[str, np.ndarray]) -> Non
 def test_contradictions_are_refused_with_both_names() -> None:
     with pytest.raises(ValueError, match=r"target_update_tau .* target_update_period_updates"):
         SlateQConfig(target_update_period_updates=5)
+    with pytest.raises(ValueError, match=r"item_hidden_size .* action_values embedding_dot"):
+        SlateQConfig(action_values="embedding_dot", item_hidden_size=5)
+
+
+@pytest.mark.parametrize("changes", [{"action_values": "embedding_dot", "item_hidden_size": 64}, {"dueling": False}])
+def test_other_heads_find_the_optimum_too(changes: dict[str, Any], records: dict[str, np.ndarray]) -> None:
+    config = msgspec.structs.replace(GIVEN, **changes)
+    q, _, slates = looked_at(taught(config, records), config)
+    true_q, best = Sweets.optimum(GAMMA)
+    assert [tuple(sorted(slate)) for slate in slates.tolist()] == best
+    np.testing.assert_allclose(q, true_q, atol=0.1)
+
+
+def test_dueling_values_rise_with_that_of_none_and_choice_does_not() -> None:
+    network = CONFIG.make_network(TASK, torch.Generator().manual_seed(0))
+    assert isinstance(network.choice, OutcomeNetwork)
+    seen = torch.rand(3, *TASK.observation_shape)
+    before = network.values(seen), network.choice(seen)
+    with torch.no_grad():
+        network.values.none.bias += 1.0
+        network.choice.none.bias += 1.0
+    torch.testing.assert_close(network.values(seen), before[0] + 1.0)
+    torch.testing.assert_close(network.choice(seen)[:, :-1], before[1][:, :-1])
 
 
 def test_candidates_may_be_features_with_a_mask_beside_a_history() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from actors.envs.choice.choice import ChoiceModel, ShareModel, draw, unrepeated
+from actors.envs.choice.choice import CascadeModel, ChoiceModel, ShareModel, draw, unrepeated
 from actors.envs.choice.exponential_cascade import ExponentialCascade
 from actors.envs.choice.multinomial_logit import MultinomialLogit
 from actors.envs.choice.named import make_choice_model
@@ -11,6 +11,7 @@ from actors.envs.choice.proportional import Proportional
 from actors.envs.choice.proportional_cascade import ProportionalCascade
 
 __all__ = [
+    "CascadeModel",
     "ChoiceModel",
     "ExponentialCascade",
     "MultinomialLogit",

@@ -8,20 +8,18 @@ from numpy.typing import NDArray
 from actors.envs.choice.choice import Floats
 
 
-def cascade(attraction: Floats, shown: NDArray[np.bool_], attention: float) -> Floats:
-    """P(i) = a_i x product over earlier places of (1 - a), with a = attention x attraction.
+def cascade(taken: Floats, shown: NDArray[np.bool_]) -> Floats:
+    """P(i) = a_i x product over earlier places of (1 - a).
 
     Args:
-        attraction: float32[B, K], probability of taking what is looked at; above 1 counts as 1.
+        taken: float32[B, K], a, probability of taking what stands there when it is reached.
         shown: bool[B, K], see ChoiceModel.
-        attention: probability of looking at a place when it is reached.
 
     Returns:
         float32[B, K + 1], the last column for reaching the end with nothing taken.
     """
-    batch, slots = attraction.shape
-    taken = np.minimum(attraction, np.float32(1.0)) * shown
-    taken *= np.float32(attention)
+    batch, slots = taken.shape
+    taken = taken * shown
     outcomes = np.empty((batch, slots + 1), dtype=np.float32)
     reached = np.ones(batch, dtype=np.float32)
     for place in range(slots):

@@ -35,6 +35,14 @@ class ShareModel(ChoiceModel, Protocol):
         """v >= 0 of items by their scores float32[...], and that of none, above 0."""
 
 
+@runtime_checkable
+class CascadeModel(ChoiceModel, Protocol):
+    """A model in which the user goes from the top and stops at what he takes: P(i) = a_i x product of (1 - a) above."""
+
+    def taken(self, scores: Floats) -> Floats:
+        """a, how likely items are taken when they are reached, by their scores float32[...]."""
+
+
 def draw(probabilities: Floats, uniforms: Floats) -> NDArray[np.int64]:
     """One outcome for each user.
 

@@ -22,7 +22,7 @@ class ExponentialCascade:
     """
 
     beta: float = 1.0
-    scaling: float = 0.05
+    scaling: float = 0.25
     attention: float = 0.65
 
     def __post_init__(self) -> None:
@@ -30,4 +30,9 @@ class ExponentialCascade:
 
     def probabilities(self, scores: Floats, shown: NDArray[np.bool_]) -> Floats:
         """See ChoiceModel."""
-        return cascade(np.float32(self.scaling) * np.exp(np.float32(self.beta) * scores), shown, self.attention)
+        return cascade(self.taken(scores), shown)
+
+    def taken(self, scores: Floats) -> Floats:
+        """See CascadeModel."""
+        attraction = np.float32(self.scaling) * np.exp(np.float32(self.beta) * scores)
+        return np.asarray(np.float32(self.attention) * np.minimum(attraction, np.float32(1.0)))

@@ -22,7 +22,7 @@ class ProportionalCascade:
     """
 
     least: float = -1.0
-    scaling: float = 0.05
+    scaling: float = 0.25
     attention: float = 0.65
 
     def __post_init__(self) -> None:
@@ -30,5 +30,9 @@ class ProportionalCascade:
 
     def probabilities(self, scores: Floats, shown: NDArray[np.bool_]) -> Floats:
         """See ChoiceModel."""
-        above = np.maximum(scores - np.float32(self.least), np.float32(0.0))
-        return cascade(np.float32(self.scaling) * above, shown, self.attention)
+        return cascade(self.taken(scores), shown)
+
+    def taken(self, scores: Floats) -> Floats:
+        """See CascadeModel."""
+        attraction = np.float32(self.scaling) * (scores - np.float32(self.least))
+        return np.asarray(np.float32(self.attention) * np.clip(attraction, np.float32(0.0), np.float32(1.0)))
