@@ -42,6 +42,7 @@ TARGETS = {
     "pendulum_ddpg": Target(-200.0, 30.0),
     "pendulum_td3": Target(-200.0, 30.0),
     "lunarlander_continuous_td3": Target(200.0, 360.0),
+    "proto_action_td3": Target(59.0, 600.0),
 }
 
 

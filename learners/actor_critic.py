@@ -40,6 +40,10 @@ class ActorCriticConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unkno
     final_layer_bound: Annotated[
         Positive | None, Meta(description="Last layers start in U(-x, x); null: like the other layers.")
     ] = None
+    critic_products: Annotated[
+        bool,
+        Meta(description="Critics add the inner product of the action and a linear function of the observation."),
+    ] = False
     sigma_low: Annotated[
         Positive, Meta(description="Noise of the least exploring environment, in half ranges of the action.")
     ] = 0.1
@@ -74,8 +78,15 @@ class ActorCriticConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unkno
 
     def make_critics(self, task: Task, actions: ContinuousActions, generator: torch.Generator, count: int) -> Critics:
         """The learner's critics."""
-        encoder, bound = make_encoder(self, task, generator), self.final_layer_bound
-        return Critics(encoder, actions, self, count=count, generator=generator, final_bound=bound)
+        return Critics(
+            make_encoder(self, task, generator),
+            actions,
+            self,
+            count=count,
+            generator=generator,
+            final_bound=self.final_layer_bound,
+            products=self.critic_products,
+        )
 
 
 class ActorCriticRule(UpdateRule):

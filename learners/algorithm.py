@@ -79,14 +79,14 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     n_step: Annotated[Count, Meta(description="Steps summed into one reward.")] = 1
     reward_scale: Annotated[float, Meta(gt=0, description="Factor on rewards before storing; aim at |Q| < 10.")] = 1.0
     torso: Annotated[
-        Literal["auto", "mlp", "nature_cnn", "gru", "cfn", "attention"],
+        Literal["auto", "mlp", "nature_cnn", "gru", "cfn", "linear_rnn", "attention"],
         Meta(description="What comes before the hidden layers; auto: nature_cnn for images, attention for a history."),
     ] = "auto"
     hidden_sizes: Annotated[Sizes, Meta(description="Units of each hidden layer.")] = (128, 128)
     activation: Annotated[Literal["relu", "tanh"], Meta(description="Function after each hidden layer.")] = "relu"
     embedding_size: Annotated[Count, Meta(description="Numbers that torsos and item tables learn for an item id.")] = 32
     encoder_size: Annotated[
-        Count, Meta(description="Numbers that a torso of kind gru, cfn or attention makes of a history.")
+        Count, Meta(description="Numbers that a torso of kind gru, cfn, linear_rnn or attention makes of a history.")
     ] = 64
     attention_heads: Annotated[Count, Meta(description="Heads of torso attention; a divisor of encoder_size.")] = 2
     attention_layers: Annotated[Count, Meta(description="Layers of torso attention.")] = 1

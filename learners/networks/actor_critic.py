@@ -121,6 +121,8 @@ class Critics(nn.Module):
         count: critics, each with hidden layers of its own.
         generator: of the first weights.
         final_bound: weights of the last layers start in U(-bound, bound); None: as those of the other layers.
+        products: each critic adds the inner product of the action and a linear function of the encoded observation,
+            which layers that see the two beside each other learn slowly.
     """
 
     def __init__(
@@ -132,6 +134,7 @@ class Critics(nn.Module):
         count: int,
         generator: torch.Generator,
         final_bound: float | None = None,
+        products: bool = False,
     ) -> None:
         super().__init__()
         self.count = count
@@ -142,16 +145,22 @@ class Critics(nn.Module):
         self.layers = nn.ModuleList(StackedLinear(count, a, b, generator) for a, b in pairwise(widths))
         if final_bound is not None:
             uniform(self.layers[-1], final_bound, generator)
+        self.slope = StackedLinear(count, encoder.size, actions.size, generator) if products else None
+        if self.slope is not None and final_bound is not None:
+            uniform(self.slope, final_bound, generator)
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """[B, *observation_shape], float32[B, n] -> float32[count, B]."""
-        joined = torch.cat((self.encoder(observation), self.bounds.to_unit(action)), dim=1)
-        numbers = joined.expand(self.count, -1, -1)
+        encoded, unit = self.encoder(observation), self.bounds.to_unit(action)
+        numbers = torch.cat((encoded, unit), dim=1).expand(self.count, -1, -1)
         *hidden, last = self.layers
         for layer in hidden:
             numbers = self._activate(layer(numbers))
-        values: Tensor = last(numbers)
-        return values.squeeze(2)
+        values: Tensor = last(numbers).squeeze(2)
+        if self.slope is None:
+            return values
+        slopes: Tensor = self.slope(encoded.expand(self.count, -1, -1))
+        return values + (slopes * unit).sum(dim=2)
 
     def first(self, observation: Tensor, action: Tensor) -> Tensor:
         """The first critic alone: [B, *observation_shape], float32[B, n] -> float32[B]."""
@@ -160,20 +169,24 @@ class Critics(nn.Module):
     def first_of_unit(self, observation: Tensor, unit: Tensor) -> Tensor:
         """The first critic alone, of actions that are scaled to [-1, 1] already: as `first`."""
         first, *others = self._stack()
-        numbers = first.first(torch.cat((self.encoder(observation), unit), dim=1))
+        encoded = self.encoder(observation)
+        numbers = first.first(torch.cat((encoded, unit), dim=1))
         for layer in others:
             numbers = layer.first(self._activate(numbers))
-        return numbers.squeeze(1)
+        values = numbers.squeeze(1)
+        return values if self.slope is None else values + (self.slope.first(encoded) * unit).sum(dim=1)
 
     def first_of_each(self, encoded: Tensor, actions: Tensor) -> Tensor:
         """The first critic of K actions for each encoded observation: float32[B, m], float32[B, K, n] -> [B, K]."""
         first, *others = self._stack()
         of_state, of_action = first.weight[0].tensor_split([encoded.shape[1]])
         state = torch.addmm(first.bias[0], encoded, of_state)  # once for all its actions
-        numbers = (state.unsqueeze(1) + self.bounds.to_unit(actions) @ of_action).flatten(0, 1)
+        unit = self.bounds.to_unit(actions)
+        numbers = (state.unsqueeze(1) + unit @ of_action).flatten(0, 1)
         for layer in others:
             numbers = layer.first(self._activate(numbers))
-        return numbers.reshape(actions.shape[:2])
+        values = numbers.reshape(actions.shape[:2])
+        return values if self.slope is None else values + (unit @ self.slope.first(encoded).unsqueeze(2)).squeeze(2)
 
     def _stack(self) -> list[StackedLinear]:
         return [layer for layer in self.layers if isinstance(layer, StackedLinear)]

@@ -61,6 +61,34 @@ class CFNEncoder(nn.Module):
         return state
 
 
+class LinearRecurrentEncoder(nn.Module):
+    """The state of a gated linear recurrence after the newest item (Martin and Cundy 2018); 0 after none.
+
+    s' = a * s + (W_g u + b_g) * (W_c u + b_c), a = sigmoid(r) between 0 and 1 for each number of the state. The gate is
+    not squashed, as in the bilinear unit of Dauphin et al. (2017), so that the state holds products of what an item is
+    and what came of it: a sum of items weighted by their rewards is one linear layer away.
+
+    Args:
+        inputs: numbers of an item, u.
+        size: numbers of the state, s.
+        generator: initialises the weights; what is left of the state after a step begins between 0.5 and 0.99.
+    """
+
+    def __init__(self, inputs: int, size: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.gate_and_content = linear(inputs, 2 * size, generator)  # W_g over W_c, with b_g and b_c
+        kept = 0.5 + 0.49 * torch.rand(size, generator=generator)
+        self.rate = nn.Parameter(torch.logit(kept))  # r
+
+    def forward(self, items: Tensor, present: Tensor) -> Tensor:
+        """float32[B, H, inputs], oldest first, and bool[B, H] -> float32[B, size]."""
+        gate, content = self.gate_and_content(items).chunk(2, dim=2)
+        later = present.flip(1).cumsum(dim=1).flip(1) - present.int()  # items present that came after each
+        kept = torch.exp(functional.logsigmoid(self.rate) * later.unsqueeze(2)) * present.unsqueeze(2)
+        state: Tensor = (kept * gate * content).sum(dim=1)
+        return state
+
+
 class AttentionEncoder(nn.Module):
     """Causal self-attention over the items, read at the newest (SASRec: Kang and McAuley 2018).
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from learners.algorithm import AlgorithmConfig
 from learners.networks.embeddings import Categories, ItemEmbedding
-from learners.networks.histories import AttentionEncoder, CFNEncoder, GRUEncoder
+from learners.networks.histories import AttentionEncoder, CFNEncoder, GRUEncoder, LinearRecurrentEncoder
 from learners.networks.mlp import MLP
 from learners.networks.nature_cnn import NatureCNN
 from learners.networks.normaliser import Normaliser
@@ -15,7 +15,7 @@ from learners.task import Part, Task
 from replay_server.errors import ConfigError
 
 _NOT_STATE = ("action_mask", "candidates", "choice_scores", "response")  # parts that heads and losses read
-_SEQUENCES = ("gru", "cfn", "attention")
+_SEQUENCES = ("gru", "cfn", "linear_rnn", "attention")
 
 
 class Torso(nn.Module):
@@ -206,6 +206,8 @@ def _history(config: AlgorithmConfig, kind: str, part: Part, task: Task, generat
             encoder: nn.Module = GRUEncoder(inputs, size, generator)
         case "cfn":
             encoder = CFNEncoder(inputs, size, generator)
+        case "linear_rnn":
+            encoder = LinearRecurrentEncoder(inputs, size, generator)
         case "attention":
             heads, layers = config.attention_heads, config.attention_layers
             encoder = AttentionEncoder(inputs, length, size, heads, layers, generator)

@@ -245,6 +245,26 @@ def test_the_values_and_the_policy_of_a_linear_quadratic_problem_are_reached(con
     assert (q + value * x.square().squeeze(1)).abs().max() < 0.1
 
 
+def test_products_are_added_to_every_critic() -> None:
+    with_products, without = TD3Config(**SMALL, critic_products=True), TD3Config(**SMALL)
+    one, other = learner_of(with_products, CONTINUOUS)._rule.critics, learner_of(without, CONTINUOUS)._rule.critics
+    other.load_state_dict({n: v for n, v in one.state_dict().items() if not n.startswith("slope")})
+    rng = np.random.default_rng(0)
+    observation = torch.from_numpy(rng.normal(size=(6, *CONTINUOUS.observation_shape)).astype(np.float32))
+    actions = torch.from_numpy(rng.uniform(LOW, HIGH, size=(6, 4, len(LOW))).astype(np.float32))
+    with torch.no_grad():
+        encoded = one.encoder(observation)
+        for k in range(4):
+            unit = one.bounds.to_unit(actions[:, k])
+            slope = encoded @ one.slope.weight + one.slope.bias  # [2, 6, n]
+            expected = other(observation, actions[:, k]) + (slope * unit).sum(dim=2)
+            torch.testing.assert_close(one(observation, actions[:, k]), expected)
+            torch.testing.assert_close(one.first(observation, actions[:, k]), expected[0])
+            torch.testing.assert_close(one.first_of_unit(observation, unit), expected[0])
+            torch.testing.assert_close(one.first_of_each(encoded, actions)[:, k], expected[0])
+        assert (one(observation, actions[:, 0]) != other(observation, actions[:, 0])).all()
+
+
 @pytest.mark.parametrize(
     ("base", "changes"),
     [
@@ -262,6 +282,7 @@ def test_every_field_matters(base: Any, changes: dict[str, Any]) -> None:
         "final_learning_rate": (1e-5, {"final_learning_rate": 1e-3, "learning_rate_decay_env_steps": 200}),
         "learning_rate_decay_env_steps": (100, {"final_learning_rate": 1e-5, "learning_rate_decay_env_steps": 400}),
         "final_importance_beta": (0.5, {"importance_beta_env_steps": 100}), "importance_beta_env_steps": 100,
+        "critic_products": True,
     }  # fmt: skip
     acting = {"sigma_low", "sigma_high", "random_env_steps", "noise", "ou_theta"}  # tested with the policy
     every_field_matters(base, CONTINUOUS, {**alike, **changes}, elsewhere=acting)

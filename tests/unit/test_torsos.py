@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from learners.algorithm import AlgorithmConfig, seeded
 from learners.networks.embeddings import Categories, ItemEmbedding
-from learners.networks.histories import AttentionEncoder, CFNEncoder, GRUEncoder, closed_up
+from learners.networks.histories import AttentionEncoder, CFNEncoder, GRUEncoder, LinearRecurrentEncoder, closed_up
 from learners.networks.nature_cnn import NatureCNN
 from learners.networks.torsos import make_torso
 from learners.task import DiscreteActions, Part, Task
@@ -35,6 +35,7 @@ def sequences(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 ENCODERS: dict[str, Callable[[], Any]] = {
     "gru": lambda: GRUEncoder(N, SIZE, seeded(1)),
     "cfn": lambda: CFNEncoder(N, SIZE, seeded(1)),
+    "linear_rnn": lambda: LinearRecurrentEncoder(N, SIZE, seeded(1)),
     "attention": lambda: AttentionEncoder(N, H, SIZE, 2, 2, seeded(1)),
 }
 
@@ -49,6 +50,19 @@ def test_gru_is_its_equations_over_the_items_present() -> None:
             z = torch.sigmoid(z_x + z_h)
             h = (1 - z) * torch.tanh(n_x + torch.sigmoid(r_x + r_h) * n_h) + z * h
         torch.testing.assert_close(encoder(items, present)[row].detach(), h)
+
+
+def test_linear_rnn_is_its_equation_over_the_items_present() -> None:
+    encoder, (items, present) = ENCODERS["linear_rnn"](), sequences()
+    gate, content = encoder.gate_and_content.weight.chunk(2)
+    gate_bias, content_bias = encoder.gate_and_content.bias.chunk(2)
+    kept = torch.sigmoid(encoder.rate)
+    assert (kept >= 0.5).all() and (kept < 1.0).all() and kept.std() > 0.05
+    for b in range(B):
+        state = torch.zeros(SIZE)
+        for u in items[b][present[b]]:
+            state = kept * state + (gate @ u + gate_bias) * (content @ u + content_bias)
+        torch.testing.assert_close(encoder(items, present)[b], state)
 
 
 def test_cfn_is_its_equations_over_the_items_present() -> None:
@@ -255,7 +269,7 @@ def test_histories_of_ids_and_of_features_may_have_gaps(kind: str, ids: bool) ->
     assert torch.allclose(features[0], features[1]) == (kind != "mlp")
 
 
-@pytest.mark.parametrize("kind", ["gru", "cfn", "attention"])
+@pytest.mark.parametrize("kind", ["gru", "cfn", "linear_rnn", "attention"])
 def test_the_first_item_of_a_catalogue_is_an_item_too(kind: str) -> None:
     """Its id, 0, is neither missing nor any other's."""
     task = task_of(Part("history", 0, 3, (3,), True, 4))
@@ -306,7 +320,7 @@ def test_generators_decide_every_weight_and_the_global_one_is_untouched() -> Non
     tasks = [task_of(OBSERVATION, HISTORY_IDS), task_of(OBSERVATION, Part("user", 2, 3, (), True, 999, (1000,)))]
     tasks.append(task_of(dtype="uint8", shape=(36, 36, 1)))
     for task in tasks:
-        kinds = ["gru", "cfn", "attention"] if task.part("history") else ["auto"]
+        kinds = ["gru", "cfn", "linear_rnn", "attention"] if task.part("history") else ["auto"]
         for kind in kinds:
             config = msgspec.structs.replace(CONFIG, torso=kind, attention_layers=2 if kind == "attention" else 1)
             one, same, other = (make_torso(config, task, seeded(seed)).state_dict() for seed in (0, 0, 1))

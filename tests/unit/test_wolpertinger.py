@@ -230,7 +230,7 @@ def test_every_field_matters() -> None:
         "actor_period_updates": 1, "smoothing_sigma": 0.6, "smoothing_clip": (0.01, {"smoothing_sigma": 0.5}),
     }  # fmt: skip
     tested_elsewhere = {
-        "actor_learning_rate", "target_update_tau", "final_layer_bound", "final_learning_rate",
+        "actor_learning_rate", "target_update_tau", "final_layer_bound", "critic_products", "final_learning_rate",
         "learning_rate_decay_env_steps", "final_importance_beta", "importance_beta_env_steps",
         "sigma_low", "sigma_high", "random_env_steps", "noise", "ou_theta", "search", "drop_seen",
     }  # fmt: skip

@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.envs.proto_action.beliefs import GaussianBelief
+from actors.envs.proto_action.beliefs import Prior, TasteBelief
 from actors.envs.proto_action.planning import plan, two_steps
 from actors.envs.proto_action.search import ExactIndex
 from actors.envs.proto_action.simulation import ProtoAction
@@ -148,26 +148,29 @@ class Planner:
         return self._plan[np.arange(len(self._plan)), simulation.age % steps]
 
 
-class KalmanGreedy:
-    """The myopic oracle's choice for the taste that a Kalman filter expects after the rewards so far.
+class BeliefGreedy:
+    """The myopic oracle's choice for the taste to be expected after the rewards so far.
 
-    It knows satiation, which follows from the items shown, and mean and covariance of tastes; it does not see a taste.
+    It knows satiation, which follows from the items shown, and how tastes are distributed; it does not see a taste.
+
+    Args:
+        simulation: the users.
+        clusters: the prior is one normal distribution for each centre of the catalogue, else one for all users.
     """
 
-    def __init__(self, simulation: ProtoAction) -> None:
-        model, items = simulation.model, simulation.catalogue.items
+    def __init__(self, simulation: ProtoAction, *, clusters: bool) -> None:
+        model, items, centres = simulation.model, simulation.catalogue.items, simulation.catalogue.centres
         drawn = _sample(simulation)
+        groups = (drawn @ centres.T).argmax(axis=1) if clusters else np.zeros(len(drawn), dtype=np.int64)
         step = model.drift / np.sqrt(items.shape[1])
-        self._belief = GaussianBelief(
-            drawn.mean(axis=0), np.cov(drawn.T), model.reward_noise, step, simulation.num_users
-        )
+        self._belief = TasteBelief(Prior.of(drawn, groups), model.reward_noise, step, simulation.num_users)
         self._simulation, self._index = simulation, ExactIndex(items)
         self._satiation = np.zeros((simulation.num_users, items.shape[1]), dtype=np.float32)
 
     def choose(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """See Chooser.choose."""
         self._satiation = self._simulation.state.satiation.copy()
-        expected = self._belief.mean.astype(np.float32)
+        expected = self._belief.expected().astype(np.float32)
         return self._index.search(self._simulation.response.wish(expected, self._satiation))
 
     def learn(self, ids: NDArray[np.int64], timestep: TimeStep) -> None:
@@ -209,7 +212,8 @@ BASELINES: Mapping[str, Factory] = {
     "popular 50": _on_simulation(_popular),
     "random": _on_simulation(lambda s: Uniform(np.arange(len(s.catalogue.items)), s.num_users)),
     "per-user bandit": _on_simulation(lambda s: ClusterBandit(s, _EPSILON)),
-    "Kalman filter, greedy": _on_simulation(KalmanGreedy),
+    "Kalman filter, greedy": _on_simulation(lambda s: BeliefGreedy(s, clusters=False)),
+    "filters of all clusters, greedy": _on_simulation(lambda s: BeliefGreedy(s, clusters=True)),
     "nearest to the taste": _on_simulation(Nearest),
     "myopic oracle": _on_simulation(MyopicOracle),
     "two-step oracle": _on_simulation(TwoStepOracle),

@@ -13,6 +13,7 @@ from actors.envs.proto_action.model import ProtoActionModel
 from replay_server.errors import ConfigError
 
 _BLOCK = 1 << 16  # items drawn at a time
+_CENTRES = 200  # items that stand for the directions of a catalogue that tells none
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def _drawn(seed: int, items: int, dim: int, clusters: int, noise: float) -> Cata
 def load_catalogue(path: str | Path) -> Catalogue:
     """Items from a .npy file of float32[N, d], scaled to unit length by whoever wrote it.
 
-    The file is mapped, not read: all processes of a machine share its pages. Tastes gather around the items.
+    The file is mapped, not read: all processes of a machine share its pages. Tastes gather around some of the items.
 
     Raises:
         ConfigError: no such file, or it holds something else.
@@ -73,4 +74,4 @@ def load_catalogue(path: str | Path) -> Catalogue:
         raise ConfigError(
             f"environment.kwargs.catalogue: {path} holds {items.dtype}{list(items.shape)}, expected float32[N, d]"
         )
-    return Catalogue(items, items)
+    return Catalogue(items, np.array(items[:: -(-len(items) // _CENTRES)]))
