@@ -185,7 +185,7 @@ def make_actor_loop(
             env_indices=range(index, environment.num_envs * count, count),
             total_envs=environment.num_envs * count,
         ),
-        accumulator=_accumulator(environment.num_envs, algorithm, task),
+        accumulator=make_accumulator(environment.num_envs, algorithm, task),
         writer=writer,
         weights=weights,
         moments=_moment_tracker(config, task),
@@ -194,7 +194,8 @@ def make_actor_loop(
     )
 
 
-def _accumulator(num_envs: int, algorithm: Algorithm, task: Task) -> Accumulator:
+def make_accumulator(num_envs: int, algorithm: Algorithm, task: Task) -> Accumulator:
+    """What turns the steps of so many environments into the records that the algorithm learns from."""
     names, response = {field.name for field in algorithm.record_fields(task)}, task.part("response")
     first_step = FirstStep(
         reward="first_reward" in names,

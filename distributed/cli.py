@@ -21,6 +21,7 @@ headrace trains reinforcement learning policies with many actors, sharded replay
 
   headrace train [CONFIG] [--section.key VALUE ...]     train; without CONFIG a recommender on simulated users
   headrace evaluate RUN_DIR                             how good the policy of a run is
+  headrace collect CONFIG --policy NAME --output DIR    a log of what a simple policy did, to learn from
   headrace serve-replay CONFIG.yaml                     a stand-alone replay shard
   headrace fit-users LOG [MODEL]                        simulated users from a log of ratings
   headrace status HOST:PORT...                          what shards hold, how fast they go, who waits for what
@@ -46,6 +47,16 @@ headrace evaluate RUN_DIR [--episodes N] [--baselines] [--video FILE.gif] [--jso
   --baselines       measure the environment's simple policies and bounds on the same episodes; draws RUN_DIR/ladder.png
   --video FILE.gif  write one episode as an animated picture
   --json            print one JSON object
+"""
+_COLLECT_HELP = """\
+headrace collect CONFIG --policy NAME --output DIR [--records N] [--organic] [--section.key VALUE ...] [--debug]
+
+  CONFIG               the config of the run that is to learn from the log: its environment, its records
+  --policy NAME        one of the environment's baselines, as the ladder names them
+  --output DIR         where replay-0.h5 is written, for replay.init_from
+  --records N          how many; default: replay.capacity
+  --organic            what users consumed by themselves in place of what they were shown and what came of it
+  --section.key VALUE  change one setting, for example --run.seed 1
 """
 _SERVE_HELP = """\
 headrace serve-replay CONFIG.yaml [--address HOST:PORT] [--insecure] [--salvage] [--debug]
@@ -184,6 +195,22 @@ def _evaluate(arguments: Arguments) -> int:
     )
 
 
+def _collect(arguments: Arguments) -> int:
+    for option in ("policy", "output"):
+        if option not in arguments.options:
+            raise ConfigError(f"collect: needs --{option}, as in headrace collect CONFIG --policy random --output DIR")
+    from distributed.collect import collect
+    from distributed.loading import load_experiment
+
+    config = load_experiment(find_config((arguments.positionals or [DEFAULT_CONFIG])[0]), arguments.overrides).config
+    records, output = arguments.count("records", config.replay.capacity), Path(arguments.options["output"])
+    policy, organic = arguments.options["policy"], "organic" in arguments.switches
+    mean = collect(config, policy, records, output, organic=organic)
+    what = "consumed by users themselves" if organic else f"of {policy}"
+    print(f"{output}: {records:,} records {what}, mean reward {mean:.4f}")
+    return 0
+
+
 def _serve_replay(arguments: Arguments) -> int:
     if not arguments.positionals:
         raise ConfigError("serve-replay: needs a shard's config, as in headrace serve-replay CONFIG.yaml")
@@ -283,6 +310,11 @@ def _bench(arguments: Arguments) -> int:
 _COMMANDS: dict[str, tuple[Callable[[Arguments], int], Grammar, str]] = {
     "train": (_train, Grammar(("[CONFIG]",), ("run-dir", "resume", "seeds"), (), settings=True), _TRAIN_HELP),
     "evaluate": (_evaluate, Grammar(("RUN_DIR",), ("episodes", "video"), ("baselines", "json")), _EVALUATE_HELP),
+    "collect": (
+        _collect,
+        Grammar(("CONFIG",), ("policy", "output", "records"), ("organic",), settings=True),
+        _COLLECT_HELP,
+    ),
     "serve-replay": (_serve_replay, Grammar(("CONFIG.yaml",), ("address",), ("insecure", "salvage")), _SERVE_HELP),
     "fit-users": (_fit_users, Grammar(("LOG", "[MODEL]"), _FIT_SETTINGS), _FIT_HELP),
     "status": (

@@ -60,8 +60,8 @@ class Driver:
         self._earlier_restarts = 0
         self._earlier_lost = 0
         self._row: dict[str, Any] = {}
-        self._evaluation: dict[str, float] | None = None
-        self._evaluations: list[dict[str, float]] = []
+        self._evaluation: dict[str, Any] | None = None
+        self._evaluations: list[dict[str, Any]] = []
         self._asked: dict[int, float] = {}
         self._moments = RunMoments()
 
@@ -182,7 +182,8 @@ class Driver:
     def _judge(self, finished: Evaluation) -> None:
         mean = finished.result.mean
         self._view.evaluated(finished)
-        self._evaluation = {"env_steps": finished.env_steps, "mean": mean, "sem": finished.result.sem}
+        told = {name: value for name, value in finished.result.summary().items() if name != "episodes"}
+        self._evaluation = {"env_steps": finished.env_steps, **told}
         seconds = self._asked.pop(finished.env_steps, self._seconds())
         self._evaluations.append({**self._evaluation, "seconds": seconds})
         if self._best is None or mean >= self._best.mean:

@@ -18,6 +18,16 @@ _TINY = [
 ]  # fmt: skip
 
 
+def test_periodic_evaluations_tell_episode_metrics(tmp_path: Path) -> None:
+    command = [*_TINY]
+    command[command.index("--evaluation.every-env-steps") + 1] = "500"
+    assert main([*command, "--run-dir", str(tmp_path / "run"), "--evaluation.episodes", "4"]) == 0
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert set(last["evaluation"]["metrics"]) == {"clicks", "completions"}
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["periodic_evaluations"][-1]["metrics"] == last["evaluation"]["metrics"]
+
+
 def test_the_ladder_of_a_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,23 @@ def test_a_seed_is_good_when_it_reaches_its_return_in_time(benchmark: Any) -> No
     assert not good(target, {"evaluation": None, "wall_seconds": 10.0})
 
 
+def test_a_seed_is_good_when_its_metrics_are_too(benchmark: Any) -> None:
+    learning = benchmark("learning")
+    target = {"mean_return": 15.0, "seconds": 60.0, "metrics": {"recall_at_20": 0.45}}
+    runs = [
+        {
+            "evaluation": {"mean": 16.0, "metrics": {"recall_at_20": {"mean": recall, "sem": 0.01}}},
+            "wall_seconds": 50.0,
+            "start_up_seconds": 5.0,
+            "env_steps": 100,
+        }
+        for recall in (0.5, 0.44)
+    ]
+    assert [learning.good(target, run) for run in runs] == [True, False]
+    line = learning.row("next_item_reinforce", {"target": target, "seeds": runs})
+    assert "16.0, 16.0; recall_at_20 0.500, 0.440" in line and ">= 15, recall_at_20 >= 0.45 in 60 s" in line
+
+
 def test_time_to_a_threshold(benchmark: Any) -> None:
     script = benchmark("side_by_side")
     runs = [
