@@ -7,13 +7,15 @@
 One `headrace train CONFIG --seeds N` each; exits with 1 when a seed stays below its threshold or over its time. What is
 measured takes the place of the config's earlier entry in the file and leaves the others alone; each entry says when, at
 which commit and on what machine. Further arguments are settings of every run. `--table` measures nothing and prints
-the file as Markdown.
+the file as Markdown. Configs that learn on a log find it in the directory that HEADRACE_DATA names; without it they are
+left out, and that is said.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -25,13 +27,18 @@ from provenance import ROOT, provenance
 
 
 class Target(NamedTuple):
-    """A mean return and means of episode metrics to reach on fresh episodes, within so many seconds of training."""
+    """A mean return and means of episode metrics to reach on fresh episodes, within so many seconds of training.
+
+    `log` names a file of ratings in DATA, for configs whose users are fitted on one.
+    """
 
     mean_return: float
     seconds: float
     metrics: dict[str, float] | None = None
+    log: str | None = None
 
 
+DATA = Path(os.environ.get("HEADRACE_DATA", ROOT.parent / "shared" / "data"))
 TARGETS = {
     "movie_pick_dqn": Target(340.0, 90.0),
     "next_item_reinforce": Target(15.0, 600.0, {"recall_at_20": 0.45}),
@@ -45,6 +52,7 @@ TARGETS = {
     "pendulum_td3": Target(-200.0, 30.0),
     "lunarlander_continuous_td3": Target(200.0, 360.0),
     "proto_action_td3": Target(59.0, 600.0),
+    "log_users_dqn": Target(15.0, 120.0, log="ml-1m/ratings_chronological.csv.gz"),
 }
 
 
@@ -53,6 +61,9 @@ def train(config: str, seeds: int, settings: list[str]) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as directory:
         run = Path(directory) / "run"
         command = [sys.executable, "-m", "headrace", "train", config, "--seeds", str(seeds), "--run-dir", str(run)]
+        if log := TARGETS[config].log:
+            users = Path(directory) / "users.npz"
+            command += ["--environment.kwargs.log", str(DATA / log), "--environment.kwargs.model", str(users)]
         subprocess.run([*command, *settings], cwd=ROOT, check=True)
         results: list[dict[str, Any]] = json.loads((run / "result.json").read_text())["seeds"]
         return results
@@ -106,14 +117,20 @@ def main() -> int:
         print(table(report))
         return 0
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    for config in arguments.configs:
+    missing = {
+        name: DATA / log for name in arguments.configs if (log := TARGETS[name].log) and not (DATA / log).exists()
+    }
+    for name, path in missing.items():
+        print(f"{name}: left out, {path} is not there", file=sys.stderr)
+    chosen = [name for name in arguments.configs if name not in missing]
+    for config in chosen:
         made = provenance()
         results = train(config, arguments.seeds, settings)
         kept = {"target": TARGETS[config]._asdict(), "settings": settings, **made, "seeds": results}
         configs = report["configs"] | {config: kept}
         report = {"configs": {name: configs[name] for name in TARGETS if name in configs}}
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
-    measured = {name: report["configs"][name] for name in arguments.configs}
+    measured = {name: report["configs"][name] for name in chosen}
     print(table({"configs": measured}))
     return int(not all(good(kept["target"], result) for kept in measured.values() for result in kept["seeds"]))
 

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kit.log_users import random_users
+
+from actors.environments import EnvironmentConfig
 from actors.ladder import ladder
 from actors.seeds import SeedFamily, derive
 from distributed.config_loading import find_config
@@ -35,3 +38,20 @@ def test_cartpole_is_solved(headrace: Callable[..., Any], tmp_path: Path) -> Non
     ).finish(240)
     assert code == 0, errors
     assert json.loads((run / "result.json").read_text())["evaluation"]["mean"] >= 475.0
+
+
+def test_users_of_a_log_are_shown_what_they_like_themselves(headrace: Callable[..., Any], tmp_path: Path) -> None:
+    run, model = tmp_path / "run", tmp_path / "users.npz"
+    random_users(items=200).save(model)
+    code, _, errors = headrace(
+        "train", "log_users_dqn", "--runtime", "serial", "--environment.kwargs.model", str(model),
+        "--environment.kwargs.catalogue", "100", "--run.total-env-steps", "40000", "--run.max-seconds", "200",
+        "--algorithm.learning-rate-decay-env-steps", "40000", "--algorithm.epsilon-anneal-env-steps", "10000",
+        "--run-dir", str(run),
+    ).finish(240)  # fmt: skip
+    assert code == 0, errors
+    ours = json.loads((run / "result.json").read_text())["evaluation"]
+    config = EnvironmentConfig(id="headrace/LogUsers-v0", kwargs={"model": str(model), "catalogue": 100})
+    rows = {row.name: row.mean for row in ladder(config, 2048, derive(0, family=SeedFamily.FINAL))}
+    best_for_all, oracle = rows["best list for everybody"], rows["myopic oracle"]
+    assert ours["mean"] > best_for_all + 0.5 * (oracle - best_for_all)
