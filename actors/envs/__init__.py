@@ -47,3 +47,8 @@ gymnasium.register(
     max_episode_steps=600,
     kwargs={"choice_model": "exponential_cascade"},
 )
+gymnasium.register(
+    id="headrace/TopKToy-v0",
+    entry_point="actors.envs.topk_toy.environment:TopKToyEnv",
+    vector_entry_point="actors.envs.topk_toy.environment:TopKToyVectorEnv",
+)
