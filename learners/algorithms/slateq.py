@@ -120,7 +120,7 @@ class SlateQConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fi
         candidates, learnt = task.slate(self.type).candidates, task.item_embeddings is None
         items = make_items(task, offers, candidates, learnt=learnt, size=self.embedding_size, generator=generator)
         if self.action_values == "embedding_dot":
-            head: Head = EmbeddingDotHead(torso.size, items, 1, False, False, generator)
+            head: Head = EmbeddingDotHead(torso.size, items, 1, False, False, generator, biased=False)
         else:
             head = EmbeddingMLPHead(torso.size, items, 1, self.item_hidden_size, False, generator)
         return OutcomeNetwork(torso, head, generator, dueling=dueling)

@@ -88,7 +88,7 @@ class EmbeddingMLPHead(Head):
 
 
 class EmbeddingDotHead(Head):
-    """Dot products of a query made of the features with the items, plus a bias, optionally dueling.
+    """Dot products of a query made of the features with the items, plus a bias if asked for, optionally dueling.
 
     Normalised, both sides have length 1 and their cosine is multiplied by a learnt scale. With a fixed set of items
     the products are one matrix product, and the best item of a query is its nearest by inner product.
@@ -100,17 +100,25 @@ class EmbeddingDotHead(Head):
         normalise: use cosines.
         dueling: whether there is a V, of the features alone.
         generator: initialises the weights.
+        biased: whether each item of a table has a bias of its own.
     """
 
     def __init__(
-        self, features: int, items: Items, size: int, normalise: bool, dueling: bool, generator: torch.Generator
+        self,
+        features: int,
+        items: Items,
+        size: int,
+        normalise: bool,
+        dueling: bool,
+        generator: torch.Generator,
+        biased: bool = True,
     ) -> None:
         super().__init__()
         self.items = items
         self._normalise = normalise
         self.query = linear(features, size * items.size, generator)
         self._shape = (size, items.size)
-        self.bias = nn.Parameter(torch.zeros(items.count or 1, size))
+        self.bias = nn.Parameter(torch.zeros(items.count or 1, size)) if biased else None
         self.scale = nn.Parameter(torch.ones(())) if normalise else None
         self.value = linear(features, size, generator) if dueling else None
 
@@ -120,7 +128,7 @@ class EmbeddingDotHead(Head):
         if self.scale is not None:
             query = functional.normalize(query, dim=2) * self.scale
         products = self.items.products(query, observation, normalise=self._normalise)  # [B, A, Z]
-        outputs = products + self.items.rows(self.bias, observation)
+        outputs = products if self.bias is None else products + self.items.rows(self.bias, observation)
         return outputs if self.value is None else duel(self.value(features).unsqueeze(1), outputs, allowed)
 
 
