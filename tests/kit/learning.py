@@ -45,8 +45,8 @@ COMMON: dict[str, Any] = {
 """Other values for fields of every gradient-based algorithm that a few updates show."""
 
 NOT_IN_UPDATES = {
-    "type", "gamma", "n_step", "reward_scale", "batch_size", "diagnose_every_updates", "max_skipped_updates",
-    "torso", "embedding_size", "encoder_size", "attention_heads", "attention_layers",
+    "type", "gamma", "discount_hours", "n_step", "reward_scale", "batch_size", "diagnose_every_updates",
+    "max_skipped_updates", "torso", "embedding_size", "encoder_size", "attention_heads", "attention_layers",
 }  # fmt: skip
 """Fields of AlgorithmConfig that act in accumulator, loop or metrics, when something goes wrong, or only where
 observations have items: tested there."""
