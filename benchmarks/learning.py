@@ -29,19 +29,22 @@ from provenance import ROOT, provenance
 class Target(NamedTuple):
     """A mean return and means of episode metrics to reach on fresh episodes, within so many seconds of training.
 
-    `log` names a file of ratings in DATA, for configs whose users are fitted on one.
+    `log` names a file of ratings in DATA, for configs whose users are fitted on one. `collect` is what
+    `headrace collect` is told to make the log that a run without actors learns from.
     """
 
     mean_return: float
     seconds: float
     metrics: dict[str, float] | None = None
     log: str | None = None
+    collect: list[str] | None = None
 
 
 DATA = Path(os.environ.get("HEADRACE_DATA", ROOT.parent / "shared" / "data"))
 TARGETS = {
     "movie_pick_dqn": Target(340.0, 90.0),
-    "next_item_reinforce": Target(15.0, 600.0, {"recall_at_20": 0.45}),
+    "next_item_reinforce": Target(20.0, 600.0, {"recall_at_20": 0.45}, collect=["--policy", "random", "--organic"]),
+    "next_item_clicks": Target(18.0, 600.0),
     "cartpole_dqn": Target(475.0, 60.0),
     "cartpole_c51": Target(475.0, 60.0),
     "cartpole_qr_dqn": Target(475.0, 60.0),
@@ -65,6 +68,11 @@ def train(config: str, seeds: int, settings: list[str]) -> list[dict[str, Any]]:
         if log := TARGETS[config].log:
             users = Path(directory) / "users.npz"
             command += ["--environment.kwargs.log", str(DATA / log), "--environment.kwargs.model", str(users)]
+        if (told := TARGETS[config].collect) is not None:
+            collected = str(Path(directory) / "log")
+            collect = [sys.executable, "-m", "headrace", "collect", config, *told, "--output", collected]
+            subprocess.run(collect, cwd=ROOT, check=True)
+            command += ["--replay.init-from", collected]
         subprocess.run([*command, *settings], cwd=ROOT, check=True)
         results: list[dict[str, Any]] = json.loads((run / "result.json").read_text())["seeds"]
         return results

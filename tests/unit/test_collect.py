@@ -60,6 +60,14 @@ def test_organic_sequences_are_what_users_consumed(tmp_path: Path) -> None:
     assert (log["reward"] == 1.0).all() and not log["behaviour_log_prob"].any()
 
 
+def test_a_config_that_learns_from_a_log_takes_what_is_collected_for_it(tmp_path: Path) -> None:
+    settings = [("environment.num_envs", 64), ("replay.init_from", tmp_path), ("replay.min_size", 100)]
+    overrides = [Override.parse(f"--{name}", str(value)) for name, value in settings]
+    config = load_experiment(find_config("next_item_reinforce"), overrides).config
+    collect(config, "random", 300, tmp_path, organic=True)
+    assert find_log(config).records == 300
+
+
 def test_the_seed_decides_everything(tmp_path: Path) -> None:
     logs = []
     for name, seed in (("one", 3), ("two", 3), ("three", 4)):
@@ -83,9 +91,9 @@ def test_the_command_writes_a_log_and_says_what_is_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    command = ["collect", str(CONFIG), "--output", "logs/next_item", "--environment.num-envs", "64"]
+    command = ["collect", str(CONFIG), "--output", "logs/next_item_clicks", "--environment.num-envs", "64"]
     assert main([*command, "--policy", MIX, "--records", "200"]) == 0
-    assert "logs/next_item: 200 records of popularity mix" in capsys.readouterr().out
+    assert "logs/next_item_clicks: 200 records of popularity mix" in capsys.readouterr().out
     assert find_log(load_experiment(CONFIG, [Override.parse("--replay.min-size", "200")]).config)
     for wrong, said in (
         (

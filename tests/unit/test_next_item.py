@@ -149,6 +149,8 @@ def test_the_matrix_is_a_part_of_staying_and_a_part_of_wandering() -> None:
     assert rows[diagonal].min() >= 0.7
     wandering = rows[~diagonal].reshape(800, 19) / 0.3
     # One of 20 parts of Dirichlet(.3) has mean 1/20 and variance (1/20)(19/20) / (20 x .3 + 1).
+    matrix = draw_topics(NextItemModel()).matrix - 0.7 * np.eye(20)
+    assert np.abs(np.corrcoef(matrix)[~np.eye(20, dtype=bool)]).max() < 0.95  # every topic has followers of its own
     assert wandering.mean() == pytest.approx(0.05, rel=0.05)
     assert wandering.var() == pytest.approx(0.05 * 0.95 / 7, rel=0.1)
 
