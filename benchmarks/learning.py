@@ -55,6 +55,7 @@ TARGETS = {
     "pendulum_td3": Target(-200.0, 30.0),
     "lunarlander_continuous_td3": Target(200.0, 360.0),
     "proto_action_td3": Target(59.0, 600.0),
+    "slate_mnl_slateq": Target(337.0, 600.0),
     "news_session_dqn": Target(200.0, 600.0, {"clicks": 200.0}),
     "log_users_dqn": Target(15.0, 120.0, log="ml-1m/ratings_chronological.csv.gz"),
 }
