@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 from kit.log_users import write_log
 
+from actors.environments import make_vector_env
 from actors.envs.log_users import FitSettings, FittedUsers
 from distributed.cli import _COMMANDS, main
+from distributed.config_loading import find_config
+from distributed.loading import load_experiment
+from distributed.raw_config import Override
 
 
 def test_every_setting_is_an_option() -> None:
@@ -31,6 +35,17 @@ def test_a_log_is_fitted_and_its_figures_printed(tmp_path: Path, capsys: pytest.
     fitted = FittedUsers.load(model)
     assert fitted.user_factors.shape == (80, 4) and fitted.click[3] != 0.0
     assert fitted.source["settings"]["liked_from"] == 3.5
+
+
+def test_a_run_fits_the_log_it_is_given(tmp_path: Path) -> None:
+    pytest.importorskip("implicit")
+    log = write_log(tmp_path / "ratings.csv")
+    settings = {"log": str(log), "catalogue": "20", "fit": "{factors: 4}"}
+    overrides = [Override.parse(f"--environment.kwargs.{name}", value) for name, value in settings.items()]
+    config = load_experiment(find_config("log_users_dqn"), overrides).config
+    env = make_vector_env(config.environment, 3)
+    assert env.single_action_space.n == 20  # type: ignore[attr-defined]
+    assert FittedUsers.load(tmp_path / "ratings.csv.users.npz").user_factors.shape == (80, 4)
 
 
 @pytest.mark.parametrize(

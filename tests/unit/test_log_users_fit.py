@@ -154,7 +154,7 @@ def test_recall_equals_a_loop_over_users() -> None:
     rng = np.random.default_rng(0)
     users, items = rng.normal(size=(30, 3)).astype(np.float32), rng.normal(size=(50, 3)).astype(np.float32)
     seen, wanted = (
-        (rng.integers(25, size=200), rng.integers(0, 25, size=200)),
+        (rng.integers(25, size=900), rng.integers(0, 25, size=900)),
         (rng.integers(25, size=60), rng.integers(25, 50, size=60)),
     )
     pairs = np.unique(np.stack(wanted), axis=1)

@@ -12,7 +12,7 @@ from actors.envs.log_users.fitted_users import FittedUsers
 from actors.envs.log_users.memory import Memory
 from actors.envs.log_users.model import LogUsersModel
 from actors.envs.log_users.offers import draw_candidates
-from actors.envs.log_users.spaces import action_space, choices, observation_space
+from actors.envs.log_users.spaces import action_space, observation_space
 from actors.envs.log_users.users import UserSampler
 from actors.envs.simulation import Outcome, never
 from replay_server.errors import ConfigError
@@ -57,7 +57,7 @@ class LogUsers:
         self.generator = np.random.default_rng(0)
         self.users = np.zeros(num_users, dtype=np.int64)
         self.memory = Memory(num_users, len(fitted.item_names), model.history_length)
-        self.candidates: NDArray[np.int32] | None = None
+        self.candidates = None if model.candidates is None else np.zeros((num_users, model.candidates), dtype=np.int32)
         self._source = UserSampler(fitted, model.users)
         self._profiles = np.column_stack([fitted.user_factors, fitted.generosity])
         self._rows = np.arange(num_users)
@@ -125,12 +125,9 @@ class LogUsers:
         return values if self.candidates is None else np.take_along_axis(values, self.candidates, axis=1)
 
     def _offer(self, rows: NDArray[np.int64]) -> None:
-        if self.model.candidates is None:
-            return
-        drawn = draw_candidates(len(rows), len(self.fitted.item_names), self.model.candidates, self.generator)
-        if self.candidates is None or len(rows) == self.num_users:
-            self.candidates = np.zeros((self.num_users, choices(self.model, self.fitted)), dtype=np.int32)
-        self.candidates[rows] = drawn
+        if self.candidates is not None:
+            items, count = len(self.fitted.item_names), self.candidates.shape[1]
+            self.candidates[rows] = draw_candidates(len(rows), items, count, self.generator)
 
 
 def _embeddings(fitted: FittedUsers) -> NDArray[np.float32]:

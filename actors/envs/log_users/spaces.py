@@ -25,15 +25,15 @@ def observation_space(model: LogUsersModel, fitted: FittedUsers) -> spaces.Dict:
     if model.candidates is not None:
         parts["candidates"] = spaces.Box(0, items - 1, (model.candidates,), np.int32)
     if model.show_mask:
-        parts["action_mask"] = spaces.MultiBinary(choices(model, fitted))
+        parts["action_mask"] = spaces.MultiBinary(_choices(model, fitted))
     return spaces.Dict(parts)
 
 
 def action_space(model: LogUsersModel, fitted: FittedUsers) -> spaces.Discrete:
     """An item, or a place among the candidates."""
-    return spaces.Discrete(choices(model, fitted))
+    return spaces.Discrete(_choices(model, fitted))
 
 
-def choices(model: LogUsersModel, fitted: FittedUsers) -> int:
+def _choices(model: LogUsersModel, fitted: FittedUsers) -> int:
     """How many actions there are."""
     return len(fitted.item_names) if model.candidates is None else model.candidates
