@@ -107,7 +107,15 @@ class ProtoActor(Actor):
 
     def forward(self, observation: Tensor) -> Tensor:
         """[B, *observation_shape] -> float32[B, d]."""
-        proto = super().forward(observation)
+        return self._placed(super().unit(observation))
+
+    def unit(self, observation: Tensor) -> Tensor:
+        """The same as numbers whose box is [-1, 1], which a point of the sphere may leave; see Actor.unit."""
+        unit = super().unit(observation)
+        return unit if self._length is None else self.bounds.to_unit(self._placed(unit))
+
+    def _placed(self, unit: Tensor) -> Tensor:
+        proto = self.bounds.from_unit(unit)
         return proto if self._length is None else F.normalize(proto, dim=1) * self._length
 
 

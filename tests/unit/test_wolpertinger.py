@@ -217,6 +217,7 @@ def test_proto_actions_have_the_length_of_the_catalogue_and_gradients_through_it
     observation = torch.randn(5, SIZE, generator=torch.Generator().manual_seed(0))
     proto = rule.actor(observation)
     assert torch.allclose(proto.norm(dim=1), torch.full((5,), 2.0), atol=1e-5)
+    assert torch.allclose(rule.actor.unit(observation), rule.actor.bounds.to_unit(proto), atol=1e-5)
     before = rule.critics.first(observation, proto).mean()
     for _ in range(5):
         rule.improve_actor(observation, torch.ones(5))
