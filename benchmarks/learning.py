@@ -54,6 +54,8 @@ TARGETS = {
     "pendulum_ddpg": Target(-200.0, 30.0),
     "pendulum_td3": Target(-200.0, 30.0),
     "lunarlander_continuous_td3": Target(200.0, 360.0),
+    "proto_action_hidden_td3": Target(14.8, 600.0),  # half of the Kalman filter's
+    "proto_action_planning_td3": Target(35.7, 600.0),  # the myopic oracle's
     "proto_action_td3": Target(59.0, 600.0),
     "slate_mnl_slateq": Target(337.0, 600.0),
     "news_session_dqn": Target(200.0, 600.0, {"clicks": 200.0}),
