@@ -78,6 +78,22 @@ def test_a_beam_as_wide_as_all_beginnings_finds_the_best_sequence() -> None:
     np.testing.assert_allclose(plan_value(TINY, taste, items[found]), best, rtol=1e-5)
 
 
+@pytest.mark.parametrize("width", [1, 3])
+def test_a_narrow_beam_keeps_the_most_promising_beginnings(width: int) -> None:
+    simulation, steps = tiny(10), 6
+    items, tastes = simulation.catalogue.items, simulation.state.taste
+    found = beam_search(TINY, items, tastes, steps, width=width, pool=7)
+    for user, taste in enumerate(tastes.astype(float)):
+        beams: list[tuple[int, ...]] = [()]
+        best = int(np.argmax(items @ taste))
+        for left in range(steps - 1, -1, -1):
+            longer = [(*beam, item) for beam in beams for item in range(7)]
+            promise = np.array([value_of(TINY, items, taste, beam + (best,) * left) for beam in longer])
+            beams = [longer[i] for i in np.argsort(-promise)[:width]]
+        expected = max(value_of(TINY, items, taste, beam) for beam in beams)
+        assert value_of(TINY, items, taste, found[user]) == pytest.approx(expected, rel=1e-4)
+
+
 def test_improving_stops_where_no_single_item_is_better() -> None:
     simulation = tiny(10)
     items, taste = simulation.catalogue.items, simulation.state.taste
