@@ -44,6 +44,7 @@ DATA = Path(os.environ.get("HEADRACE_DATA", ROOT.parent / "shared" / "data"))
 TARGETS = {
     "movie_pick_dqn": Target(340.0, 90.0),
     "next_item_reinforce": Target(20.0, 600.0, {"recall_at_20": 0.45}, collect=["--policy", "random", "--organic"]),
+    "next_item_gru": Target(20.0, 600.0, {"recall_at_20": 0.45}, collect=["--policy", "random", "--organic"]),
     "next_item_clicks": Target(18.0, 600.0),
     "cartpole_dqn": Target(475.0, 60.0),
     "cartpole_c51": Target(475.0, 60.0),
