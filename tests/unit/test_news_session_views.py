@@ -72,7 +72,7 @@ def test_an_article_tells_its_properties_and_its_clicks() -> None:
 def test_sizes_of_the_paper_fit() -> None:
     env = env_of(2, article_size=417, user_size=2065, user_news_size=25, context_size=32)
     seen, _ = env.reset(seed=0)
-    assert seen["observation"].shape == (2, 2097) and seen["candidates"].shape == (2, 40, 443)
+    assert seen["observation"].shape == (2, 2097) and seen["candidates"].shape == (2, 40, 444)
     hours = []
     for _ in range(30):
         seen = env.step(np.tile(np.arange(5), (2, 1)))[0]
@@ -84,7 +84,7 @@ def test_sizes_of_the_paper_fit() -> None:
 
 
 def test_without_user_news_only_articles_are_on_offer() -> None:
-    assert env_of(2, user_news_size=0).reset(seed=0)[0]["candidates"].shape == (2, 40, 41)
+    assert env_of(2, user_news_size=0, show_user=False).reset(seed=0)[0]["candidates"].shape == (2, 40, 41)
 
 
 def test_a_shown_user_is_the_taste_blurred() -> None:
@@ -94,6 +94,11 @@ def test_a_shown_user_is_the_taste_blurred() -> None:
     rest = seen["user"] - taste @ np.linalg.lstsq(taste, seen["user"], rcond=None)[0]
     assert rest.std() == pytest.approx(0.05, rel=0.05)
     np.testing.assert_allclose(np.linalg.norm(taste, axis=1), 1.0, rtol=1e-5)
+    pull, fits = env.simulation.pool.pull, seen["candidates"][:, :, -2]
+    np.testing.assert_allclose(fits, env.simulation.users.interests @ pull.T, rtol=1e-4, atol=1e-5)
+    assert np.corrcoef(fits.ravel(), (taste @ pull.T).ravel())[0, 1] > 0.97
+    interests = np.linalg.lstsq(np.linalg.lstsq(taste, seen["user"], rcond=None)[0].T, seen["user"].T, rcond=None)[0].T
+    np.testing.assert_allclose(env.simulation.users.interests, interests, atol=0.02)  # no more than the part tells
 
 
 def test_ids_name_user_history_and_offer() -> None:

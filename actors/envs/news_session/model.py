@@ -43,7 +43,8 @@ class NewsSessionModel:
         user_news_size: numbers that compare an article with a user's clicks.
         context_size: numbers of time and session; those beyond 8 are one-hot parts of the day.
         feature_noise: standard deviation of the noise on an article's properties.
-        show_user: "features" has a part `user`, the taste blurred; without it users are known by their clicks alone.
+        show_user: "features" has a part `user`, the taste blurred, and says of each article how well it fits that;
+            without it users are known by their clicks alone.
         user_dim, embedding_noise: length of that part, and the standard deviation of its blur.
         history_length: clicked articles in the observation of "ids".
         population: number of users, drawn once from `catalogue_seed`; None draws a new user at every reset.

@@ -92,7 +92,7 @@ class IdView:
 
 
 class FeatureView:
-    """Blocks of DRN: context and user; for each article on offer its own features, user-news ones, and its age."""
+    """Blocks of DRN: context and user; for each article on offer its own, user-news ones, and its age."""
 
     def __init__(self, model: NewsSessionModel, num_users: int) -> None:
         self._model = model
@@ -102,7 +102,7 @@ class FeatureView:
         parts: dict[str, spaces.Space[Any]] = {"observation": _numbers(model.user_size + model.context_size)}
         if model.show_user:
             parts["user"] = _numbers(model.user_dim)
-        self._width = model.article_size + model.user_news_size + 1
+        self._width = model.article_size + model.user_news_size + model.show_user + 1
         parts["candidates"] = _numbers(model.pool, self._width)
         parts["response"] = _responses(model)
         self.space = spaces.Dict(parts)
@@ -113,17 +113,19 @@ class FeatureView:
         parts: Parts = {"observation": np.concatenate([clicked, context(self._model, visit)], axis=1)}
         if self._model.show_user:
             parts["user"] = users.embedding.copy()
-        parts["candidates"] = self._candidates(pool, len(clicked))
+        parts["candidates"] = self._candidates(users, pool)
         parts["response"] = visit.response.copy()
         return parts
 
-    def _candidates(self, pool: Pool, num_users: int) -> Floats:
+    def _candidates(self, users: Users, pool: Pool) -> Floats:
         model = self._model
-        seen = np.empty((num_users, model.pool, self._width), dtype=np.float32)
+        seen = np.empty((len(users.ids), model.pool, self._width), dtype=np.float32)
         seen[:, :, : model.article_size] = article_features(model, pool)
         profile = self._history.profile()
         for place, (window, properties) in enumerate(self._groups, start=model.article_size):
             seen[:, :, place] = profile[:, window, properties] @ pool.properties[:, properties].T
+        if model.show_user:
+            seen[:, :, -2] = users.interests @ pool.pull.T
         seen[:, :, -1] = 0.1 * pool.age
         return seen
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,21 +21,24 @@ class Users:
         ids: int32[B], place in the population; 0 for users drawn for one episode only.
         taste: float32[B, d], unit vectors.
         embedding: float32[B, user_dim], the taste mapped and blurred, which an agent may see.
+        interests: float32[B, d], the taste as the embedding tells it.
     """
 
     ids: NDArray[np.int32]
     taste: NDArray[np.float32]
     embedding: NDArray[np.float32]
+    interests: NDArray[np.float32]
 
     def take(self, rows: NDArray[np.int64]) -> Users:
         """Copies of the users at `rows`."""
-        return Users(self.ids[rows], self.taste[rows], self.embedding[rows])
+        return Users(self.ids[rows], self.taste[rows], self.embedding[rows], self.interests[rows])
 
     def put(self, rows: NDArray[np.int64], users: Users) -> None:
         """Overwrite `rows` in place."""
         self.ids[rows] = users.ids
         self.taste[rows] = users.taste
         self.embedding[rows] = users.embedding
+        self.interests[rows] = users.interests
 
 
 class UserSource:
@@ -53,10 +56,11 @@ class UserSource:
         self._prototypes = library.prototypes
         rng = np.random.default_rng([model.catalogue_seed, _EMBEDDING_STREAM])
         self._projection = rng.normal(size=(model.taste_dim, model.user_dim))
+        self._inverse = np.linalg.pinv(self._projection)
         self._population: Users | None = None
         if model.population is not None:
             drawn = self._fresh(model.population, np.random.default_rng([model.catalogue_seed, _POPULATION_STREAM]))
-            self._population = Users(np.arange(model.population, dtype=np.int32), drawn.taste, drawn.embedding)
+            self._population = replace(drawn, ids=np.arange(model.population, dtype=np.int32))
 
     def draw(self, count: int, rng: np.random.Generator) -> Users:
         """The users of `count` new episodes."""
@@ -71,9 +75,11 @@ class UserSource:
         weight = rng.random((count, 1))
         noise = rng.normal(scale=model.taste_noise / np.sqrt(model.taste_dim), size=(count, model.taste_dim))
         taste = unit(weight * self._prototypes[first] + (1.0 - weight) * self._prototypes[second] + noise)
-        blur = rng.normal(scale=model.embedding_noise, size=(count, model.user_dim))
+        embedding = taste @ self._projection
+        embedding += rng.normal(scale=model.embedding_noise, size=embedding.shape)
         return Users(
             ids=np.zeros(count, dtype=np.int32),
             taste=taste.astype(np.float32),
-            embedding=(taste @ self._projection + blur).astype(np.float32),
+            embedding=embedding.astype(np.float32),
+            interests=(embedding @ self._inverse).astype(np.float32),
         )
