@@ -17,7 +17,7 @@ from learners.losses.actor_critic import (
     critic_td_errors,
     deterministic_policy_losses,
     pessimistic_target,
-    smoothing_noise,
+    smoothed,
 )
 from learners.losses.reductions import weighted_mean
 from learners.networks.actor_critic import Actor, Critics
@@ -143,16 +143,14 @@ class ActorCriticRule(UpdateRule):
         """What was done, float32[B, n], of the records `t`."""
         return t["action"]
 
-    def next_action(self, t: Mapping[str, Tensor]) -> Tensor:
-        """What the target networks would do next, float32[B, n]."""
-        action: Tensor = self.target_actor(t["next_observation"])
-        return action
+    def next_unit(self, t: Mapping[str, Tensor]) -> Tensor:
+        """What the target networks would do next, float32[B, n] scaled to [-1, 1]."""
+        return self.target_actor.unit(t["next_observation"])
 
-    def smoothed(self, action: Tensor, sigma: float, clip: float) -> Tensor:
-        """Target actions [B, n] with clipped noise, within the bounds of each dimension."""
-        normal = torch.randn(action.shape, generator=self.generator, device=action.device)
-        bounds = self.target_actor.bounds
-        return bounds.clip(action + smoothing_noise(normal, sigma, clip, bounds.half_range))
+    def smoothed_unit(self, t: Mapping[str, Tensor], sigma: float, clip: float) -> Tensor:
+        """What the target actor would do next with clipped noise, float32[B, n] scaled to [-1, 1]."""
+        unit = self.target_actor.unit(t["next_observation"])
+        return smoothed(unit, torch.randn(unit.shape, generator=self.generator, device=unit.device), sigma, clip)
 
     def penalty(self) -> Tensor | None:
         """Added to the critics' loss; a scalar [] or None."""
@@ -161,18 +159,17 @@ class ActorCriticRule(UpdateRule):
     def update(self, t: Mapping[str, Tensor], weights: Tensor, *, number: int, diagnose: bool) -> Updated:
         """One step of the critics and, every `actor_period` updates, of the actor; see UpdateRule.update."""
         with torch.no_grad():
-            q_t = self.target_critics(t["next_observation"], self.next_action(t))
+            q_t = self.target_critics.of_unit(t["next_observation"], self.next_unit(t))
             target_tm1 = pessimistic_target(t["reward"], t["discount"], q_t)
         q_tm1 = self.critics(t["observation"], self.action(t))
-        td_errors = critic_td_errors(q_tm1, target_tm1)
-        loss = weighted_mean(critic_losses(td_errors), weights)
+        loss = weighted_mean(critic_losses(q_tm1, target_tm1), weights)
         penalty = self.penalty()
         self.optimizers["critics"].minimise(loss if penalty is None else loss + penalty)
         if number % self._actor_period == 0:
             self.improve_actor(t["observation"], weights)
             self._move_targets(number)
         with torch.no_grad():
-            errors = td_errors.abs().mean(dim=0)
+            errors = critic_td_errors(q_tm1, target_tm1).abs().mean(dim=0)
             if not diagnose:
                 return Updated(errors)
             about_values = spread(q=q_tm1, target=target_tm1, bootstrap=q_t.amin(dim=0))

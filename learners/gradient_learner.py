@@ -139,7 +139,7 @@ class GradientLearner:
         self._updates, self._version, self._skipped, self._skipped_in_row = (int(n) for n in state["counters"])
 
     def _update(self, batch: SampleBatch) -> Tensor | None:
-        """The rule's update, its diagnostics noted when due; priorities float64[B]."""
+        """The rule's update, its diagnostics noted when due; errors [B]."""
         beta = self._config.beta(batch.inserted)
         t, weights = self._staging(batch, importance_weights(batch, beta))
         if self._normalisers:
@@ -156,7 +156,7 @@ class GradientLearner:
                 self._note(f"gradient_norm_{name}", optimizer.gradient_norm.clone())
             for name, value in updated.diagnostics.items():
                 self._note(name, value.detach())
-        return None if updated.errors is None else updated.errors.detach().double() + self._config.priority_epsilon
+        return None if updated.errors is None else updated.errors.detach()
 
     def _note(self, name: str, value: Tensor | float) -> None:
         self._diagnostics[name].append(value)
@@ -166,11 +166,12 @@ class GradientLearner:
         if undo is not None:
             undo.save()
         try:
-            priorities = self._update(batch)
-            if priorities is None:
+            errors = self._update(batch)
+            if errors is None:
                 return Finished(batch, True, None)
-            if math.isfinite(priorities.sum().item()):  # they are all >= 0
-                return Finished(batch, True, priorities.numpy())
+            priorities = errors.numpy() + np.float64(self._config.priority_epsilon)
+            if math.isfinite(priorities.sum()):  # they are all >= 0
+                return Finished(batch, True, priorities)
         except NotFinite:
             pass
         if undo is not None:
@@ -181,7 +182,8 @@ class GradientLearner:
         """Update, and take it back where it was not finite; bool[] whether it was, and priorities float64[B]."""
         assert self._undo is not None
         self._undo.save()
-        priorities = self._update(batch)
+        errors = self._update(batch)
+        priorities = None if errors is None else errors.double() + self._config.priority_epsilon
         looked_at = [
             health.view(1) for optimizer in self._rule.optimizers.values() for health in optimizer.take_health()
         ]

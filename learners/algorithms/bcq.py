@@ -128,13 +128,12 @@ class BCQRule(UpdateRule):
             bootstrap = self.successor_values(t["next_observation"])
             target_tm1 = bootstrapped(t["reward"], t["discount"], bootstrap)
         q_tm1 = self.actor.critics(t["observation"], t["action"])
-        td_errors = critic_td_errors(q_tm1, target_tm1)
-        loss = weighted_mean(critic_losses(td_errors), weights)
+        loss = weighted_mean(critic_losses(q_tm1, target_tm1), weights)
         self.optimizers["critics"].minimise(loss)
         about_actor = self.improve_perturbation(t["observation"], weights, diagnose=diagnose)
         self._move_targets(number)
         with torch.no_grad():
-            errors = td_errors.abs().mean(dim=0)
+            errors = critic_td_errors(q_tm1, target_tm1).abs().mean(dim=0)
             if not diagnose:
                 return Updated(errors)
             about_values = spread(q=q_tm1, target=target_tm1, bootstrap=bootstrap)

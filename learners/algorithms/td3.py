@@ -56,6 +56,6 @@ class TD3Rule(ActorCriticRule):
         super().__init__(config, task, actions, seed=seed, device=device, critics=2, actor_period=period)
         self._sigma, self._clip = config.smoothing_sigma, config.smoothing_clip
 
-    def next_action(self, t: Mapping[str, Tensor]) -> Tensor:
+    def next_unit(self, t: Mapping[str, Tensor]) -> Tensor:
         """The target actor's action with noise, within the bounds of each dimension."""
-        return self.smoothed(super().next_action(t), self._sigma, self._clip)
+        return self.smoothed_unit(t, self._sigma, self._clip)

@@ -154,10 +154,15 @@ class WolpertingerRule(ActorCriticRule):
         """The embedding of the item that was executed, as it was then."""
         return t[self._executed]
 
-    def next_action(self, t: Mapping[str, Tensor]) -> Tensor:
-        """The embedding of the item that the target networks would choose next."""
+    def next_unit(self, t: Mapping[str, Tensor]) -> Tensor:
+        """`next_item`, scaled as its critics take it."""
+        return self.target_critics.bounds.to_unit(self.next_item(t))
+
+    def next_item(self, t: Mapping[str, Tensor]) -> Tensor:
+        """The embedding of the item that the target networks would choose next, float32[B, d]."""
         config, edition, observation = self._config, self.catalogue.edition, t["next_observation"]
-        proto = self.smoothed(super().next_action(t), config.smoothing_sigma, config.smoothing_clip)
+        unit = self.smoothed_unit(t, config.smoothing_sigma, config.smoothing_clip)
+        proto = self.target_actor.bounds.from_unit(unit)
         seen = None if self._seen is None else self._seen(observation)
         ids = best_of_nearest(edition, self.target_critics, observation, proto, config.neighbours, seen)
         return edition.items[ids]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.nn import functional
 
 from learners.losses.shapes import check_shapes
 
@@ -53,15 +54,17 @@ def critic_td_errors(q_tm1: Tensor, target_tm1: Tensor) -> Tensor:
         target_tm1: float[B], the same for all.
 
     Returns:
-        float[C, B].
+        float[C, B], without gradient.
     """
     check_shapes(target_tm1=(target_tm1, (q_tm1.shape[1],)))
-    return target_tm1.detach() - q_tm1
+    return target_tm1.detach() - q_tm1.detach()
 
 
-def critic_losses(td_errors: Tensor) -> Tensor:
-    """Half the squared errors float[C, B], summed over the critics: float[B]."""
-    return 0.5 * td_errors.square().sum(dim=0)
+def critic_losses(q_tm1: Tensor, target_tm1: Tensor) -> Tensor:
+    """Half the squared errors of `critic_td_errors`, summed over the critics: float[C, B], float[B] -> float[B]."""
+    check_shapes(target_tm1=(target_tm1, (q_tm1.shape[1],)))
+    targets = target_tm1.detach().expand_as(q_tm1)
+    return 0.5 * functional.mse_loss(q_tm1, targets, reduction="none").sum(dim=0)
 
 
 def deterministic_policy_losses(q_tm1: Tensor) -> Tensor:
@@ -70,17 +73,17 @@ def deterministic_policy_losses(q_tm1: Tensor) -> Tensor:
     return -q_tm1
 
 
-def smoothing_noise(normal: Tensor, sigma: float, clip: float, half: Tensor) -> Tensor:
-    """Noise on target actions: N(0, sigma) cut to +-clip, in units of each dimension's half range.
+def smoothed(unit: Tensor, normal: Tensor, sigma: float, clip: float) -> Tensor:
+    """Target actions with noise N(0, sigma) cut to +-clip, within the bounds (Fujimoto et al. 2018).
 
     Args:
-        normal: float[B, n], standard normal draws.
+        unit: float[B, n], actions scaled to [-1, 1].
+        normal: float[B, n], standard normal draws; overwritten.
         sigma: standard deviation, share of the half range.
         clip: largest size, share of the half range.
-        half: float[n], half of the distance between the bounds.
 
     Returns:
-        float[B, n], in the action's units.
+        float[B, n] in [-1, 1].
     """
-    check_shapes(half=(half, (normal.shape[1],)))
-    return (normal * sigma).clamp(-clip, clip) * half
+    check_shapes(normal=(normal, tuple(unit.shape)))
+    return normal.mul_(sigma).clamp_(-clip, clip).add_(unit).clamp_(-1.0, 1.0)

@@ -151,7 +151,11 @@ class Critics(nn.Module):
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """[B, *observation_shape], float32[B, n] -> float32[count, B]."""
-        encoded, unit = self.encoder(observation), self.bounds.to_unit(action)
+        return self.of_unit(observation, self.bounds.to_unit(action))
+
+    def of_unit(self, observation: Tensor, unit: Tensor) -> Tensor:
+        """The same of actions that are scaled to [-1, 1] already."""
+        encoded = self.encoder(observation)
         numbers = torch.cat((encoded, unit), dim=1).expand(self.count, -1, -1)
         *hidden, last = self.layers
         for layer in hidden:

@@ -33,7 +33,7 @@ from learners.losses.actor_critic import (
     critic_td_errors,
     deterministic_policy_losses,
     pessimistic_target,
-    smoothing_noise,
+    smoothed,
 )
 from learners.losses.reductions import weighted_mean
 from learners.task import ContinuousActions, Task
@@ -55,9 +55,10 @@ def test_targets_errors_and_losses_by_hand() -> None:
     q_t = torch.tensor([[2.0, 5.0, 9.0], [3.0, 4.0, 9.0]])
     target = pessimistic_target(torch.tensor([1.0, 0.5, -1.0]), torch.tensor([0.9, 0.5, 0.0]), q_t)
     assert target.tolist() == pytest.approx([2.8, 2.5, -1.0])
-    errors = critic_td_errors(torch.tensor([[2.0, 2.5, 0.0], [3.8, 0.5, 1.0]]), target)
+    q_tm1 = torch.tensor([[2.0, 2.5, 0.0], [3.8, 0.5, 1.0]])
+    errors = critic_td_errors(q_tm1, target)
     assert errors.flatten().tolist() == pytest.approx([0.8, 0.0, -1.0, -1.0, 2.0, -2.0])
-    assert critic_losses(errors).tolist() == pytest.approx([0.82, 2.0, 2.5])
+    assert critic_losses(q_tm1, target).tolist() == pytest.approx([0.82, 2.0, 2.5])
     assert deterministic_policy_losses(torch.tensor([1.0, -2.0])).tolist() == [-1.0, 2.0]
 
 
@@ -80,10 +81,11 @@ def test_columns_of_other_shapes_are_refused_before_they_broadcast() -> None:
         weighted_mean(good, column)
 
 
-def test_smoothing_noise_is_cut_in_each_dimensions_own_units() -> None:
+def test_smoothing_noise_is_cut_and_so_are_actions() -> None:
     normal = torch.tensor([[1.0, 1.0], [-9.0, 9.0], [0.0, -2.0]])
-    noise = smoothing_noise(normal, 0.2, 0.5, torch.tensor([1.0, 10.0]))
-    assert noise.flatten().tolist() == pytest.approx([0.2, 2.0, -0.5, 5.0, 0.0, -4.0])
+    unit = torch.tensor([[0.0, 0.9], [0.1, 0.2], [-1.0, -0.7]])
+    noisy = smoothed(unit, normal, 0.2, 0.5)
+    assert noisy.flatten().tolist() == pytest.approx([0.2, 1.0, -0.4, 0.7, -1.0, -1.0])
 
 
 # Updates
@@ -96,7 +98,8 @@ def test_smoothed_target_actions_stay_within_the_bounds_of_their_own_dimension()
     config = TD3Config(**SMALL, smoothing_sigma=3.0, smoothing_clip=3.0)
     rule = learner_of(config, task)._rule
     with torch.no_grad():
-        action = rule.next_action({"next_observation": torch.randn(500, 5, generator=torch.Generator())})
+        unit = rule.next_unit({"next_observation": torch.randn(500, 5, generator=torch.Generator())})
+        action = rule.target_actor.bounds.from_unit(unit)
     low, high = torch.tensor(task.actions.low), torch.tensor(task.actions.high)
     assert (action >= low).all() and (action <= high).all()
     reached = (action.amax(dim=0) - action.amin(dim=0)) / (high - low)

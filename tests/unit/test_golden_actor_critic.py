@@ -12,10 +12,9 @@ from torch import nn
 from learners.algorithms.td3 import TD3Config, TD3Rule
 from learners.losses.actor_critic import (
     critic_losses,
-    critic_td_errors,
     deterministic_policy_losses,
     pessimistic_target,
-    smoothing_noise,
+    smoothed,
 )
 from learners.networks.actor_critic import Actor, Critics
 from learners.task import ContinuousActions, Task
@@ -65,10 +64,9 @@ def target_of(given: SimpleNamespace) -> torch.Tensor:
 def test_smoothed_target(kind: str) -> None:
     given, expected = single(*golden("sb3", kind))
     actor, critics = actor_of(given.weights["actor_target"]), critics_of(given.weights["critics_target"])
-    noise = smoothing_noise(given.noise, 1.0, given.noise_clip, torch.ones(2))
-    smoothed = actor.bounds.clip(actor(given.next_observations) + noise)
-    same(smoothed, expected.smoothed)
-    same(critics(given.next_observations, smoothed), given.q_t)
+    noisy = smoothed(actor.unit(given.next_observations), given.noise.clone(), 1.0, given.noise_clip)
+    same(noisy, expected.smoothed)
+    same(critics.of_unit(given.next_observations, noisy), given.q_t)
     same(target_of(given), expected.target)
 
 
@@ -78,7 +76,7 @@ def test_critic_loss(kind: str) -> None:
     given, expected = single(*golden("sb3", kind))
     critics = critics_of(given.weights["critics"])
     q_tm1 = critics(given.observations, given.actions)
-    loss = 2.0 * critic_losses(critic_td_errors(q_tm1, target_of(given))).mean()
+    loss = 2.0 * critic_losses(q_tm1, target_of(given)).mean()
     same(q_tm1, given.q_tm1)
     same(loss, expected.critic_loss)
     loss.backward()

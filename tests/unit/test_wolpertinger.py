@@ -99,7 +99,7 @@ def test_the_observations_history_is_what_was_seen() -> None:
     t = {"next_observation": torch.from_numpy(observation)}
     for _ in range(3):  # and the learner's targets leave them out alike
         with torch.no_grad():
-            targets = [looked_up[tuple(row)] for row in learner._rule.next_action(t).tolist()]
+            targets = [looked_up[tuple(row)] for row in learner._rule.next_item(t).tolist()]
         assert not (observation[:, :3] == np.array(targets)[:, None]).any()
         observation[:, :3] = np.concatenate((observation[:, 1:3], np.array(targets)[:, None]), axis=1)
     free = policy_of(msgspec.structs.replace(config, drop_seen=False), WITH_HISTORY, 6, learner=learner)
