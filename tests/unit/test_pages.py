@@ -6,8 +6,10 @@ import re
 import shlex
 from pathlib import Path
 
+import gymnasium
 import pytest
 
+import actors.envs  # noqa: F401  registers the ids
 from distributed.arguments import Grammar, parse
 from distributed.config_loading import find_config
 from distributed.loading import load_experiment, shipped_algorithms
@@ -21,6 +23,14 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 def test_every_algorithm_has_a_page_with_the_same_sections_at_its_end(name: str) -> None:
     text = (ROOT / "docs" / "algorithms" / f"{name}.md").read_text()
     assert re.findall(r"(?m)^## (.*)$", text)[-len(SECTIONS) :] == SECTIONS
+
+
+def test_every_environment_has_a_page() -> None:
+    overview = (ROOT / "docs" / "environments" / "README.md").read_text()
+    for name in (name for name in gymnasium.registry if name.startswith("headrace/")):
+        row = re.search(rf"(?m)^\|.*`{name}`.*\]\((\w+\.md)\)", overview)
+        assert row is not None, name
+        assert name in (ROOT / "docs" / "environments" / row[1]).read_text()
 
 
 def unbroken(page: Path) -> str:
