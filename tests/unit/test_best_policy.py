@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from actors.evaluator import Episodes, EvaluationResult
 from distributed.driver import Driver
 from distributed.runtime import Evaluation
 from learners.weights import WeightSnapshot
@@ -15,7 +16,7 @@ from learners.weights import WeightSnapshot
 
 def evaluation(env_steps: int, mean: float) -> Evaluation:
     snapshot = WeightSnapshot.of(env_steps, {"w": np.zeros(1, np.float32)})
-    return Evaluation(env_steps, snapshot, SimpleNamespace(mean=mean, sem=0.0))  # type: ignore[arg-type]
+    return Evaluation(env_steps, snapshot, EvaluationResult.of(Episodes(np.array([mean]), np.array([1]))))
 
 
 @pytest.mark.parametrize(

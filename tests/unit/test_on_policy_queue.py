@@ -107,7 +107,7 @@ def test_a_queue_continues_where_it_was(tmp_path: Path, algorithm: Any, shards: 
     config = experiment(algorithm, shards=shards)
     first = SerialRuntime(config)
     first.start(Origin(None, None, (0, 0), 0))
-    for _ in range(7):
+    for _ in range(10):  # by now rows are drawn that no update has taken yet
         first.advance()
     (tmp_path / "c").mkdir()
     saved = first.checkpoint(tmp_path / "c", 1)
