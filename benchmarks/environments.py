@@ -150,7 +150,7 @@ def resident_bytes() -> float:
 
 def recsim_speed(python: str, seconds: float) -> dict[str, Any]:
     """What `peers/recsim.py` prints under the interpreter that has RecSim."""
-    script = Path(__file__).parent / "peers" / "recsim_speed.py"
+    script = Path(__file__).parent / "recsim_speed.py"
     done = subprocess.run([python, str(script), str(seconds)], capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found

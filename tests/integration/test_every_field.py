@@ -336,10 +336,12 @@ def test_a_field_arrives_where_it_acts(name: str, tmp_path: Path, monkeypatch: p
 
 
 ELSEWHERE = {
+    "algorithm.discount_hours": "tests/unit/test_accumulators.py",
     "algorithm.max_skipped_updates": "tests/unit/test_dqn.py",
     "algorithm.item_embedding": "tests/unit/test_item_values.py",
 }
-"""Fields that act only when something goes wrong or with items this environment has not, and where that is tested."""
+"""Fields that act only when something goes wrong, or with items or hours that this environment has not; where that is
+tested."""
 
 
 def test_no_field_is_left_out() -> None:
