@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -39,6 +39,9 @@ class UsersVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         "autoreset_mode": AutoresetMode.SAME_STEP,
     }
 
+    _baselines: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}
+    _bounds: ClassVar[Mapping[str, Callable[[Any], NDArray[np.float64]]]] = {}
+
     def __init__(
         self,
         simulation: Simulation,
@@ -63,19 +66,19 @@ class UsersVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         self._steps = np.zeros(self.num_envs, dtype=np.int64)
         self._ended = np.zeros(self.num_envs, dtype=np.bool_)
 
-    @staticmethod
-    def baselines() -> Mapping[str, Callable[[Any], Any]]:
+    @classmethod
+    def baselines(cls) -> Mapping[str, Callable[[Any], Any]]:
         """Policies to compare with, weakest first: name -> factory taking this vector environment."""
-        return {}
+        return cls._baselines
 
-    @staticmethod
-    def bounds() -> Mapping[str, Callable[[Any], NDArray[np.float64]]]:
+    @classmethod
+    def bounds(cls) -> Mapping[str, Callable[[Any], NDArray[np.float64]]]:
         """What no policy exceeds: name -> function of this vector environment, just reset, whose users it may look at.
 
         It returns the undiscounted returns of an episode, float64[n]: one a user, of all or of a sample; or float64[]
         where the number is worked out and holds for every user.
         """
-        return {}
+        return cls._bounds
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

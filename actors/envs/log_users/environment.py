@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from gymnasium.vector import AutoresetMode
-from numpy.typing import NDArray
 
 from actors.envs.log_users.baselines import BASELINES
 from actors.envs.log_users.bounds import BOUNDS
@@ -49,6 +47,8 @@ class LogUsersVectorEnv(UsersVectorEnv):
     """
 
     simulation: LogUsers
+    _baselines = BASELINES
+    _bounds = BOUNDS
 
     def __init__(
         self,
@@ -64,16 +64,6 @@ class LogUsersVectorEnv(UsersVectorEnv):
             autoreset_mode=autoreset_mode,
             render_mode=render_mode,
         )
-
-    @staticmethod
-    def baselines() -> Mapping[str, Callable[[Any], Any]]:
-        """See UsersVectorEnv.baselines."""
-        return BASELINES
-
-    @staticmethod
-    def bounds() -> Mapping[str, Callable[[Any], NDArray[np.float64]]]:
-        """See UsersVectorEnv.bounds."""
-        return BOUNDS
 
 
 def make_simulation(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from gymnasium.vector import AutoresetMode
-from numpy.typing import NDArray
 
 from actors.envs.movie_pick.baselines import BASELINES
 from actors.envs.movie_pick.bounds import BOUNDS
@@ -46,6 +44,8 @@ class MoviePickVectorEnv(UsersVectorEnv):
     """
 
     simulation: MoviePick
+    _baselines = BASELINES
+    _bounds = BOUNDS
 
     def __init__(
         self,
@@ -60,16 +60,6 @@ class MoviePickVectorEnv(UsersVectorEnv):
         super().__init__(
             simulation, max_episode_steps=max_episode_steps, autoreset_mode=autoreset_mode, render_mode=render_mode
         )
-
-    @staticmethod
-    def baselines() -> Mapping[str, Callable[[Any], Any]]:
-        """See UsersVectorEnv.baselines."""
-        return BASELINES
-
-    @staticmethod
-    def bounds() -> Mapping[str, Callable[[Any], NDArray[np.float64]]]:
-        """See UsersVectorEnv.bounds."""
-        return BOUNDS
 
 
 def _simulation(num_users: int, response: str | Response | None, constants: Mapping[str, Any]) -> MoviePick:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from gymnasium.vector import AutoresetMode
@@ -44,6 +43,7 @@ class NewsSessionVectorEnv(UsersVectorEnv):
     """
 
     simulation: NewsSession
+    _baselines = BASELINES
 
     def __init__(
         self,
@@ -58,11 +58,6 @@ class NewsSessionVectorEnv(UsersVectorEnv):
         super().__init__(
             simulation, max_episode_steps=max_episode_steps, autoreset_mode=autoreset_mode, render_mode=render_mode
         )
-
-    @staticmethod
-    def baselines() -> Mapping[str, Callable[[Any], Any]]:
-        """See UsersVectorEnv.baselines."""
-        return BASELINES
 
 
 def make_click_model(given: str | ClickModel) -> ClickModel:

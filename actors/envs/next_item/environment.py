@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from gymnasium.vector import AutoresetMode
-from numpy.typing import NDArray
 
 from actors.envs.next_item.baselines import BASELINES
 from actors.envs.next_item.bounds import BOUNDS
@@ -48,6 +46,8 @@ class NextItemVectorEnv(UsersVectorEnv):
     """
 
     simulation: NextItem
+    _baselines = BASELINES
+    _bounds = BOUNDS
 
     def __init__(
         self,
@@ -62,16 +62,6 @@ class NextItemVectorEnv(UsersVectorEnv):
         super().__init__(
             simulation, max_episode_steps=max_episode_steps, autoreset_mode=autoreset_mode, render_mode=render_mode
         )
-
-    @staticmethod
-    def baselines() -> Mapping[str, Callable[[Any], Any]]:
-        """See UsersVectorEnv.baselines."""
-        return BASELINES
-
-    @staticmethod
-    def bounds() -> Mapping[str, Callable[[Any], NDArray[np.float64]]]:
-        """See UsersVectorEnv.bounds."""
-        return BOUNDS
 
 
 def _respond(response: RespondsBy) -> Callable[[Catalogue], Response]:

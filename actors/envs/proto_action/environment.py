@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 from gymnasium.vector import AutoresetMode
-from numpy.typing import NDArray
 
 from actors.envs.proto_action.baselines import BASELINES
 from actors.envs.proto_action.bounds import BOUNDS
@@ -88,6 +85,8 @@ class ProtoActionVectorEnv(UsersVectorEnv):
     """
 
     simulation: ProtoAction
+    _baselines = BASELINES
+    _bounds = BOUNDS
 
     def __init__(
         self,
@@ -101,13 +100,3 @@ class ProtoActionVectorEnv(UsersVectorEnv):
         super().__init__(
             simulation, max_episode_steps=max_episode_steps, autoreset_mode=autoreset_mode, render_mode=render_mode
         )
-
-    @staticmethod
-    def baselines() -> Mapping[str, Callable[[Any], Any]]:
-        """See UsersVectorEnv.baselines."""
-        return BASELINES
-
-    @staticmethod
-    def bounds() -> Mapping[str, Callable[[Any], NDArray[np.float64]]]:
-        """See UsersVectorEnv.bounds."""
-        return BOUNDS

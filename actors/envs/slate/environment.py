@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 from gymnasium.vector import AutoresetMode
-from numpy.typing import NDArray
 
 from actors.envs.choice import ChoiceModel
 from actors.envs.slate.baselines import BASELINES
@@ -46,6 +43,8 @@ class SlateVectorEnv(UsersVectorEnv):
     """
 
     simulation: SlateSimulation
+    _baselines = BASELINES
+    _bounds = BOUNDS
 
     def __init__(
         self,
@@ -60,13 +59,3 @@ class SlateVectorEnv(UsersVectorEnv):
         super().__init__(
             simulation, max_episode_steps=max_episode_steps, autoreset_mode=autoreset_mode, render_mode=render_mode
         )
-
-    @staticmethod
-    def baselines() -> Mapping[str, Callable[[Any], Any]]:
-        """See UsersVectorEnv.baselines."""
-        return BASELINES
-
-    @staticmethod
-    def bounds() -> Mapping[str, Callable[[Any], NDArray[np.float64]]]:
-        """See UsersVectorEnv.bounds."""
-        return BOUNDS
