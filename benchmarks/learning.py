@@ -100,9 +100,9 @@ def row(name: str, kept: dict[str, Any]) -> str:
     steps = statistics.median(result["env_steps"] for result in results)
     passed = sum(good(target, result) for result in results)
     each, wanted = ", ".join(f"{mean:.1f}" for mean in means), f">= {target['mean_return']:g}"
-    for name, least in (target.get("metrics") or {}).items():
-        found = ", ".join(f"{result['evaluation']['metrics'][name]['mean']:.3f}" for result in results)
-        each, wanted = f"{each}; {name} {found}", f"{wanted}, {name} >= {least:g}"
+    for metric, least in (target.get("metrics") or {}).items():
+        found = ", ".join(f"{result['evaluation']['metrics'][metric]['mean']:.3f}" for result in results)
+        each, wanted = f"{each}; {metric} {found}", f"{wanted}, {metric} >= {least:g}"
     return (
         f"| `{name}` | {each} | {statistics.mean(means):.1f} | {spread:.1f} | "
         f"{wanted} in {target['seconds']:g} s | {min(seconds):.0f}-{max(seconds):.0f} | "
