@@ -168,10 +168,10 @@ class ActorCriticRule(UpdateRule):
         if number % self._actor_period == 0:
             self.improve_actor(t["observation"], weights)
             self._move_targets(number)
+        errors = critic_td_errors(q_tm1, target_tm1).abs_().mean(dim=0)
+        if not diagnose:
+            return Updated(errors)
         with torch.no_grad():
-            errors = critic_td_errors(q_tm1, target_tm1).abs().mean(dim=0)
-            if not diagnose:
-                return Updated(errors)
             about_values = spread(q=q_tm1, target=target_tm1, bootstrap=q_t.amin(dim=0))
             about_values |= {"loss": loss, "td_error": errors.mean()}
             return Updated(errors, about_values | self._about_actor(t["observation"]))
@@ -182,8 +182,8 @@ class ActorCriticRule(UpdateRule):
         self.optimizers["actor"].minimise(weighted_mean(deterministic_policy_losses(q), weights))
 
     def _about_actor(self, observation: Tensor) -> dict[str, Tensor]:
-        action = self.actor(observation)
-        unit, q = self.actor.bounds.to_unit(action), self.critics.first(observation, action)
+        unit = self.actor.unit(observation)
+        q = self.critics.first_of_unit(observation, unit)
         return spread(expected_value=q) | {
             "action_mean": unit.mean(),
             "action_std": unit.std(dim=0, correction=0).mean(),

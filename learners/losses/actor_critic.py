@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -11,7 +14,7 @@ from learners.losses.shapes import check_shapes
 def bootstrapped(r_t: Tensor, discount_t: Tensor, value_t: Tensor) -> Tensor:
     """r + discount x the successor's value, float[B] each: float[B]; no gradient flows through it."""
     check_shapes(r_t=(r_t, tuple(value_t.shape)), discount_t=(discount_t, tuple(value_t.shape)))
-    return (r_t + discount_t * value_t).detach()
+    return torch.addcmul(r_t, discount_t, value_t).detach()
 
 
 def pessimistic_target(r_t: Tensor, discount_t: Tensor, q_t: Tensor) -> Tensor:
@@ -64,7 +67,8 @@ def critic_losses(q_tm1: Tensor, target_tm1: Tensor) -> Tensor:
     """Half the squared errors of `critic_td_errors`, summed over the critics: float[C, B], float[B] -> float[B]."""
     check_shapes(target_tm1=(target_tm1, (q_tm1.shape[1],)))
     targets = target_tm1.detach().expand_as(q_tm1)
-    return 0.5 * functional.mse_loss(q_tm1, targets, reduction="none").sum(dim=0)
+    halves = functional.huber_loss(q_tm1, targets, reduction="none", delta=math.inf)  # quadratic all the way
+    return halves.sum(dim=0)
 
 
 def deterministic_policy_losses(q_tm1: Tensor) -> Tensor:

@@ -99,13 +99,13 @@ class StackedLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(count, 1, outputs))
         uniform(self, 1.0 / math.sqrt(inputs), generator)
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def each(self, inputs: Tensor) -> Tensor:
         """float32[count, B, inputs] -> float32[count, B, outputs]."""
         return torch.baddbmm(self.bias, inputs, self.weight)
 
     def first(self, inputs: Tensor) -> Tensor:
-        """The first layer alone: float32[B, inputs] -> float32[B, outputs]."""
-        return torch.addmm(self.bias[0], inputs, self.weight[0])
+        """The first layer alone: float32[B, inputs] -> float32[B, outputs]; it does not learn from this."""
+        return torch.addmm(self.bias.detach()[0], inputs, self.weight.detach()[0])
 
 
 class Critics(nn.Module):
@@ -157,14 +157,13 @@ class Critics(nn.Module):
         """The same of actions that are scaled to [-1, 1] already."""
         encoded = self.encoder(observation)
         numbers = torch.cat((encoded, unit), dim=1).expand(self.count, -1, -1)
-        *hidden, last = self.layers
+        *hidden, last = self._stack()
         for layer in hidden:
-            numbers = self._activate(layer(numbers))
-        values: Tensor = last(numbers).squeeze(2)
+            numbers = self._activate(layer.each(numbers))
+        values = last.each(numbers).squeeze(2)
         if self.slope is None:
             return values
-        slopes: Tensor = self.slope(encoded.expand(self.count, -1, -1))
-        return values + (slopes * unit).sum(dim=2)
+        return values + (self.slope.each(encoded.expand(self.count, -1, -1)) * unit).sum(dim=2)
 
     def first(self, observation: Tensor, action: Tensor) -> Tensor:
         """The first critic alone: [B, *observation_shape], float32[B, n] -> float32[B]."""

@@ -65,14 +65,13 @@ class Optimizer:
         """
         self._gradient.zero_()
         _backward(loss, self._one, self._parameters)
-        with torch.no_grad():
-            norm = torch.linalg.vector_norm(self._gradient)
-            if self.checks:
-                self._check_and_clip(loss, norm.item())
-            else:
-                self._clip(loss, norm)
-            self.gradient_norm.copy_(norm)
-            self._descent.step(self._vector, self._gradient, self._rate)
+        norm = torch.linalg.vector_norm(self._gradient)
+        if self.checks:
+            self._check_and_clip(loss, norm.item())
+        else:
+            self._clip(loss, norm)
+        self.gradient_norm.copy_(norm)
+        self._descent.step(self._vector, self._gradient, self._rate)
 
     def take_health(self) -> list[Tensor]:
         """A number [] for each step since the last call, finite where loss and gradient were; empty with `checks`."""
