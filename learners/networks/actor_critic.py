@@ -87,7 +87,7 @@ class Actor(nn.Module):
 
     def unit(self, observation: Tensor) -> Tensor:
         """The action before it is scaled to the bounds: [B, *observation_shape] -> float32[B, n] in [-1, 1]."""
-        return torch.tanh(self.head(self.torso(observation)))
+        return torch.tanh(self.head.forward(self.torso.forward(observation)))
 
 
 class StackedLinear(nn.Module):
@@ -155,7 +155,7 @@ class Critics(nn.Module):
 
     def of_unit(self, observation: Tensor, unit: Tensor) -> Tensor:
         """The same of actions that are scaled to [-1, 1] already."""
-        encoded = self.encoder(observation)
+        encoded = self.encoder.forward(observation)
         numbers = torch.cat((encoded, unit), dim=1).expand(self.count, -1, -1)
         *hidden, last = self._stack()
         for layer in hidden:
@@ -172,7 +172,7 @@ class Critics(nn.Module):
     def first_of_unit(self, observation: Tensor, unit: Tensor) -> Tensor:
         """The first critic alone, of actions that are scaled to [-1, 1] already: as `first`."""
         first, *others = self._stack()
-        encoded = self.encoder(observation)
+        encoded = self.encoder.forward(observation)
         numbers = first.first(torch.cat((encoded, unit), dim=1))
         for layer in others:
             numbers = layer.first(self._activate(numbers))

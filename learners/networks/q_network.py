@@ -79,7 +79,7 @@ class QNetwork(nn.Module):
 
     def outputs(self, observation: Tensor) -> Tensor:
         """[B, *observation_shape] -> float32[B, A, Z]."""
-        outputs: Tensor = self.head(self.torso(observation), observation, self.allowed(observation))
+        outputs: Tensor = self.head(self.torso.forward(observation), observation, self.allowed(observation))
         return outputs
 
     def allowed(self, observation: Tensor) -> Tensor | None:

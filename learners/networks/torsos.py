@@ -21,6 +21,8 @@ _SEQUENCES = ("gru", "cfn", "linear_rnn", "attention")
 class Torso(nn.Module):
     """Features of an observation.
 
+    Its modules are not called but asked for `forward`: a call looks for hooks, which costs as much as a small layer.
+
     Args:
         normaliser: standardises observations and scales rewards.
         encoder: makes numbers of what is not numbers yet, float32[B, n] -> float32[B, m]; None where all are.
@@ -41,8 +43,8 @@ class Torso(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """[B, *observation_shape] -> float32[B, size]."""
-        numbers = self.normaliser(observation)
-        features: Tensor = self.layers(numbers if self.encoder is None else self.encoder(numbers))
+        numbers = self.normaliser.forward(observation)
+        features: Tensor = self.layers.forward(numbers if self.encoder is None else self.encoder(numbers))
         return features
 
 
