@@ -27,6 +27,7 @@ headrace trains reinforcement learning policies with many actors, sharded replay
   headrace status HOST:PORT...                          what shards hold, how fast they go, who waits for what
   headrace bench replay | learner                       how fast replay and updates are here, beside their peers
   headrace config show [CONFIG]                         the complete config, with the source of each value
+  headrace cluster check [FILE...]                      what is wrong with cluster.yaml, before machines cost money
 
 headrace COMMAND --help says more; --version prints the version; --debug adds tracebacks to errors.
 """
@@ -103,6 +104,12 @@ _CONFIG_HELP = """\
 headrace config show [CONFIG] [--section.key VALUE ...]
 
   Prints the complete config as YAML; a comment at each value says where it comes from and what it means.
+"""
+_CLUSTER_HELP = """\
+headrace cluster check [FILE...] [--debug]
+
+  FILE...  files for `ray up`; default: cluster.yaml. Ray's own validation, then what it skips: pins, file mounts, start
+           commands, tokens, keys, sizes, room for learner, shards and actors. One line a mistake, exit code 2.
 """
 
 
@@ -266,6 +273,14 @@ def _config(arguments: Arguments) -> int:
     return 0
 
 
+def _cluster(arguments: Arguments) -> int:
+    if arguments.positionals[:1] != ["check"]:
+        raise ConfigError("cluster: needs `check`, as in headrace cluster check [FILE...]")
+    from distributed.cluster.check import check_files
+
+    return check_files([Path(name) for name in arguments.positionals[1:] or ["cluster.yaml"]])
+
+
 def _bench(arguments: Arguments) -> int:
     name = arguments.positionals[0] if arguments.positionals else ""
     if name not in ("replay", "learner", "table") or (len(arguments.positionals) == 2) != (name == "table"):
@@ -332,5 +347,6 @@ _COMMANDS: dict[str, tuple[Callable[[Arguments], int], Grammar, str]] = {
         ),
         _BENCH_HELP,
     ),
+    "cluster": (_cluster, Grammar(("check", "[FILE...]...")), _CLUSTER_HELP),
     "config": (_config, Grammar(("show", "[CONFIG]"), settings=True), _CONFIG_HELP),
 }
