@@ -16,7 +16,7 @@ from actors.seeds import generator
 from actors.vector_steps import VectorSteps
 from learners.policies import Policy
 from learners.weights import WeightSource
-from replay_server.errors import ReplayTimeout, StorageFull
+from replay_server.errors import ReplayTimeout, StorageFull, Unavailable
 from replay_server.replay import Writer
 
 
@@ -182,6 +182,9 @@ class ActorLoop:
             return False
         except StorageFull:  # goes on when there is space again
             self._blocked_on = "disk"
+            return False
+        except Unavailable:  # goes on when the shard is back; for how long to wait is the runtime's to say
+            self._blocked_on = "shard"
             return False
         finally:
             if timeout_s > 0.0:  # else nothing is ever waited for: the time is the writing's own

@@ -17,8 +17,8 @@ Address = Annotated[str, Meta(pattern=r"^[^\s/]+:\d+$")]
 class ReplayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Replay: where transitions are kept.
 
-    With `addresses` the shards' own config decides capacity, sampler, priority exponent, minimum size and samples per
-    insert. A `queue` lets actors run ahead of the learner by `capacity` records.
+    With `addresses` the shards' own config decides capacity, sampler, priority exponent, minimum size, samples per
+    insert and durability. A `queue` lets actors run ahead of the learner by `capacity` records.
     """
 
     shards: Annotated[int, Meta(ge=1, description="Shards the run starts itself.")] = 1
@@ -41,6 +41,13 @@ class ReplayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         Literal["auto", "grpc", "shm"],
         Meta(description="auto: shared memory where shard and client share a host, else gRPC (runtime ray)."),
     ] = "auto"
+    durability: Annotated[
+        Literal["checkpoint", "journal", "fsync"],
+        Meta(description="What stored records survive: the run's checkpoints alone; a shard's end; power loss (ray)."),
+    ] = "journal"
+    unreachable_seconds: Annotated[
+        float, Meta(gt=0, description="How long actors and learner wait for a lost shard before the run ends (ray).")
+    ] = 120.0
     init_from: Annotated[
         str | tuple[str, ...],
         Meta(description="Snapshots (files, checkpoints, runs) whose records the replay holds at the start."),
@@ -88,6 +95,9 @@ class ActorsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     records_per_insert: Annotated[
         int, Meta(ge=1, description="Records an actor collects before it sends them to a shard.")
     ] = 64
+    hang_seconds: Annotated[
+        float, Meta(gt=0, description="An actor that has not reported for so long is replaced (runtime ray).")
+    ] = 60.0
 
 
 class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -102,6 +112,9 @@ class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ] = 1
     publish_every_updates: Annotated[int, Meta(ge=1, description="Updates between two published versions.")] = 50
     threads: Annotated[int, Meta(ge=1, description="CPU threads of torch in the learner (runtime ray).")] = 1
+    hang_seconds: Annotated[
+        float, Meta(gt=0, description="A learner that has not reported for so long is replaced (runtime ray).")
+    ] = 60.0
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

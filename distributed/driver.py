@@ -14,7 +14,7 @@ from distributed.logged_data import LoggedData, find_log
 from distributed.metrics import MetricsWriter
 from distributed.progress import LiveView
 from distributed.run_directory import RunDirectory, read_manifest
-from distributed.runtime import Evaluation, Origin, Runtime
+from distributed.runtime import Casualties, Evaluation, Origin, Progress, Runtime
 from distributed.stop_signal import StopSignal
 from distributed.tally import Tally, bound_by
 from learners.checkpoint import load_snapshot, save_snapshot
@@ -57,8 +57,7 @@ class Driver:
         self._newest: WeightSnapshot | None = None
         self._earlier_seconds = 0.0
         self._barriers = 0
-        self._earlier_restarts = 0
-        self._earlier_lost = 0
+        self._earlier = Casualties()
         self._row: dict[str, Any] = {}
         self._evaluation: dict[str, Any] | None = None
         self._evaluations: list[dict[str, Any]] = []
@@ -120,7 +119,7 @@ class Driver:
         self._tally = Tally(steps, manifest["totals"], manifest["seconds"])
         self._barriers = manifest["barriers"]
         self._earlier_seconds = manifest["seconds"]
-        self._earlier_restarts, self._earlier_lost = manifest["restarts"], manifest["lost_transitions"]
+        self._earlier = Casualties(manifest["restarts"], manifest["lost_transitions"])
         self._moments = RunMoments.from_state(manifest["moments"])
         self._evaluation = manifest["evaluation"]
         self._evaluations = manifest["periodic_evaluations"]
@@ -140,9 +139,8 @@ class Driver:
         while True:
             before = now
             progress = self._runtime.advance()
-            self._tally.add(progress)
+            self._take_in(progress)
             now = self._tally.env_steps
-            self._merge_moments([report.moments for report in progress.actors.values()])
             if _crossed(before, now, evaluation.every_env_steps):
                 self._asked[now] = self._seconds()
                 self._runtime.request_evaluation(now)
@@ -157,6 +155,12 @@ class Driver:
                 self._write_row()
             self._view.update(self._tally, self._row, self._seconds())
 
+    def _take_in(self, progress: Progress) -> None:
+        self._tally.add(progress)
+        self._merge_moments([report.moments for report in progress.actors.values()])
+        for notice in progress.notices:
+            self._view.say(notice)
+
     def _stop_reason(self, stop: StopSignal) -> str | None:
         run = self._config.run
         if stop.requested:
@@ -168,6 +172,9 @@ class Driver:
         if run.stop_at_return is not None and self._best is not None and self._best.mean >= run.stop_at_return:
             return "stop_at_return"
         return None
+
+    def _casualties(self) -> Casualties:
+        return self._earlier + self._runtime.casualties()
 
     def _seconds(self) -> float:
         return self._earlier_seconds + self._clock.monotonic() - self._began
@@ -194,7 +201,7 @@ class Driver:
         stats = self._runtime.replay_stats()
         row["replay"] = {"size": stats.size, "inserted": stats.inserted, "sampled": stats.sampled}
         row["evaluation"] = self._evaluation
-        row["restarts"] = self._earlier_restarts + self._runtime.casualties().restarts
+        row["restarts"] = self._casualties().restarts
         row["time"]["bound_by"] = bound_by(row)
         self._writer.write(row, self._clock.wall())
         self._row = row
@@ -204,7 +211,8 @@ class Driver:
         directory = self._run.new_checkpoint(self._tally.env_steps)
         saved = self._runtime.checkpoint(directory, self._barriers)
         self._newest = saved.snapshot
-        self._tally.add(saved.progress)
+        for progress in saved.progress:
+            self._take_in(progress)
         if last and self._config.evaluation.every_env_steps:
             self._judge_newest(saved.snapshot)
         self._write_row()  # nothing is left over in sums, so that a resumed run's next row is the same
@@ -224,7 +232,7 @@ class Driver:
         self._judge(Evaluation(self._tally.env_steps, snapshot, result))
 
     def _manifest(self, scheduled: bool, files: dict[str, int]) -> dict[str, Any]:
-        casualties = self._runtime.casualties()
+        casualties = self._casualties()
         best, newest = self._best, self._newest
         assert newest is not None
         return {
@@ -243,8 +251,8 @@ class Driver:
             "evaluation": self._evaluation,
             "periodic_evaluations": self._evaluations,
             "best": best and {"mean": best.mean, "env_steps": best.env_steps, "version": best.snapshot.version},
-            "restarts": self._earlier_restarts + casualties.restarts,
-            "lost_transitions": self._earlier_lost + casualties.lost_transitions,
+            "restarts": casualties.restarts,
+            "lost_transitions": casualties.lost_transitions,
             "files": files,
         }
 
@@ -256,7 +264,7 @@ class Driver:
         return result.summary()
 
     def _result(self, reason: str, seconds: float, start_up_seconds: float) -> dict[str, Any]:
-        tally, casualties, stats = self._tally, self._runtime.casualties(), self._runtime.replay_stats()
+        tally, casualties, stats = self._tally, self._casualties(), self._runtime.replay_stats()
         total, count, maximum = tally.staleness
         best = self._best
         return {
@@ -275,8 +283,9 @@ class Driver:
             "periodic_evaluations": self._evaluations,
             "weights_version": tally.weights_version,
             "staleness": {"mean": total / count if count else None, "max": maximum if count else None},
-            "restarts": self._earlier_restarts + casualties.restarts,
-            "lost_transitions": self._earlier_lost + casualties.lost_transitions,
+            "restarts": casualties.restarts,
+            "lost_transitions": casualties.lost_transitions,
+            "quarantined_actors": casualties.quarantined,
             "fenced_transitions": sum(shard.fenced for shard in stats.shards),
             "replay_size": stats.size,
         }

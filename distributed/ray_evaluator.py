@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import time
-import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ray
-
 from actors.evaluator import EvaluationResult
 from distributed.config import ExperimentConfig
-from distributed.ray_session import get, spawn
+from distributed.processes import Processes, Role
 from distributed.ray_weights import RayWeightSource
 from distributed.ray_workers import EvaluatorWorker
-from distributed.runtime import Evaluation
+from distributed.runtime import Casualties, Evaluation
+from distributed.seat import Seat
 from learners.weights import WeightSnapshot
-from replay_server.errors import HeadraceError, WorkerDied
+from replay_server.errors import HeadraceError
 
-_ANSWER_SECONDS = 60.0
 _EVALUATION_SECONDS = 600.0
-_MOST_FAILURES = 5
+_POLL_SECONDS = 0.1
 
 
 class RayEvaluator:
@@ -28,23 +26,31 @@ class RayEvaluator:
 
     Args:
         config: the experiment.
+        processes: runs it.
         weights: where the newest policy is.
         logs: directory for the reasons of failures.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, config: ExperimentConfig, weights: RayWeightSource, logs: Path) -> None:
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        processes: Processes,
+        weights: RayWeightSource,
+        logs: Path,
+        clock: Callable[[], float],
+    ) -> None:
         self._config = config
+        self._processes = processes
         self._weights = weights
-        self._log_file = logs / "evaluator_failures.log"
-        self._running: tuple[int, Any, float] | None = None
-        self._failures = 0
-        self.restarts = 0
-        self._start()
+        self._seat = Seat("the evaluator", processes, logs / "evaluator_failures.log", clock)
+        self._asked_at: int | None = None
+        self._fill()
 
     def request(self, env_steps: int) -> None:
         """Evaluate the newest published policy, unless an evaluation is under way."""
-        if self._running is None:
-            self._running = (env_steps, self._worker.evaluate_newest.remote(), time.monotonic())
+        if self._asked_at is None:
+            self._asked_at = env_steps
 
     def finished(self) -> tuple[Evaluation, ...]:
         """The evaluation that finished since the last call, if one did.
@@ -52,19 +58,23 @@ class RayEvaluator:
         Raises:
             WorkerDied: evaluations failed several times in a row.
         """
-        if self._running is None:
+        if self._asked_at is None:
             return ()
-        env_steps, call, since = self._running
-        late = time.monotonic() - since > _EVALUATION_SECONDS
-        if not late and not ray.wait([call], timeout=0)[0]:
+        seat = self._seat
+        if seat.vacant:
+            if seat.due:
+                self._fill()
+                seat.issue(seat.handle.evaluate_newest.remote(), _EVALUATION_SECONDS)
             return ()
-        self._running = None
         try:
-            snapshot, result = get(call, 0.0 if late else _ANSWER_SECONDS, "the evaluator")
+            if not seat.answered():
+                return ()
+            snapshot, result = seat.answer()
         except HeadraceError as error:
-            self._replace(error)
+            seat.vacate(error)
             return ()
-        self._failures = 0
+        seat.call = None
+        env_steps, self._asked_at = self._asked_at, None
         return (Evaluation(env_steps, snapshot, result),)
 
     def evaluate(self, snapshot: WeightSnapshot, episodes: int, seed: int) -> EvaluationResult:
@@ -72,30 +82,27 @@ class RayEvaluator:
         try:
             return self._evaluate(snapshot, episodes, seed)
         except HeadraceError as error:
-            self._replace(error)
-            return self._evaluate(snapshot, episodes, seed)
+            self._seat.vacate(error)
+        while not self._seat.due:
+            time.sleep(_POLL_SECONDS)
+        return self._evaluate(snapshot, episodes, seed)
+
+    def casualties(self) -> Casualties:
+        """Restarts so far."""
+        return Casualties(self._seat.restarts)
 
     def stop(self) -> None:
         """End the process."""
-        ray.kill(self._worker)
+        self._seat.stop()
 
     def _evaluate(self, snapshot: WeightSnapshot, episodes: int, seed: int) -> EvaluationResult:
-        call = self._worker.evaluate.remote(snapshot, episodes, seed)
-        result: EvaluationResult = get(call, _EVALUATION_SECONDS, "the evaluator")
+        self._fill()
+        call = self._seat.handle.evaluate.remote(snapshot, episodes, seed)
+        result: EvaluationResult = self._processes.get(call, _EVALUATION_SECONDS, "the evaluator")
         return result
 
-    def _start(self) -> None:
-        self._worker = spawn(EvaluatorWorker, num_cpus=0)
-        self._worker.begin.remote(self._config, self._weights)
-
-    def _replace(self, error: HeadraceError) -> None:
-        with self._log_file.open("a") as log:
-            log.writelines(traceback.format_exception(error))
-        self._failures += 1
-        if self._failures >= _MOST_FAILURES:
-            raise WorkerDied(
-                f"the evaluator failed {self._failures} times in a row, last with: {error} (log: {self._log_file})"
-            ) from error
-        ray.kill(self._worker)
-        self.restarts += 1
-        self._start()
+    def _fill(self) -> None:
+        if self._seat.handle is None:
+            self._seat.fill(EvaluatorWorker, Role.EVALUATOR)
+            handle: Any = self._seat.handle
+            handle.begin.remote(self._config, self._weights)

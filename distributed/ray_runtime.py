@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import ray
-import yaml
 from numpy.typing import NDArray
 
 from actors.evaluator import EvaluationResult
-from actors.seeds import derive
-from distributed.build import make_spec, make_task, resolve_device, shard_capacity, shard_limiter, shard_sampling
+from distributed.build import make_spec, make_task, resolve_device
 from distributed.config import ExperimentConfig
+from distributed.learner_supervisor import LearnerSupervisor
+from distributed.processes import Role
 from distributed.ray_evaluator import RayEvaluator
-from distributed.ray_session import get, spawn, start_ray
+from distributed.ray_processes import RayProcesses
+from distributed.ray_session import start_ray
 from distributed.ray_weights import RayWeightSink, RayWeightSource, WeightStore
-from distributed.ray_workers import LearnerWorker
+from distributed.rollout_supervisor import RolloutSupervisor
 from distributed.run_directory import RunDirectory
 from distributed.runtime import Casualties, Evaluation, Origin, Progress, Saved
-from distributed.shard_host import ShardHost
-from distributed.supervisor import RolloutSupervisor
-from learners.loop import LearnerReport
+from distributed.shard_plan import ShardPlan
+from distributed.shard_supervisor import ShardSupervisor
+from distributed.store_watch import StoreWatch
 from learners.weights import WeightSnapshot
 from replay_server import connect
-from replay_server.errors import WorkerDied
+from replay_server.errors import Unavailable, WorkerDied
 from replay_server.replay import Replay, ReplayStats
 
 _SLICE_SECONDS = 0.2
 _START_SECONDS = 120.0  # Ray workers importing torch on a loaded machine
-_HANG_SECONDS = 60.0
-_SAVE_SECONDS = 600.0
-_STOP_SECONDS = 3.0
 
 
 class RayRuntime:
@@ -46,40 +42,57 @@ class RayRuntime:
         self._run = run
         self._task = make_task(config)
         self._spec = make_spec(config, self._task)
-        self._hosts: list[Any] = []
         self._replay: Replay | None = None
+        self._shards: ShardSupervisor | None = None
         self._rollouts: RolloutSupervisor | None = None
+        self._learner: LearnerSupervisor | None = None
         self._evaluator: RayEvaluator | None = None
+        self._store: Any = None
         self._owns_ray = False
-        self._workers: list[Any] = []
 
     def start(self, origin: Origin) -> None:
         """Start or join Ray, then everything of the run; returns when all are ready to work."""
-        config = self._config
+        config, logs = self._config, self._run.logs
         self._owns_ray = start_ray(config)
-        shards = [] if config.replay.addresses else self._start_shards(origin)
-        store = self._worker(WeightStore, num_cpus=0)
-        self._source = RayWeightSource(store)
-        gpus = 1 if resolve_device(config.learner.device).startswith("cuda") else 0
-        self._learner = self._worker(LearnerWorker, num_cpus=1, num_gpus=gpus)
-        self._rollouts = RolloutSupervisor(config, self._source, origin, self._run.logs, time.monotonic)
-        addresses = config.replay.addresses or tuple(
-            get(call, _START_SECONDS, f"replay shard {index}") for index, call in enumerate(shards)
-        )
-        ready = self._learner.begin.remote(config, addresses, RayWeightSink(store), origin, self._run.logs)
-        self._rollouts.start(addresses)
+        processes = self._processes = RayProcesses(gpu=resolve_device(config.learner.device).startswith("cuda"))
+        if not config.replay.addresses:  # begins with the slowest to start
+            plan = ShardPlan(config, self._spec, self._run, origin)
+            self._shards = ShardSupervisor(plan, processes, logs, time.monotonic)
+        self._store = processes.spawn(WeightStore, Role.STORE)
+        source, sink = RayWeightSource(self._store), RayWeightSink(self._store)
+        self._store_watch = StoreWatch(self._store, processes, time.monotonic)
+        self._learner = LearnerSupervisor(config, processes, sink, origin, self._run, time.monotonic)
+        self._rollouts = RolloutSupervisor(config, processes, source, origin, logs, time.monotonic)
+        addresses = config.replay.addresses if self._shards is None else self._shards.wait_ready()
         self._replay = connect(addresses, spec=self._spec, prefetch=0)
-        get(ready, _START_SECONDS, "the learner")
+        others = 0
+        if config.replay.addresses:  # shards that outlive runs: what they were given before this one
+            others = max(self._replay.stats().inserted - sum(origin.actor_env_steps), 0)
+        self._learner.start(addresses, others)
+        self._rollouts.start(addresses)
+        self._learner.wait_ready()
         self._rollouts.wait_ready(_START_SECONDS)
-        self._evaluator = RayEvaluator(config, self._source, self._run.logs)
-        self._learn_on()
+        self._evaluator = RayEvaluator(config, processes, source, logs, time.monotonic)
+        self._learner.learn_on(_SLICE_SECONDS)
 
     def advance(self) -> Progress:
-        """Wait for the next report of anyone, and give everyone who reported more to do."""
-        assert self._rollouts is not None
-        pending = [self._learning, *self._rollouts.pending()]
-        ray.wait(pending, timeout=_SLICE_SECONDS)
-        return Progress(self._rollouts.collect(_SLICE_SECONDS), self._collect_learner())
+        """Wait for the next report of anyone, give everyone who reported more to do, and replace who has failed."""
+        assert self._rollouts is not None and self._learner is not None
+        pending = [*self._learner.pending(), *self._rollouts.pending()]
+        if self._shards is not None:
+            pending += self._shards.pending()
+        if pending:
+            ray.wait(pending, timeout=_SLICE_SECONDS)
+        else:
+            time.sleep(_SLICE_SECONDS)
+        notices: tuple[str, ...] = ()
+        if self._shards is not None:
+            self._shards.collect([self._rollouts.acknowledged(i) for i in range(self._config.replay.shards)])
+            notices = self._shards.take_notices()
+        if self._store_watch.found_empty():
+            self._learner.publish_again()
+        actors, learner = self._rollouts.collect(_SLICE_SECONDS), self._learner.collect()
+        return Progress(actors, learner, notices + self._rollouts.take_notices() + self._learner.take_notices())
 
     def request_evaluation(self, env_steps: int) -> None:
         """Start an evaluation of the newest policy, unless one is under way."""
@@ -93,15 +106,25 @@ class RayRuntime:
 
     def set_moments(self, moments: Mapping[str, NDArray[Any]]) -> None:
         """Hand merged moments to the learner."""
-        self._learner.set_moments.remote(dict(moments))
+        assert self._learner is not None
+        self._learner.set_moments(moments)
 
     def checkpoint(self, directory: Path, barriers: int) -> Saved:
-        """The learner publishes and writes itself and the shards; actors go on."""
-        earlier: LearnerReport = get(self._learning, _HANG_SECONDS, "the learner")
-        call = self._learner.save.remote(directory, not self._config.replay.addresses)
-        snapshot, report = get(call, _SAVE_SECONDS, "the learner")
-        self._learn_on()
-        return Saved(snapshot, Progress({}, (earlier, report)))
+        """The learner publishes and writes itself and the shards; actors go on.
+
+        A learner or shard that is being replaced is waited for.
+        """
+        assert self._learner is not None
+        meanwhile: list[Progress] = []
+        while True:
+            if self._learner.learning:
+                try:
+                    snapshot, reports = self._learner.save(directory, with_replay=not self._config.replay.addresses)
+                except (WorkerDied, Unavailable) as error:
+                    self._learner.disturbed(error)
+                else:
+                    return Saved(snapshot, (*meanwhile, Progress({}, reports)))
+            meanwhile.append(self.advance())
 
     def evaluate(self, snapshot: WeightSnapshot, episodes: int, seed: int) -> EvaluationResult:
         """Greedy episodes of one policy, by the evaluator."""
@@ -114,71 +137,20 @@ class RayRuntime:
         return self._replay.stats()
 
     def casualties(self) -> Casualties:
-        """What the supervisor counted, and the evaluator's restarts."""
-        assert self._rollouts is not None and self._evaluator is not None
-        counted = self._rollouts.casualties()
-        return Casualties(counted.restarts + self._evaluator.restarts, counted.lost_transitions)
+        """What the supervisors counted."""
+        watched = (self._shards, self._rollouts, self._learner, self._evaluator, self._store_watch)
+        return sum((part.casualties() for part in watched if part is not None), Casualties())
 
     def stop(self) -> None:
         """End shards and actors, and Ray itself when this run started it."""
         if self._replay is not None:
             self._replay.close()
-        stops = [host.stop.remote(_STOP_SECONDS) for host in self._hosts]
-        if stops:
-            ray.wait(stops, num_returns=len(stops), timeout=2 * _STOP_SECONDS)
-        if self._rollouts is not None:
-            self._rollouts.stop()
-        if self._evaluator is not None:
-            self._evaluator.stop()
-        for worker in self._workers:
-            ray.kill(worker)
-        self._hosts, self._workers = [], []
-        self._rollouts = self._evaluator = self._replay = None
+        for part in (self._rollouts, self._learner, self._evaluator, self._shards):
+            if part is not None:
+                part.stop()
+        if self._store is not None:
+            self._processes.kill(self._store)
+        self._replay = self._shards = self._rollouts = self._learner = self._evaluator = self._store = None
         if self._owns_ray:
             ray.shutdown()
             self._owns_ray = False
-
-    def _worker(self, cls: type, **resources: float) -> Any:
-        worker = spawn(cls, **resources)
-        self._workers.append(worker)
-        return worker
-
-    def _start_shards(self, origin: Origin) -> list[Any]:
-        """Begins with the slowest to start, so that the other processes start meanwhile; the answers are addresses."""
-        calls = []
-        for index in range(self._config.replay.shards):
-            self._hosts.append(self._worker(ShardHost, num_cpus=0))
-            config_file = self._run.logs / f"shard-{index}.yaml"
-            config_file.write_text(yaml.safe_dump(self._shard_config(index, origin), sort_keys=False))
-            calls.append(self._hosts[index].begin.remote(config_file, self._run.logs / f"shard-{index}.log"))
-        return calls
-
-    def _shard_config(self, index: int, origin: Origin) -> dict[str, Any]:
-        config, limiter = self._config, shard_limiter(self._config, origin.log.records)
-        restore = None if origin.checkpoint is None else str(origin.checkpoint / f"replay-{index}.h5")
-        return {
-            "address": "127.0.0.1:0",
-            "spec": json.loads(self._spec.to_json()),
-            "capacity": shard_capacity(config),
-            **shard_sampling(config)._asdict(),
-            "rate_limiter": dataclasses.asdict(limiter),
-            "seed": derive(config.run.seed, "shard", index, origin.barriers),
-            "shard_index": index,
-            "directory": str(self._run.checkpoints),
-            "restore_from": restore,
-            "init_from": list(origin.log.files) if restore is None else [],
-            "init_shards": config.replay.shards,
-        }
-
-    def _collect_learner(self) -> tuple[LearnerReport, ...]:
-        if not ray.wait([self._learning], timeout=0)[0]:
-            if time.monotonic() - self._learning_since > _HANG_SECONDS:
-                raise WorkerDied(f"the learner did not report for {_HANG_SECONDS:.0f} s; continue with --resume")
-            return ()
-        report: LearnerReport = get(self._learning, _HANG_SECONDS, "the learner")
-        self._learn_on()
-        return (report,)
-
-    def _learn_on(self) -> None:
-        self._learning = self._learner.run.remote(_SLICE_SECONDS)
-        self._learning_since = time.monotonic()

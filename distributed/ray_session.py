@@ -9,7 +9,6 @@ from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import headrace
 from distributed.config import ExperimentConfig
@@ -67,12 +66,6 @@ def check_address(address: str) -> None:
         raise ConfigError(
             f"ray.address: nothing answers at {address!r} ({error}); start a head with `ray start --head`, or use local"
         ) from error
-
-
-def spawn(cls: type, **resources: float) -> Any:
-    """A new Ray actor of a class, on the driver's own node: that is where the shards' addresses mean something."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(cls).options(scheduling_strategy=here, **resources).remote()
 
 
 def get(call: Any, seconds: float, who: str) -> Any:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from learners.weights import WeightSnapshot
 from replay_server.errors import WorkerDied
@@ -15,16 +19,34 @@ _POLL_SECONDS = 0.01  # between two looks at a pending request: well under a vec
 _WAIT_SECONDS = 10.0
 
 
+@dataclass(frozen=True)
+class StoreState:
+    """A word that is another one after every restart, and the newest version, 0 when there is none."""
+
+    life: str
+    version: int
+
+
 class WeightStore:
-    """Owns the newest published snapshot, so that it survives the learner. Run as an async Ray actor."""
+    """Owns the newest published snapshot, so that it survives the learner. Run as an async Ray actor.
+
+    Ray itself restarts it, empty, under the same handle; the learner then publishes again.
+    """
 
     def __init__(self) -> None:
+        self._life = secrets.token_hex(8)
         self._version = 0
         self._held: Any = None
         self._newer = asyncio.Event()
 
+    async def state(self) -> StoreState:
+        """What it holds."""
+        return StoreState(self._life, self._version)
+
     async def publish(self, snapshot: WeightSnapshot) -> None:
         """Keep a snapshot as the newest: one put, read by any number of actors without another copy."""
+        if snapshot.version < self._version:  # late, of a learner that has ended
+            return
         self._held = ray.put(snapshot)
         self._version = snapshot.version
         self._newer.set()
@@ -58,18 +80,25 @@ class RayWeightSource:
             self._pending = self._store.wait_newer.remote(newer_than, _WAIT_SECONDS)
         if not ray.wait([self._pending], timeout=0)[0]:
             return None
-        answer = ray.get(self._pending)
-        snapshot: WeightSnapshot | None = ray.get(answer[0]) if answer else None
+        try:
+            answer = ray.get(self._pending)
+            snapshot: WeightSnapshot | None = ray.get(answer[0], timeout=_WAIT_SECONDS) if answer else None
+        except RayError:  # the store ended and took its snapshot along; it is back soon
+            self._pending = None
+            return None
         known = newer_than if snapshot is None else max(newer_than, snapshot.version)
         self._pending = self._store.wait_newer.remote(known, _WAIT_SECONDS)  # on its way while the actor acts
         return snapshot if snapshot is not None and snapshot.version > newer_than else None
 
     def newest(self) -> WeightSnapshot:
         """The newest snapshot, waited for."""
-        answer = ray.get(self._store.wait_newer.remote(0, _WAIT_SECONDS), timeout=2 * _WAIT_SECONDS)
-        if not answer:
-            raise WorkerDied("no policy has been published yet")
-        snapshot: WeightSnapshot = ray.get(answer[0])
+        try:
+            answer = ray.get(self._store.wait_newer.remote(0, _WAIT_SECONDS), timeout=2 * _WAIT_SECONDS)
+            if not answer:
+                raise WorkerDied("no policy has been published yet")
+            snapshot: WeightSnapshot = ray.get(answer[0], timeout=_WAIT_SECONDS)
+        except RayError as error:
+            raise WorkerDied("the weight store has ended; it is being restarted") from error
         return snapshot
 
 
@@ -80,8 +109,17 @@ class RayWeightSink:
         self._store = store
         self._sent: Any = None
 
+    def newest_version(self, known: int) -> int:
+        """The newest version of the store, or the known one where the store holds none above it."""
+        try:
+            state: StoreState = ray.get(self._store.state.remote(), timeout=_WAIT_SECONDS)
+        except RayError:
+            return known
+        return max(state.version, known)
+
     def publish(self, snapshot: WeightSnapshot) -> None:
         """Send a snapshot on."""
         if self._sent is not None:
-            ray.get(self._sent, timeout=30.0)
+            with suppress(RayError):  # lost with the store: this one takes its place
+                ray.get(self._sent, timeout=30.0)
         self._sent = self._store.publish.remote(snapshot)

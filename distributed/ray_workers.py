@@ -22,11 +22,11 @@ from actors.seeds import SeedFamily, derive
 from distributed.build import make_actor_loop, make_learner, make_learner_loop, make_spec, make_task, resolve_device
 from distributed.config import ExperimentConfig
 from distributed.ray_weights import RayWeightSink, RayWeightSource
-from distributed.runtime import Origin
 from learners.checkpoint import load_learner, save_learner
 from learners.loop import LearnerReport
 from learners.weights import WeightSnapshot
 from replay_server import connect
+from replay_server.reopening import ReopeningWriter
 
 _TURN_SECONDS = 0.1  # longest wait of one turn; `run` overstays its time by this much at most
 
@@ -41,34 +41,60 @@ class ActorPlace:
     env_steps: int
 
 
+@dataclass(frozen=True)
+class Turn:
+    """What a rollout actor has done, and the records it could not hand over because its shard had forgotten it."""
+
+    report: ActorReport
+    given_up: int
+
+
 class RolloutWorker:
     """One rollout actor."""
 
-    def begin(
-        self, config: ExperimentConfig, place: ActorPlace, addresses: tuple[str, ...], weights: RayWeightSource
-    ) -> None:
-        """Build everything and reset the environments."""
+    def arrive(self) -> None:
+        """Answers as soon as there was room for this process and it has started."""
+
+    def begin(self, config: ExperimentConfig, place: ActorPlace, address: str, weights: RayWeightSource) -> None:
+        """Build everything, connect to the shard at HOST:PORT and reset the environments."""
         torch.set_num_threads(1)
         task = make_task(config)
-        replay = connect(addresses, spec=make_spec(config, task), transport=config.replay.transport, prefetch=0)
-        writer = replay.writer(
+        replay = connect([address], spec=make_spec(config, task), transport=config.replay.transport, prefetch=0)
+        self._writer = ReopeningWriter(
+            replay,
             writer_id=place.writer_id,
             epoch=place.epoch,
-            shard=place.index % len(addresses),
             max_in_flight=1,  # what waits here is data the learner has not seen
             gather_rows=config.actors.records_per_insert,
         )
-        self._loop = make_actor_loop(config, task, place.index, writer, weights, time.monotonic)
+        self._loop = make_actor_loop(config, task, place.index, self._writer, weights, time.monotonic)
         # The transitions made before tell restarts and resumed runs apart: no seed is used twice.
         seed = derive(config.run.seed, "actor", place.index, place.epoch, place.env_steps)
         self._loop.begin(seed, place.env_steps)
 
-    def run(self, seconds: float) -> ActorReport:
+    def run(self, seconds: float) -> Turn:
         """Act for a while."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self._loop.step(_TURN_SECONDS)
-        return self._loop.report()
+        return Turn(self._loop.report(), self._writer.given_up)
+
+
+@dataclass(frozen=True)
+class LearnerPlace:
+    """Where a learner starts.
+
+    Attributes:
+        checkpoint: directory to continue from, or None.
+        published: the policy to publish first, as it is; None: the learner's own.
+        above: what the learner publishes has versions above this one.
+        inserted_before: records the shards were given before the run.
+    """
+
+    checkpoint: Path | None = None
+    published: WeightSnapshot | None = None
+    above: int = 0
+    inserted_before: int = 0
 
 
 class LearnerWorker:
@@ -79,7 +105,7 @@ class LearnerWorker:
         config: ExperimentConfig,
         addresses: tuple[str, ...],
         sink: RayWeightSink,
-        origin: Origin,
+        place: LearnerPlace,
         logs: Path,
     ) -> None:
         """Build everything, continue from a checkpoint if there is one, and publish the first policy."""
@@ -89,15 +115,19 @@ class LearnerWorker:
         self._replay = connect(addresses, spec=spec, transport=config.replay.transport, prefetch=config.replay.prefetch)
         device = resolve_device(config.learner.device)
         self._learner = make_learner(config, task, spec, seed=derive(config.run.seed, "learner"), device=device)
-        others = 0
-        if config.replay.addresses:  # shards that outlive runs: what they were given before this one
-            others = max(self._replay.stats().inserted - sum(origin.actor_env_steps), 0)
         self._loop = make_learner_loop(
-            config, self._learner, self._replay, sink, time.monotonic, logs=logs, inserted_before=others
+            config,
+            self._learner,
+            self._replay,
+            sink,
+            time.monotonic,
+            logs=logs,
+            inserted_before=place.inserted_before,
         )
-        if origin.checkpoint is not None:
-            load_learner(self._learner, origin.checkpoint)
-        self._loop.begin(origin.snapshot)
+        if place.checkpoint is not None:
+            load_learner(self._learner, place.checkpoint)
+        self._learner.skip_versions(place.above)
+        self._loop.begin(place.published)
 
     def run(self, seconds: float) -> LearnerReport:
         """Learn for a while."""
@@ -109,6 +139,10 @@ class LearnerWorker:
     def set_moments(self, moments: Mapping[str, NDArray[Any]]) -> None:
         """Use new observation and return moments."""
         self._learner.set_moments(moments)
+
+    def publish(self) -> None:
+        """Publish the weights as they are now."""
+        self._loop.publish()
 
     def save(self, directory: Path, with_replay: bool) -> tuple[WeightSnapshot, LearnerReport]:
         """Publish, and write the learner and (unless they run elsewhere) the shards into a directory."""

@@ -22,6 +22,7 @@ class RunDirectory:
         self.metrics = self.path / "metrics.jsonl"
         self.tensorboard = self.path / "tensorboard"
         self.checkpoints = self.path / "checkpoints"
+        self.journals = self.path / "journals"  # of shards, while the run goes on
         self.logs = self.path / "logs"
         self.result = self.path / "result.json"
 

@@ -47,26 +47,42 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Progress:
-    """What happened since the last one: actors' reports by index, and the learner's reports in order."""
+    """What happened since the last one: actors' reports by index, the learner's in order, and news for people."""
 
     actors: Mapping[int, ActorReport]
     learner: tuple[LearnerReport, ...]
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A written checkpoint: the policy published with it, and what happened while the parts were brought to rest."""
+    """A written checkpoint: the policy published with it, and what happened meanwhile, in order."""
 
     snapshot: WeightSnapshot
-    progress: Progress
+    progress: tuple[Progress, ...]
 
 
 @dataclass(frozen=True)
 class Casualties:
-    """Restarts, and transitions that actors made and no shard had acknowledged when they died."""
+    """What went wrong and was put right.
 
-    restarts: int
-    lost_transitions: int
+    Attributes:
+        restarts: processes of any kind that were replaced.
+        lost_transitions: those that actors made and no shard had acknowledged when they died, and those that a shard
+            had acknowledged and did not have any more after its restart.
+        quarantined: rollout actors that failed too often and are not tried again.
+    """
+
+    restarts: int = 0
+    lost_transitions: int = 0
+    quarantined: int = 0
+
+    def __add__(self, other: Casualties) -> Casualties:
+        return Casualties(
+            self.restarts + other.restarts,
+            self.lost_transitions + other.lost_transitions,
+            self.quarantined + other.quarantined,
+        )
 
 
 class Runtime(Protocol):

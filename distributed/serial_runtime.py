@@ -116,7 +116,7 @@ class SerialRuntime:
         self._replay.save(str(directory))
         write_json(directory / _CLIENT_FILE, self._replay.state_dict())
         self._begin([progress.actors[index].env_steps for index in range(len(self._actors))], barriers)
-        return Saved(snapshot, progress)
+        return Saved(snapshot, (progress,))
 
     def evaluate(self, snapshot: WeightSnapshot, episodes: int, seed: int) -> EvaluationResult:
         """Greedy episodes of one policy."""
@@ -130,7 +130,7 @@ class SerialRuntime:
 
     def casualties(self) -> Casualties:
         """Nothing dies alone in one thread."""
-        return Casualties(0, 0)
+        return Casualties()
 
     def stop(self) -> None:
         """Close the environments."""

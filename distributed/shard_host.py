@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
+import shutil
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
-from replay_server.errors import WorkerDied
-from replay_server.parent_process import VARIABLE
+import msgspec
+import yaml
+
+from distributed.shard_process import ShardProcess
+from replay_server import Replay, connect
+from replay_server.shard_config import ShardConfig
+
+_HANG_SECONDS = 60.0
+_CONNECT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Served:
+    """A shard that serves: where, and the records ever inserted and those held, with all that came back."""
+
+    address: str
+    inserted: int
+    size: int
 
 
 class ShardHost:
@@ -18,39 +33,68 @@ class ShardHost:
     The shard is no Ray worker, so that Ray's memory monitor does not choose it when memory is short.
     """
 
-    def begin(self, config_file: Path, log_file: Path) -> str:
-        """Start the shard; returns its HOST:PORT once it serves.
+    def __init__(self) -> None:
+        self._process: ShardProcess | None = None
+        self._replay: Replay | None = None
+
+    def begin(self, config: ShardConfig, logs: Path) -> Served:
+        """Start the shard, from its journal where that holds something; returns once it serves.
+
+        Args:
+            config: of the shard; journals of earlier starts of the run, beside its directory, are removed.
+            logs: directory for its config file and its log.
 
         Raises:
             WorkerDied: it ended before it served.
         """
-        with log_file.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "headrace", "serve-replay", str(config_file)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env={**os.environ, VARIABLE: str(os.getpid())},
-                start_new_session=True,  # Ctrl-C in the terminal is the driver's to handle
-            )
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            text = line.decode(errors="replace")
-            if text.startswith("serving replay at "):
-                return text.removeprefix("serving replay at ").split()[0]
-        reason = (log_file.read_text(errors="replace").strip().splitlines() or ["no message"])[-1]
-        raise WorkerDied(f"a replay shard did not start: {reason} (log: {log_file})")
+        self._end()
+        logs.mkdir(parents=True, exist_ok=True)
+        config_file, log_file = logs / f"shard-{config.shard_index}.yaml", logs / f"shard-{config.shard_index}.log"
+        if config.durability != "checkpoint" and config.directory is not None:
+            _remove_earlier_starts(Path(config.directory).parent)
+            if _holds_something(Path(config.directory)):
+                config = msgspec.structs.replace(config, restore_from=None, init_from=())
+        config_file.write_text(yaml.safe_dump(msgspec.to_builtins(config), sort_keys=False))
+        self._process = ShardProcess(config_file, log_file)
+        self._replay = connect([self._process.address], prefetch=0, transport="grpc", timeout_s=_CONNECT_SECONDS)
+        self._heard = time.monotonic()
+        stats = self._replay.stats()
+        return Served(self._process.address, stats.inserted, stats.size)
 
-    @property
-    def pid(self) -> int:
-        """Process id of the shard."""
-        return self._process.pid
+    def watch(self, seconds: float) -> str | None:
+        """Why the shard has ended; None when it is still there after so many seconds."""
+        assert self._process is not None and self._replay is not None
+        if (end := self._process.ended(seconds)) is not None:
+            return end
+        if self._replay.stats().shards[0].state == "serving":
+            self._heard = time.monotonic()
+        elif time.monotonic() - self._heard > _HANG_SECONDS:
+            self._end()
+            return f"it had not answered for {_HANG_SECONDS:.0f} s"
+        return None
 
-    def stop(self, timeout_s: float) -> None:
-        """Drain and end the shard, by force after `timeout_s` seconds."""
-        self._process.terminate()
-        try:
-            self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self._process.send_signal(signal.SIGKILL)
-            self._process.wait()
+    def stop(self, timeout_s: float, directory: Path | None) -> None:
+        """Drain and end the shard, by force after `timeout_s` seconds; remove the directory of its journal."""
+        if self._process is not None:
+            self._process.stop(timeout_s)
+        if directory is not None:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _end(self) -> None:
+        """End the shard at once, if there is one."""
+        replay, self._replay = self._replay, None
+        if replay is not None:
+            replay.close()
+        if self._process is not None:
+            self._process.kill()
+
+
+def _holds_something(directory: Path) -> bool:
+    """Whether a shard began its journal here."""
+    return (directory / "base.h5").exists() or any((directory / "journal").glob("*.log"))
+
+
+def _remove_earlier_starts(start: Path) -> None:
+    for earlier in start.parent.iterdir() if start.parent.is_dir() else ():
+        if earlier.name != start.name:
+            shutil.rmtree(earlier, ignore_errors=True)

@@ -61,6 +61,8 @@ class Tally:
             self._add_actor(index, report)
 
     def _add_learner(self, report: LearnerReport) -> None:
+        if report.updates < self.updates:  # a restarted learner counts on from its checkpoint
+            self.updates = self._updates_before = report.updates
         count = report.updates - self.updates
         for name, mean in report.metrics.items():
             self._metrics[name] += mean * count

@@ -113,6 +113,10 @@ class GradientLearner:
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in self._rule.acting.state_dict().items()}
         return WeightSnapshot.of(self._version, arrays)
 
+    def skip_versions(self, version: int) -> None:
+        """Snapshots from now on have versions above this one."""
+        self._version = max(self._version, version)
+
     def state_dict(self) -> dict[str, Tensor]:
         """Networks, optimizers, generator and counters as named tensors."""
         state: dict[str, Tensor] = dict(self._rule.state_dict())

@@ -74,6 +74,9 @@ class Learner(Protocol):
     def snapshot(self) -> WeightSnapshot:
         """The acting weights as the next version."""
 
+    def skip_versions(self, version: int) -> None:
+        """Snapshots from now on have versions above this one."""
+
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Everything a bit-exact continuation needs, as named tensors."""
 

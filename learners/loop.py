@@ -10,7 +10,7 @@ from pathlib import Path
 from learners.checkpoint import save_batch
 from learners.learner import Learner, StepOutput
 from learners.weights import WeightSink, WeightSnapshot
-from replay_server.errors import Diverged, ReplayTimeout
+from replay_server.errors import Diverged, ReplayTimeout, Unavailable
 from replay_server.replay import Replay
 
 BATCH_FILE = "skipped_batch.safetensors"
@@ -118,6 +118,9 @@ class LearnerLoop:
             batch = self._replay.sample(self._pace.batch_size, timeout_s=timeout_s)
         except ReplayTimeout as timeout:
             self._blocked_on = timeout.blocked_on
+            return False
+        except Unavailable:  # no shard answers; for how long to wait is the runtime's to say
+            self._blocked_on = "shard"
             return False
         finally:
             if timeout_s > 0.0:  # else nothing is ever waited for: the time is the sampling's own

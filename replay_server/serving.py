@@ -95,7 +95,7 @@ def serve(config: ShardConfig, *, insecure: bool = False, salvage: bool = False)
 
 def _serve_shard(config: ShardConfig, shard: Shard, security: ServerSecurity) -> ReplayServer:
     try:
-        server = ReplayServer(shard, config.address, config.directory, security, config.table)
+        server = ReplayServer(shard, config.address, config.save_directory or config.directory, security, config.table)
     except ConfigError:
         shard.close()
         raise

@@ -246,14 +246,16 @@ class Shard:
         self._snapshot(path, pace)
 
     def preload(self, records: NDArray[np.uint8]) -> None:
-        """Take in records of a log, uint8[B, record_size], with equal priorities; only where no journal is kept.
+        """Take in records of a log, uint8[B, record_size], with equal priorities.
 
         They count neither as inserted nor as sampled: the law, and schedules, are about what this shard's writers do.
+        A shard with a journal has to be empty, and has `journal_preloaded` called before anything else.
 
         Raises:
             InvalidRecord: they are wrong in some way; nothing was changed.
-            ConfigError: there is no room for them.
+            ConfigError: there is no room for them, or the journal holds something already.
         """
+        self._refuse_used_journal("init_from")
         rows = self.table.check(records, None)
         with self._lock:
             if self.table.size + len(records) > self.table.capacity:
@@ -275,11 +277,7 @@ class Shard:
             CheckpointError: missing, damaged, or of another kind; nothing was changed.
             ConfigError: the journal holds something already.
         """
-        if self._journal is not None and self._journal.position > 0:
-            raise ConfigError(
-                f"restore_from: {path}: the journal of this shard holds data already; start without restore_from to go "
-                "on with it, or with another, empty directory"
-            )
+        self._refuse_used_journal(f"restore_from: {path}")
         with self._lock:
             self._become(read_snapshot(path, self.table, keep_incarnation=keep_incarnation))
             if self._journal is not None:
@@ -287,6 +285,13 @@ class Shard:
             self._moved(self._inserts, self._samples)
         if self._journal is not None:
             self.compact()
+
+    def journal_preloaded(self) -> None:
+        """Have the journal, still empty, begin with what was preloaded."""
+        assert self._journal is not None
+        with self._lock:
+            self._journal.adopt(self.table.slots.holding(), self._counters())
+        self.compact()
 
     def recover(self) -> Recovered:
         """Become what the journal, and the base snapshot it builds on, say. Before anything else, also when empty.
@@ -344,6 +349,13 @@ class Shard:
         """Let go of the journal."""
         if self._journal is not None:
             self._journal.close()
+
+    def _refuse_used_journal(self, asked: str) -> None:
+        if self._journal is not None and self._journal.position > 0:
+            raise ConfigError(
+                f"{asked}: the journal of this shard holds data already; start without it to go on with the journal, "
+                "or with another, empty directory"
+            )
 
     def _snapshot(self, path: str, pace: float, base_of: Journal | None = None) -> None:
         if not self._saving.acquire(timeout=_OTHER_SAVE_S):

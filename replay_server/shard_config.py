@@ -105,11 +105,18 @@ class ShardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             "the shard's own, with its journal."
         ),
     ] = None
+    save_directory: Annotated[
+        str | None, Meta(description="Where clients may have the shard save itself, in place of directory.")
+    ] = None
     restore_from: Annotated[
         str | None, Meta(description="Checkpoint file to start from; with a journal only the first time.")
     ] = None
     init_from: Annotated[
-        tuple[str, ...], Meta(description="Snapshots whose records the shard starts with, not counted as inserted.")
+        tuple[str, ...],
+        Meta(
+            description="Snapshots whose records the shard starts with, not counted as inserted; with a journal only "
+            "the first time."
+        ),
     ] = ()
     init_shards: Annotated[
         int, Meta(ge=1, description="Shards that init_from is dealt out to in turn; this one is shard_index of them.")
@@ -128,8 +135,6 @@ class ShardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     def __post_init__(self) -> None:
         if self.durability != "checkpoint" and self.directory is None:
             raise ValueError(f"durability {self.durability} needs directory, where the shard keeps its journal")
-        if self.init_from and self.durability != "checkpoint":
-            raise ValueError(f"init_from goes with durability checkpoint, not {self.durability}: it is not journalled")
         if self.init_from and self.restore_from is not None:
             raise ValueError("init_from contradicts restore_from: a shard starts from one of them")
         if self.init_from and self.shard_index >= self.init_shards:

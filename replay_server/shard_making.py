@@ -53,9 +53,7 @@ def make_shard(config: ShardConfig, *, salvage: bool = False) -> MadeShard:
         shard = _shard(config, secrets.randbits(32), None)
         if config.restore_from is not None:
             shard.restore(config.restore_from)
-        spec, part, parts = config.spec.to_spec(), config.shard_index, config.init_shards
-        for records in read_records(config.init_from, spec, part=part, parts=parts):
-            shard.preload(records)
+        _preload(shard, config)
         return MadeShard(shard, budget)
     spec = config.spec.to_spec()
     journal = Journal.open(
@@ -67,10 +65,19 @@ def make_shard(config: ShardConfig, *, salvage: bool = False) -> MadeShard:
         recovered = shard.recover()
         if config.restore_from is not None:
             shard.restore(config.restore_from)
+        if config.init_from:
+            _preload(shard, config)
+            shard.journal_preloaded()
     except BaseException:
         journal.close()
         raise
     return MadeShard(shard, budget, _told(recovered, config.directory, time.monotonic() - begin))
+
+
+def _preload(shard: Shard, config: ShardConfig) -> None:
+    part, parts = config.shard_index, config.init_shards
+    for records in read_records(config.init_from, config.spec.to_spec(), part=part, parts=parts):
+        shard.preload(records)
 
 
 def _refuse_to_forget(config: ShardConfig) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from distributed.bench.workload import ALPHA, Workload
-from distributed.shard_host import ShardHost
+from distributed.shard_process import ShardProcess
 
 _STOP_S = 10.0
 
@@ -77,7 +77,6 @@ def _start(
     }
     file = root / f"{index}.yaml"
     file.write_text(yaml.safe_dump(config))
-    host = ShardHost()
-    address = host.begin(file, root / f"{index}.log")
-    stack.callback(host.stop, _STOP_S)
-    return ServedShard(address, directory, host.pid)
+    shard = ShardProcess(file, root / f"{index}.log")
+    stack.callback(shard.stop, _STOP_S)
+    return ServedShard(shard.address, directory, shard.pid)

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock
 
 import msgspec
 import pytest
 import ray
+from kit.fake_processes import FakeProcesses
 from kit.runs import metric_rows, play, replay_digest, weights_digest
 
 from actors.environments import EnvironmentConfig
 from actors.evaluator import EvaluationConfig
-from distributed import ray_runtime, ray_session, ray_workers
-from distributed.build import resolve_device
+from distributed import ray_runtime, ray_session, ray_workers, shard_plan
+from distributed.build import make_spec, make_task, resolve_device
 from distributed.config import ActorsConfig, ExperimentConfig, LearnerConfig, ReplayConfig, RunConfig
 from distributed.config_loading import dump_yaml
 from distributed.config_types import field_types, sentence, struct_in
@@ -237,7 +236,7 @@ def ray_config(**changes: Any) -> ExperimentConfig:
 
 
 def begin_learner(config: ExperimentConfig) -> None:
-    ray_workers.LearnerWorker().begin(config, ("127.0.0.1:1",), None, Origin(None, None, (0, 0), 0), Path())  # type: ignore[arg-type]
+    ray_workers.LearnerWorker().begin(config, ("127.0.0.1:1",), None, ray_workers.LearnerPlace(), Path())  # type: ignore[arg-type]
 
 
 def see_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,8 +259,8 @@ def see_algorithm_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def see_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_runtime, "start_ray", lambda config: False)
-    monkeypatch.setattr(ray_runtime.RayRuntime, "_worker", lambda *_, **__: MagicMock())
-    monkeypatch.setattr(ray_runtime, "RolloutSupervisor", lambda *_: SimpleNamespace(start=tell))
+    monkeypatch.setattr(ray_runtime, "RayProcesses", lambda **_: FakeProcesses())
+    monkeypatch.setattr(ray_runtime, "connect", tell)
     config = ray_config(replay__shards=1, replay__addresses=("10.0.0.1:7400",))
     runtime = ray_runtime.RayRuntime(config, RunDirectory(tmp_path))
     assert seen(lambda: runtime.start(Origin(None, None, (0, 0), 0)))[0] == (("10.0.0.1:7400",),)
@@ -275,6 +274,14 @@ def see_prefetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def see_transport(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_workers, "connect", tell)
     assert seen(lambda: begin_learner(ray_config(replay__transport="grpc")))[1]["transport"] == "grpc"
+
+
+def see_durability(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_plan, "ShardConfig", tell)
+    for level in ("checkpoint", "fsync"):
+        spec, config = make_spec(BASE, make_task(BASE)), ray_config(replay__durability=level)
+        plan = shard_plan.ShardPlan(config, spec, RunDirectory(tmp_path), Origin(None, None, (0, 0), 0))
+        assert seen(lambda: plan.shard(0, "127.0.0.1:0"))[1]["durability"] == level  # noqa: B023
 
 
 def see_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,6 +322,8 @@ def see_init_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert second["size"] > first["size"] and second["replay"] != first["replay"]
 
 
+SUPERVISED = "tests/unit/test_rollout_supervisor.py, tests/unit/test_learner_supervisor.py"
+
 LOOKS: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
     "runtime": see_runtime,
     "algorithm.type": see_algorithm_type,
@@ -322,6 +331,7 @@ LOOKS: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
     "replay.prefetch": see_prefetch,
     "replay.init_from": see_init_from,
     "replay.transport": see_transport,
+    "replay.durability": see_durability,
     "learner.device": see_device,
     "learner.threads": see_threads,
     "run.directory": see_directory,
@@ -339,6 +349,9 @@ ELSEWHERE = {
     "algorithm.discount_hours": "tests/unit/test_accumulators.py",
     "algorithm.max_skipped_updates": "tests/unit/test_dqn.py",
     "algorithm.item_embedding": "tests/unit/test_item_values.py",
+    "replay.unreachable_seconds": SUPERVISED,
+    "actors.hang_seconds": SUPERVISED,
+    "learner.hang_seconds": SUPERVISED,
 }
 """Fields that act only when something goes wrong, or with items or hours that this environment has not; where that is
 tested."""

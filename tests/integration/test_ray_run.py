@@ -181,7 +181,8 @@ def test_an_environment_that_always_fails_ends_the_run(headrace: Callable[..., A
     code, _, errors = command.finish(180)
     assert code == 1
     last = errors.strip().splitlines()[-1]
-    assert last.startswith("headrace: error: rollout actor 0 failed 6 times in a row") and "division by zero" in last
+    assert last.startswith("headrace: error: no rollout actor is left: rollout actor ") and "division by zero" in last
+    assert "quarantined: rollout actor" in errors or "count: 1" in (tmp_path / "run" / "config.yaml").read_text()
     wait_until_gone(command)
 
 

@@ -9,6 +9,7 @@ import pytest
 from replay_server import start_server
 from replay_server.errors import CheckpointError, ConfigError
 from replay_server.logged import count_records, read_records
+from replay_server.messages import InsertRequest
 from replay_server.rate_limiter import RateLimiter
 from replay_server.shard import Shard
 from replay_server.shard_config import ShardConfig, SpecConfig
@@ -105,10 +106,26 @@ def test_a_shard_starts_with_its_share_and_counts_nothing_as_inserted(tmp_path: 
         start_server(SPEC, 11, init_from=files, init_shards=2)
 
 
+def test_a_durable_shard_starts_with_its_share_once_and_keeps_it(tmp_path: Path) -> None:
+    settings = {"capacity": 20, "durability": "journal", "directory": str(tmp_path / "shard")}
+    again = msgspec.convert({"spec": SpecConfig.of(SPEC), **settings}, ShardConfig)
+    first = msgspec.structs.replace(again, init_from=(snapshot(tmp_path / "a.h5", range(10)),))
+    made = make_shard(first).shard
+    row = {"observation": np.zeros((1, 3), np.float32), "action": np.array([77]), "flag": np.array([True])}
+    made.insert(InsertRequest(SPEC.pack(row), None, None, 0.0))
+    made.close()
+    with pytest.raises(ConfigError, match="init_from: the journal of this shard holds data already"):
+        make_shard(first)
+    recovered = make_shard(again).shard
+    held = SPEC.columns(recovered.table.records[recovered.table.slots.holding()])["action"]
+    assert sorted(held) == [*range(10), 77]
+    assert recovered.stats().inserted == 1
+    recovered.close()
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"durability": "journal", "directory": "d"}, "init_from goes with durability checkpoint"),
         ({"restore_from": "b.h5"}, "init_from contradicts restore_from"),
         ({"shard_index": 2, "init_shards": 2}, r"shard_index \(2\) must be below init_shards \(2\)"),
     ],

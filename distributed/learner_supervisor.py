@@ -1,0 +1,218 @@
+"""Keeps the learner going: collects its reports, starts it again from a checkpoint when it dies, hangs or fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from distributed.config import ExperimentConfig
+from distributed.cut_off import CutOff
+from distributed.processes import Processes, Role
+from distributed.ray_weights import RayWeightSink
+from distributed.ray_workers import LearnerPlace, LearnerWorker
+from distributed.run_directory import RunDirectory
+from distributed.runtime import Casualties, Origin
+from distributed.seat import Seat
+from learners.loop import LearnerReport
+from learners.weights import WeightSnapshot
+from replay_server.errors import CheckpointError, ConfigError, Diverged, HeadraceError, Unavailable
+
+_START_SECONDS = 120.0  # Ray workers importing torch on a loaded machine
+_SAVE_SECONDS = 600.0
+
+
+class LearnerSupervisor:
+    """The learner with one call in flight.
+
+    One that dies, hangs or raises is replaced by a new process: at once the first time, after growing pauses when it
+    fails again before it has worked for a while; then the run ends. Actors and shards go on meanwhile. The new one
+    continues from the newest complete checkpoint of the run. With none it begins anew: the published weights are only
+    the policy's, without critics, targets and the state of optimizers, and what the replay holds is learnt from again
+    in no more updates than it took. What it publishes has versions above all that were published.
+
+    Args:
+        config: the experiment.
+        processes: runs the learner.
+        sink: where it publishes.
+        origin: where the run starts.
+        run: where checkpoints and logs lie.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        processes: Processes,
+        sink: RayWeightSink,
+        origin: Origin,
+        run: RunDirectory,
+        clock: Callable[[], float],
+    ) -> None:
+        self._config = config
+        self._processes = processes
+        self._sink = sink
+        self._origin = origin
+        self._run = run
+        self._clock = clock
+        self._seat = Seat("the learner", processes, run.logs / "learner_failures.log", clock)
+        self._cut_off = CutOff(config.replay.unreachable_seconds, clock)
+        self._addresses: tuple[str, ...] = ()
+        self._inserted_before = 0
+        self._version = 0 if origin.snapshot is None else origin.snapshot.version
+        self._moments: dict[str, NDArray[Any]] | None = None
+        self._beginning = True
+        self._down_since: float | None = None
+        self._notices: list[str] = []
+        self._seat.fill(LearnerWorker, Role.LEARNER)
+
+    def start(self, addresses: tuple[str, ...], inserted_before: int) -> None:
+        """Have it build everything and publish the first policy.
+
+        Args:
+            addresses: HOST:PORT of every shard.
+            inserted_before: records the shards were given before the run.
+        """
+        self._addresses, self._inserted_before = addresses, inserted_before
+        place = LearnerPlace(self._origin.checkpoint, self._origin.snapshot, 0, inserted_before)
+        self._begin(place)
+
+    def wait_ready(self) -> None:
+        """Wait until it has; it begins to learn with `learn_on`.
+
+        Raises:
+            WorkerDied: not in time.
+            HeadraceError: what it raised.
+        """
+        self._processes.get(self._seat.call, _START_SECONDS, "the learner")
+        self._beginning = False
+
+    def learn_on(self, slice_seconds: float) -> None:
+        """Have it learn for so long and report."""
+        self._slice_seconds = slice_seconds
+        self._seat.issue(self._seat.handle.run.remote(slice_seconds), self._config.learner.hang_seconds)
+
+    def pending(self) -> list[Any]:
+        """Calls in flight."""
+        return [] if self._seat.call is None else [self._seat.call]
+
+    def collect(self) -> tuple[LearnerReport, ...]:
+        """The report that has come in, if one has; it is told to go on.
+
+        Raises:
+            WorkerDied: it has failed too often in a row.
+            Unavailable: no shard was in its reach for too long.
+            ConfigError, CheckpointError, Diverged: what another process would do no better.
+        """
+        seat = self._seat
+        if seat.vacant:
+            if seat.due:
+                self._begin_again()
+            return ()
+        try:
+            if not seat.answered():
+                return ()
+            answer = seat.answer()
+        except (ConfigError, CheckpointError, Diverged):
+            raise
+        except HeadraceError as error:
+            self._down(error)
+            return ()
+        if self._beginning:
+            self._back()
+            return ()
+        self._note(answer)
+        self.learn_on(self._slice_seconds)
+        return (answer,)
+
+    @property
+    def learning(self) -> bool:
+        """It is there and has begun."""
+        return not self._seat.vacant and not self._beginning
+
+    def save(self, directory: Path, *, with_replay: bool) -> tuple[WeightSnapshot, tuple[LearnerReport, ...]]:
+        """Have it publish, write itself and, where `with_replay`, the shards; it learns on afterwards.
+
+        Returns:
+            What it published and its reports meanwhile.
+
+        Raises:
+            HeadraceError: it could not; hand a WorkerDied or Unavailable to `disturbed` and try again later.
+        """
+        earlier = self._processes.get(self._seat.call, self._config.learner.hang_seconds, "the learner")
+        call = self._seat.handle.save.remote(directory, with_replay)
+        snapshot, report = self._processes.get(call, _SAVE_SECONDS, "the learner")
+        self._note(report)
+        self.learn_on(self._slice_seconds)
+        return snapshot, (earlier, report)
+
+    def disturbed(self, error: HeadraceError) -> None:
+        """It could not save: replace it, unless what failed it is a shard."""
+        if isinstance(error, Unavailable):
+            self.learn_on(self._slice_seconds)
+        else:
+            self._down(error)
+
+    def set_moments(self, moments: Mapping[str, NDArray[Any]]) -> None:
+        """Hand merged moments to it; a new process gets the newest."""
+        self._moments = dict(moments)
+        if self.learning:
+            self._seat.handle.set_moments.remote(self._moments)
+
+    def publish_again(self) -> None:
+        """The weight store is empty: publish what there is."""
+        if self.learning:
+            self._seat.handle.publish.remote()
+
+    def casualties(self) -> Casualties:
+        """Restarts so far."""
+        return Casualties(self._seat.restarts)
+
+    def take_notices(self) -> tuple[str, ...]:
+        """What a person should be told since the last call."""
+        notices, self._notices = tuple(self._notices), []
+        return notices
+
+    def stop(self) -> None:
+        """End it."""
+        self._seat.stop()
+
+    def _begin(self, place: LearnerPlace) -> None:
+        handle = self._seat.handle
+        call = handle.begin.remote(self._config, self._addresses, self._sink, place, self._run.logs)
+        self._beginning = True
+        self._seat.issue(call, _START_SECONDS)
+
+    def _begin_again(self) -> None:
+        newest = self._run.complete_checkpoints()[-1:]
+        checkpoint = newest[0] if newest else self._origin.checkpoint
+        self._seat.fill(LearnerWorker, Role.LEARNER)
+        self._begin(LearnerPlace(checkpoint, None, self._sink.newest_version(self._version), self._inserted_before))
+
+    def _down(self, error: HeadraceError) -> None:
+        if self._down_since is None:
+            self._down_since = self._clock()
+        if isinstance(error, Unavailable):
+            self._missed()
+        self._seat.vacate(error)
+
+    def _back(self) -> None:
+        self._beginning = False
+        if self._moments is not None:
+            self._seat.handle.set_moments.remote(self._moments)
+        seconds = 0.0 if self._down_since is None else self._clock() - self._down_since
+        self._down_since = None
+        self._notices.append(f"the learner is back after {seconds:.1f} s")
+        self.learn_on(self._slice_seconds)
+
+    def _note(self, report: LearnerReport) -> None:
+        self._version = max(self._version, report.weights_version)
+        if report.blocked_on == "shard":
+            self._missed()
+        else:
+            self._cut_off.reached()
+
+    def _missed(self) -> None:
+        self._cut_off.missed(f"the learner has reached no replay shard of {', '.join(self._addresses)}")

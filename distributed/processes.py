@@ -1,0 +1,41 @@
+"""What supervisors ask of whoever runs worker processes."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Any, Protocol
+
+
+class Role(Enum):
+    """What a worker is there for; decides where it is placed."""
+
+    SHARD = auto()
+    LEARNER = auto()
+    ACTOR = auto()
+    EVALUATOR = auto()
+    STORE = auto()
+
+
+class Processes(Protocol):
+    """Starts, asks and ends worker processes.
+
+    A handle has the worker's methods as `handle.method.remote(...)`, each of which returns a call; nothing waits but
+    `get`.
+    """
+
+    def spawn(self, cls: type, role: Role) -> Any:
+        """A new process for a worker of this class; it may have to wait for room."""
+
+    def done(self, call: Any) -> bool:
+        """Whether a call has ended, well or badly."""
+
+    def get(self, call: Any, seconds: float, who: str) -> Any:
+        """The answer of a call.
+
+        Raises:
+            WorkerDied: the process has ended or did not answer in time, or failed in an unforeseen way.
+            HeadraceError: what the method raised.
+        """
+
+    def kill(self, handle: Any) -> None:
+        """End a process at once."""

@@ -1,0 +1,252 @@
+"""Keeps the rollout actors going: collects their reports, replaces those that die, hang or fail."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any
+
+from actors.loop import ActorReport
+from distributed.config import ExperimentConfig
+from distributed.cut_off import CutOff
+from distributed.processes import Processes, Role
+from distributed.ray_weights import RayWeightSource
+from distributed.ray_workers import ActorPlace, RolloutWorker, Turn
+from distributed.runtime import Casualties, Origin
+from distributed.seat import Seat
+from replay_server.errors import ConfigError, HeadraceError, Unavailable, WorkerDied
+
+_ROOM_SECONDS = 20.0
+"""A run waits so long for actors that have found no room yet; then it starts with those that have."""
+
+_POLL_SECONDS = 0.1
+
+
+class _Stage(Enum):
+    ARRIVING = auto()  # waits for room and for its process
+    BEGINNING = auto()  # builds its environments
+    READY = auto()
+    ACTING = auto()
+
+
+@dataclass
+class _Rollout:
+    """One rollout actor of the run, whichever process it is."""
+
+    index: int
+    seat: Seat
+    cut_off: CutOff
+    env_steps: int
+    stage: _Stage = _Stage.ARRIVING
+    epoch: int = 0
+    begun_at: int = 0  # env_steps when this process started
+    turn: Turn | None = None  # the last of this process
+    acknowledged_before: int = 0  # records of earlier processes that a shard has acknowledged
+    quarantined: bool = False
+
+    @property
+    def stored(self) -> int:
+        """Records of this process that a shard has acknowledged."""
+        return 0 if self.turn is None else self.turn.report.stored
+
+    @property
+    def given_up(self) -> int:
+        """Records of this process that it could not hand over."""
+        return 0 if self.turn is None else self.turn.given_up
+
+
+class RolloutSupervisor:
+    """Rollout actors with one call in flight each.
+
+    An actor that dies, hangs or raises is replaced by a new process with the next writer epoch: at once the first
+    time, after growing pauses when it fails again before it has worked for a while; then its place is quarantined and
+    the run goes on with the others. Actors for which there is no room join when there is.
+
+    Writer ids begin at a number of the run's own start, so that shards which serve one run after another never take
+    the records of the second for repeats of the first.
+
+    Args:
+        config: the experiment.
+        processes: runs the workers.
+        weights: where actors get weights.
+        origin: where the run starts.
+        logs: directory for the reasons of failures.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        processes: Processes,
+        weights: RayWeightSource,
+        origin: Origin,
+        logs: Path,
+        clock: Callable[[], float],
+    ) -> None:
+        self._config = config
+        self._addresses: tuple[str, ...] = ()
+        self._weights = weights
+        self._log_file = logs / "rollout_failures.log"
+        self._clock = clock
+        self._first_writer_id = secrets.randbits(40) << 20
+        self._rollouts = [
+            _Rollout(
+                index,
+                Seat(f"rollout actor {index}", processes, self._log_file, clock),
+                CutOff(config.replay.unreachable_seconds, clock),
+                env_steps,
+            )
+            for index, env_steps in enumerate(origin.actor_env_steps)
+        ]
+        self._lost = 0
+        self._notices: list[str] = []
+        for rollout in self._rollouts:
+            self._spawn(rollout)
+
+    def start(self, addresses: tuple[str, ...]) -> None:
+        """Have every actor that is there build its environments and connect to its shard."""
+        self._addresses = addresses
+        self._step_all()
+
+    def wait_ready(self, seconds: float) -> None:
+        """Wait until actors have built their environments; they begin to act with the next `collect`.
+
+        All of them, or after 20 s those for which there was room, at least one.
+
+        Raises:
+            WorkerDied: none was ready in time, or all failed.
+        """
+        begin = self._clock()
+        while self._rollouts:
+            waited = self._clock() - begin
+            here = [r for r in self._rollouts if r.stage is not _Stage.ARRIVING]
+            ready = [r for r in here if r.stage is _Stage.READY]
+            if len(ready) == len(self._rollouts) or (ready == here != [] and waited > _ROOM_SECONDS):
+                return
+            if waited > seconds:
+                raise WorkerDied(
+                    f"no rollout actor was ready within {seconds:.0f} s; each needs a processor of the Ray cluster "
+                    f"(log: {self._log_file})"
+                )
+            self._step_all()
+            time.sleep(_POLL_SECONDS)
+
+    def pending(self) -> list[Any]:
+        """Calls in flight."""
+        return [rollout.seat.call for rollout in self._rollouts if rollout.seat.call is not None]
+
+    def collect(self, slice_seconds: float) -> dict[int, ActorReport]:
+        """Reports that have come in, by actor; everyone who answered is told to act for `slice_seconds` more.
+
+        Raises:
+            WorkerDied: every actor has failed too often.
+            Unavailable: a shard has been out of an actor's reach for too long.
+            ConfigError: what an actor raised that no other process would do better.
+        """
+        reports = {}
+        for rollout in self._rollouts:
+            answer = self._step(rollout)
+            if isinstance(answer, Turn):
+                self._note(rollout, answer)
+                reports[rollout.index] = answer.report
+            if rollout.stage is _Stage.READY or isinstance(answer, Turn):
+                rollout.stage = _Stage.ACTING
+                call = rollout.seat.handle.run.remote(slice_seconds)
+                rollout.seat.issue(call, self._config.actors.hang_seconds)
+        return reports
+
+    def acknowledged(self, shard: int) -> int:
+        """Records that this shard has acknowledged since the run began, as the actors last told."""
+        ours = [r for r in self._rollouts if r.index % max(len(self._addresses), 1) == shard]
+        return sum(rollout.acknowledged_before + rollout.stored for rollout in ours)
+
+    def casualties(self) -> Casualties:
+        """Restarts and losses so far."""
+        return Casualties(
+            restarts=sum(rollout.seat.restarts for rollout in self._rollouts),
+            lost_transitions=self._lost + sum(rollout.given_up for rollout in self._rollouts),
+            quarantined=sum(rollout.quarantined for rollout in self._rollouts),
+        )
+
+    def take_notices(self) -> tuple[str, ...]:
+        """What a person should be told since the last call."""
+        notices, self._notices = tuple(self._notices), []
+        return notices
+
+    def stop(self) -> None:
+        """End every actor."""
+        for rollout in self._rollouts:
+            rollout.seat.stop()
+
+    def _step_all(self) -> None:
+        for rollout in self._rollouts:
+            self._step(rollout)
+
+    def _step(self, rollout: _Rollout) -> Any:
+        """Take what an actor has answered and lead it to the next stage; its answer, or None."""
+        seat = rollout.seat
+        if rollout.quarantined or rollout.stage is _Stage.READY:
+            return None
+        if seat.vacant:
+            if seat.due:
+                self._spawn(rollout)
+            return None
+        try:
+            if not seat.answered():
+                return None
+            answer = seat.answer()
+        except ConfigError:
+            raise
+        except HeadraceError as error:
+            self._replace(rollout, error)
+            return None
+        if rollout.stage is _Stage.ARRIVING:
+            self._begin(rollout)
+        elif rollout.stage is _Stage.BEGINNING:
+            rollout.stage = _Stage.READY
+        return answer
+
+    def _spawn(self, rollout: _Rollout) -> None:
+        rollout.stage = _Stage.ARRIVING
+        rollout.seat.fill(RolloutWorker, Role.ACTOR)
+        rollout.seat.issue(rollout.seat.handle.arrive.remote(), None)
+
+    def _begin(self, rollout: _Rollout) -> None:
+        if not self._addresses:
+            return  # asked again when the shards are there
+        rollout.stage = _Stage.BEGINNING
+        rollout.begun_at, rollout.turn = rollout.env_steps, None
+        place = ActorPlace(rollout.index, self._first_writer_id + rollout.index, rollout.epoch, rollout.env_steps)
+        address = self._addresses[rollout.index % len(self._addresses)]
+        begin = rollout.seat.handle.begin.remote(self._config, place, address, self._weights)
+        rollout.seat.issue(begin, self._config.actors.hang_seconds)
+
+    def _note(self, rollout: _Rollout, turn: Turn) -> None:
+        rollout.env_steps, rollout.turn = turn.report.env_steps, turn
+        if turn.report.blocked_on == "shard":
+            self._missed(rollout)
+        else:
+            rollout.cut_off.reached()
+
+    def _missed(self, rollout: _Rollout) -> None:
+        address = self._addresses[rollout.index % len(self._addresses)]
+        rollout.cut_off.missed(f"{rollout.seat.name} has not reached the replay shard at {address}")
+
+    def _replace(self, rollout: _Rollout, error: HeadraceError) -> None:
+        self._lost += max(rollout.env_steps - rollout.begun_at - rollout.stored, 0)
+        rollout.acknowledged_before += rollout.stored
+        rollout.turn, rollout.begun_at = None, rollout.env_steps
+        rollout.epoch += 1
+        if isinstance(error, Unavailable):
+            self._missed(rollout)
+        try:
+            rollout.seat.vacate(error)
+        except WorkerDied as last:
+            rollout.quarantined = True
+            if all(other.quarantined for other in self._rollouts):
+                raise WorkerDied(f"no rollout actor is left: {last}") from error
+            self._notices.append(f"quarantined: {last}; the run goes on with the others")

@@ -1,0 +1,119 @@
+"""The place of one worker in a run, whichever process fills it."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from distributed.failures import Failures
+from distributed.processes import Processes, Role
+from replay_server.errors import HeadraceError, WorkerDied
+
+_ANSWER_SECONDS = 60.0  # to fetch an answer that is there
+
+
+class Seat:
+    """A worker with at most one call in flight; a process that dies, is late or raises is taken off it.
+
+    The loop it lives in::
+
+        if seat.vacant:
+            if seat.due:
+                seat.fill(Worker, role)
+                seat.issue(seat.handle.work.remote(), 60.0)
+        else:
+            try:
+                if seat.answered():
+                    seat.answer()
+                    seat.issue(seat.handle.work.remote(), 60.0)
+            except HeadraceError as error:
+                seat.vacate(error)
+
+    Args:
+        name: for messages, as in `rollout actor 3`.
+        processes: runs the workers.
+        log_file: where the reasons of failures are kept.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, name: str, processes: Processes, log_file: Path, clock: Callable[[], float]) -> None:
+        self.name = name
+        self.handle: Any = None
+        self.call: Any = None
+        self.restarts = 0
+        self.log_file = log_file
+        self._processes = processes
+        self._clock = clock
+        self._failures = Failures(clock)
+        self._issued = 0.0
+        self._seconds: float | None = None
+
+    @property
+    def vacant(self) -> bool:
+        """Nobody works here until `fill`."""
+        return self.call is None
+
+    @property
+    def due(self) -> bool:
+        """Whether a vacant seat may be filled again."""
+        return self._failures.due
+
+    @property
+    def failures(self) -> int:
+        """In a row."""
+        return self._failures.in_a_row
+
+    def fill(self, cls: type, role: Role) -> None:
+        """Start a process, unless the one before was kept."""
+        self._failures.begun()
+        if self.handle is None:
+            self.handle = self._processes.spawn(cls, role)
+
+    def issue(self, call: Any, seconds: float | None) -> None:
+        """The worker has this to do, within so many seconds; None: however long it takes."""
+        self.call, self._seconds, self._issued = call, seconds, self._clock()
+
+    def answered(self) -> bool:
+        """Whether the call has ended.
+
+        Raises:
+            WorkerDied: it is late.
+        """
+        if self._processes.done(self.call):
+            return True
+        if self._seconds is not None and self._clock() - self._issued > self._seconds:
+            raise WorkerDied(f"{self.name} has not answered for {self._seconds:.0f} s")
+        return False
+
+    def answer(self) -> Any:
+        """What the ended call returned; raises what it raised, and WorkerDied for a process that is gone."""
+        value = self._processes.get(self.call, _ANSWER_SECONDS, self.name)
+        self._failures.worked()
+        return value
+
+    def vacate(self, error: HeadraceError, *, keep_process: bool = False) -> None:
+        """Note a failure, end the process (or keep it, where only what it looks after failed) and begin a pause.
+
+        Raises:
+            WorkerDied: it has failed too often in a row.
+        """
+        with self.log_file.open("a") as log:
+            log.write(f"{self.name}:\n")
+            log.writelines(traceback.format_exception(error))
+        self.call = None
+        if not keep_process:
+            self.stop()
+        if not self._failures.failed(error):
+            self.stop()
+            raise WorkerDied(
+                f"{self.name} failed {self.failures} times in a row, last with: {error} (log: {self.log_file})"
+            ) from error
+        self.restarts += 1
+
+    def stop(self) -> None:
+        """End the process."""
+        if self.handle is not None:
+            self._processes.kill(self.handle)
+        self.handle = self.call = None

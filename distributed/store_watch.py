@@ -1,0 +1,56 @@
+"""Sees when Ray had to restart the weight store, which is empty then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from distributed.processes import Processes
+from distributed.ray_weights import StoreState
+from distributed.runtime import Casualties
+from replay_server.errors import HeadraceError
+
+_EVERY_SECONDS = 1.0
+
+
+class StoreWatch:
+    """Asks the store now and then for what it holds; never waits.
+
+    Args:
+        store: handle of the weight store.
+        processes: runs it.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, store: Any, processes: Processes, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._processes = processes
+        self._clock = clock
+        self._call: Any = None
+        self._next = clock()
+        self._life: str | None = None
+        self._restarts = 0
+
+    def found_empty(self) -> bool:
+        """Whether it has come back empty since the last call: the learner has to publish again."""
+        if self._call is None:
+            if self._clock() >= self._next:
+                self._call = self._store.state.remote()
+                self._next = self._clock() + _EVERY_SECONDS
+            return False
+        if not self._processes.done(self._call):
+            return False
+        call, self._call = self._call, None
+        try:
+            state: StoreState = self._processes.get(call, _EVERY_SECONDS, "the weight store")
+        except HeadraceError:
+            return False  # it has ended; the next answer is of the next one
+        before, self._life = self._life, state.life
+        if before is None or before == state.life:
+            return False
+        self._restarts += 1
+        return state.version == 0
+
+    def casualties(self) -> Casualties:
+        """Restarts so far."""
+        return Casualties(self._restarts)

@@ -1,0 +1,194 @@
+"""A learner that dies, hangs or fails goes on from a checkpoint, without a process."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from kit.fake_processes import FakeClock, FakeProcesses
+from kit.runs import experiment
+
+from distributed.learner_supervisor import LearnerSupervisor
+from distributed.processes import Role
+from distributed.ray_weights import StoreState
+from distributed.run_directory import RunDirectory
+from distributed.runtime import Casualties, Origin
+from distributed.store_watch import StoreWatch
+from learners.checkpoint import write_json
+from learners.loop import LearnerReport
+from learners.weights import WeightSnapshot
+from replay_server.errors import Diverged, ReplayError, Unavailable, WorkerDied
+
+SNAPSHOT = WeightSnapshot.of(7, {})
+
+
+class Sink:
+    """A weight store that holds some version."""
+
+    version = 0
+
+    def newest_version(self, known: int) -> int:
+        return max(known, self.version)
+
+
+def report(updates: int, version: int, blocked_on: str | None = None) -> LearnerReport:
+    return LearnerReport(updates, version, {}, 0.0, blocked_on)
+
+
+class Learning:
+    """A supervisor of a learner at work, with the processes and the clock it has."""
+
+    def __init__(self, path: Path, origin: Origin = Origin(None, None, (0, 0), 0)) -> None:  # noqa: B008
+        config = experiment("headrace/MoviePick10-v0", 4)
+        config = msgspec.structs.replace(
+            config,
+            learner=msgspec.structs.replace(config.learner, hang_seconds=20.0),
+            replay=msgspec.structs.replace(config.replay, unreachable_seconds=30.0),
+        )
+        self.processes, self.clock, self.sink = FakeProcesses(), FakeClock(), Sink()
+        self.run = RunDirectory(path)
+        self.run.logs.mkdir(parents=True)
+        sink: Any = self.sink
+        self.supervisor = LearnerSupervisor(config, self.processes, sink, origin, self.run, self.clock)
+        self.supervisor.start(("127.0.0.1:1",), 11)
+        self.processes.newest.call.answer()
+        self.supervisor.wait_ready()
+        self.supervisor.learn_on(0.2)
+
+    def place(self) -> Any:
+        call = self.processes.newest.call
+        assert call.method == "begin"
+        return call.arguments[3]
+
+    def fail(self, error: ReplayError | WorkerDied) -> None:
+        """The call in flight fails, and the pause after it passes."""
+        self.processes.newest.call.answer(error)
+        assert self.supervisor.collect() == ()
+        self.clock.now += 100.0
+        assert self.supervisor.collect() == ()
+
+
+def complete(run: RunDirectory, step: int) -> Path:
+    directory = run.checkpoints / str(step)
+    directory.mkdir(parents=True)
+    write_json(directory / "manifest.json", {"scheduled": True})
+    return directory
+
+
+def test_the_first_learner_starts_where_the_run_does_and_reports(tmp_path: Path) -> None:
+    origin = Origin(tmp_path / "500", SNAPSHOT, (250, 250), 1)
+    learning = Learning(tmp_path, origin)
+    [worker] = learning.processes.workers
+    assert worker.role is Role.LEARNER
+    place = worker.calls[0].arguments[3]
+    assert (place.checkpoint, place.published, place.above, place.inserted_before) == (
+        tmp_path / "500",
+        SNAPSHOT,
+        0,
+        11,
+    )
+    assert learning.supervisor.collect() == ()
+    worker.call.answer(report(3, 8))
+    assert learning.supervisor.collect() == (report(3, 8),)
+    assert worker.call.method == "run" and not worker.call.ended
+
+
+def test_a_killed_learner_goes_on_from_the_newest_checkpoint_above_all_published_versions(tmp_path: Path) -> None:
+    learning = Learning(tmp_path)
+    worker = learning.processes.newest
+    worker.call.answer(report(90, 12))
+    learning.supervisor.collect()
+    learning.supervisor.set_moments({"return_std": SNAPSHOT.blob})
+    complete(learning.run, 500)
+    newest = complete(learning.run, 1000)
+    learning.sink.version = 14
+    worker.die()
+    assert learning.supervisor.collect() == () and worker.killed
+    assert learning.supervisor.pending() == [] and not learning.supervisor.learning
+    learning.supervisor.set_moments({"return_std": SNAPSHOT.blob})  # while nobody is there
+    assert learning.supervisor.collect() == ()
+    place = learning.place()
+    assert (place.checkpoint, place.published, place.above, place.inserted_before) == (newest, None, 14, 11)
+    learning.clock.now += 4.0
+    learning.processes.newest.call.answer()
+    assert learning.supervisor.collect() == ()
+    assert [call.method for call in learning.processes.newest.calls] == ["begin", "set_moments", "run"]
+    assert learning.supervisor.take_notices() == ("the learner is back after 4.0 s",)
+    assert learning.supervisor.casualties() == Casualties(restarts=1)
+
+
+def test_without_a_checkpoint_it_begins_anew_also_when_the_store_is_empty_too(tmp_path: Path) -> None:
+    learning = Learning(tmp_path)
+    learning.processes.newest.call.answer(report(90, 12))
+    learning.supervisor.collect()
+    learning.fail(WorkerDied("gone"))
+    place = learning.place()
+    assert (place.checkpoint, place.published, place.above) == (None, None, 12)
+
+
+def test_one_that_hangs_is_replaced(tmp_path: Path) -> None:
+    learning = Learning(tmp_path)
+    [worker] = learning.processes.workers
+    learning.clock.now += 20.1
+    learning.supervisor.collect()
+    assert worker.killed and learning.supervisor.casualties().restarts == 1
+
+
+def test_values_that_are_not_finite_end_the_run(tmp_path: Path) -> None:
+    learning = Learning(tmp_path)
+    learning.processes.newest.call.answer(Diverged("not finite"))
+    with pytest.raises(Diverged):
+        learning.supervisor.collect()
+
+
+def test_one_that_always_fails_ends_the_run(tmp_path: Path) -> None:
+    learning = Learning(tmp_path)
+    with pytest.raises(WorkerDied, match="the learner failed 6 times in a row, last with: no memory"):
+        for _ in range(6):
+            learning.fail(WorkerDied("no memory"))
+
+
+def test_no_shard_for_too_long_ends_the_run(tmp_path: Path) -> None:
+    learning = Learning(tmp_path)
+    worker = learning.processes.newest
+    worker.call.answer(report(1, 1, "shard"))
+    learning.supervisor.collect()
+    learning.clock.now += 30.5
+    worker.call.answer(report(1, 1))
+    learning.supervisor.collect()
+    worker.call.answer(report(1, 1, "shard"))
+    learning.supervisor.collect()
+    learning.clock.now += 30.5
+    worker.call.answer(report(1, 1, "shard"))
+    with pytest.raises(Unavailable, match=r"the learner has reached no replay shard of 127.0.0.1:1 for 30 s"):
+        learning.supervisor.collect()
+
+
+def test_a_learner_that_is_killed_while_it_saves_is_replaced_and_one_whose_shard_is_away_is_not(tmp_path: Path) -> None:
+    learning = Learning(tmp_path)
+    worker = learning.processes.newest
+    learning.supervisor.disturbed(Unavailable("a shard is away"))
+    assert learning.supervisor.learning and worker.call.method == "run"
+    learning.supervisor.disturbed(WorkerDied("killed"))
+    assert not learning.supervisor.learning and worker.killed
+
+
+def test_a_store_that_came_back_empty_is_seen_once(tmp_path: Path) -> None:
+    processes, clock = FakeProcesses(), FakeClock()
+    store = processes.spawn(object, Role.STORE)
+    watch = StoreWatch(store, processes, clock)
+
+    def look(answer: object) -> bool:
+        clock.now += 1.0
+        assert not watch.found_empty()
+        assert not watch.found_empty()  # the answer has not come yet
+        store.call.answer(answer)
+        return watch.found_empty()
+
+    assert not look(StoreState("a", 0))
+    assert not look(StoreState("a", 5))
+    assert not look(WorkerDied("the store has died"))
+    assert look(StoreState("b", 0))
+    assert not look(StoreState("b", 6))
+    assert not look(StoreState("c", 7))  # the learner was faster
+    assert watch.casualties() == Casualties(restarts=2)
