@@ -23,9 +23,10 @@ def importance_weights(batch: SampleBatch, beta: float) -> NDArray[np.float32]:
     """
     if not 0.0 <= beta <= 1.0:
         raise ValueError(f"beta is {beta}, must lie in [0, 1]")
-    weights = np.ones(len(batch), np.float32)
-    if not batch.consumed:
-        _weigh(batch.probabilities, beta, weights)
+    if batch.consumed:
+        return np.ones(len(batch), np.float32)
+    weights = np.empty(len(batch), np.float32)
+    _weigh(batch.probabilities, beta, weights)
     return weights
 
 

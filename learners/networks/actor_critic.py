@@ -142,7 +142,8 @@ class Critics(nn.Module):
         self.bounds = ActionBounds(actions)
         self._activate = IN_PLACE[config.activation]
         widths = [encoder.size + actions.size, *config.hidden_sizes, 1]
-        self.layers = nn.ModuleList(StackedLinear(count, a, b, generator) for a, b in pairwise(widths))
+        self._stack = [StackedLinear(count, a, b, generator) for a, b in pairwise(widths)]
+        self.layers = nn.ModuleList(self._stack)
         if final_bound is not None:
             uniform(self.layers[-1], final_bound, generator)
         self.slope = StackedLinear(count, encoder.size, actions.size, generator) if products else None
@@ -157,7 +158,7 @@ class Critics(nn.Module):
         """The same of actions that are scaled to [-1, 1] already."""
         encoded = self.encoder.forward(observation)
         numbers = torch.cat((encoded, unit), dim=1).expand(self.count, -1, -1)
-        *hidden, last = self._stack()
+        *hidden, last = self._stack
         for layer in hidden:
             numbers = self._activate(layer.each(numbers))
         values = last.each(numbers).squeeze(2)
@@ -171,7 +172,7 @@ class Critics(nn.Module):
 
     def first_of_unit(self, observation: Tensor, unit: Tensor) -> Tensor:
         """The first critic alone, of actions that are scaled to [-1, 1] already: as `first`."""
-        first, *others = self._stack()
+        first, *others = self._stack
         encoded = self.encoder.forward(observation)
         numbers = first.first(torch.cat((encoded, unit), dim=1))
         for layer in others:
@@ -181,7 +182,7 @@ class Critics(nn.Module):
 
     def first_of_each(self, encoded: Tensor, actions: Tensor) -> Tensor:
         """The first critic of K actions for each encoded observation: float32[B, m], float32[B, K, n] -> [B, K]."""
-        first, *others = self._stack()
+        first, *others = self._stack
         of_state, of_action = first.weight[0].tensor_split([encoded.shape[1]])
         state = torch.addmm(first.bias[0], encoded, of_state)  # once for all its actions
         unit = self.bounds.to_unit(actions)
@@ -190,6 +191,3 @@ class Critics(nn.Module):
             numbers = layer.first(self._activate(numbers))
         values = numbers.reshape(actions.shape[:2])
         return values if self.slope is None else values + (unit @ self.slope.first(encoded).unsqueeze(2)).squeeze(2)
-
-    def _stack(self) -> list[StackedLinear]:
-        return [layer for layer in self.layers if isinstance(layer, StackedLinear)]
