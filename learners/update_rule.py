@@ -26,8 +26,10 @@ class Updated:
 
 def spread(**values: Tensor) -> dict[str, Tensor]:
     """Diagnostics `NAME_mean` and `NAME_std`, scalars [], of each tensor of numbers."""
-    means = {f"{name}_mean": value.mean() for name, value in values.items()}
-    return means | {f"{name}_std": value.std(correction=0) for name, value in values.items()}
+    moments = {}
+    for name, value in values.items():
+        moments[f"{name}_std"], moments[f"{name}_mean"] = torch.std_mean(value, correction=0)
+    return moments
 
 
 class UpdateRule(nn.Module):
