@@ -6,6 +6,7 @@ import difflib
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -58,3 +59,29 @@ def import_object(path: str, field: str) -> Any:
         nearest = difflib.get_close_matches(name, dir(module), n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         raise ConfigError(f"{field}: {module_name} has no {name}{hint}") from None
+
+
+def make_part(given: Any, field: str, methods: Sequence[str], /, **arguments: Any) -> Any:
+    """A part that a user may replace: an object as it is, or one made of a class.
+
+    Args:
+        given: the object, its class, or `package.module:Class`.
+        field: setting to name in errors.
+        methods: that the part needs.
+        arguments: what classes are called with, in this order; the names are for errors.
+
+    Raises:
+        ConfigError: no such class, it does not take the arguments, or what it makes lacks a method.
+    """
+    made = import_object(given, field) if isinstance(given, str) else given
+    name = given if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
+    if isinstance(given, str | type):
+        try:
+            made = made(*arguments.values())
+        except TypeError as error:
+            wanted = f"with ({', '.join(arguments)})" if arguments else "without arguments"
+            raise ConfigError(f"{field} {name}: {error}; the class is called {wanted}") from error
+    for method in methods:
+        if not callable(getattr(made, method, None)):
+            raise ConfigError(f"{field}: {name} has no method {method}; give a class that has {', '.join(methods)}")
+    return made

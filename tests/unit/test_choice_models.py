@@ -17,6 +17,7 @@ from actors.envs.choice import (
     Proportional,
     ProportionalCascade,
     ShareModel,
+    check_choice_model,
     draw,
     make_choice_model,
     unrepeated,
@@ -168,6 +169,31 @@ def test_models_of_ones_own_are_taken(tmp_path: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.syspath_prepend(tmp_path)
     assert make_choice_model("own_choice:Never", x=3).x == 3  # type: ignore[attr-defined]
     assert make_choice_model("mnl", beta=1.0) == MultinomialLogit(beta=1.0)
+
+
+class Broken:
+    """A model whose author has mistaken something."""
+
+    def __init__(self, outcomes: Any) -> None:
+        self.outcomes = np.asarray(outcomes, dtype=np.float32)
+
+    def probabilities(self, scores: Any, shown: Any) -> Any:
+        return self.outcomes
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "message"),
+    [
+        ([[0.5, 0.5], [0.5, 0.5]], r"shape \[2, 2\] for scores \[2, 2\]; return \[2, 3\]"),
+        ([[0.5, np.nan, 0.5], [0.5, 0.0, 0.5]], "below 0 or NaN"),
+        ([[1.5, -0.5, 0.0], [0.5, 0.0, 0.5]], "below 0 or NaN"),
+        ([[0.5, 0.5, 0.5], [0.5, 0.0, 0.5]], "rows of sum"),
+    ],
+)
+def test_what_are_no_probabilities_is_refused(outcomes: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_choice_model(Broken(outcomes), 2)
+    check_choice_model(FirstPlace(), 2)
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,13 @@ def test_what_is_watched_has_the_models_probabilities(choice_model: Any) -> None
     assert stats.chisquare(counts, exact[[0, 1, 3]] / exact[[0, 1, 3]].sum() * users).pvalue > 0.01
 
 
+def test_settings_reach_the_choice_model_that_they_name() -> None:
+    env = SlateVectorEnv(2, choice_model="mnl", choice={"beta": 1.0, "none_logit": 0.0})
+    assert env.simulation.choice == MultinomialLogit(beta=1.0, none_logit=0.0)
+    with pytest.raises(ConfigError, match="choice_model mnl: .*gamma"):
+        SlateEnv(choice={"gamma": 1.0})
+
+
 def test_interests_drift_towards_what_was_watched_and_liked() -> None:
     model = InterestModel(0.3)
     for start, sign in ((0.5, 1.0), (-0.5, -1.0)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from actors.envs.choice.choice import CascadeModel, ChoiceModel, ShareModel, draw, unrepeated
 from actors.envs.choice.exponential_cascade import ExponentialCascade
 from actors.envs.choice.multinomial_logit import MultinomialLogit
-from actors.envs.choice.named import make_choice_model
+from actors.envs.choice.named import check_choice_model, make_choice_model
 from actors.envs.choice.position_based import PositionBased
 from actors.envs.choice.proportional import Proportional
 from actors.envs.choice.proportional_cascade import ProportionalCascade
@@ -19,6 +19,7 @@ __all__ = [
     "Proportional",
     "ProportionalCascade",
     "ShareModel",
+    "check_choice_model",
     "draw",
     "make_choice_model",
     "unrepeated",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from actors.envs.choice.choice import ChoiceModel
 from actors.envs.choice.exponential_cascade import ExponentialCascade
 from actors.envs.choice.multinomial_logit import MultinomialLogit
@@ -39,6 +41,28 @@ def make_choice_model(given: str | ChoiceModel, field: str = "choice_model", **c
     if not callable(getattr(made, "probabilities", None)):
         raise ConfigError(f"{field}: {given} has no method probabilities(scores, shown); see actors.envs.choice")
     return made
+
+
+def check_choice_model(choice: ChoiceModel, slots: int) -> None:
+    """Try a model on two slates of `slots` places.
+
+    Raises:
+        ConfigError: what it gives are no probabilities of the places and of none.
+    """
+    scores = np.linspace(-1.0, 1.0, 2 * slots, dtype=np.float32).reshape(2, slots)
+    found = np.asarray(choice.probabilities(scores, np.ones(scores.shape, dtype=np.bool_)))
+    wrong = ""
+    if found.shape != (2, slots + 1):
+        wrong = f"shape {list(found.shape)}"
+    elif not (found >= 0.0).all():
+        wrong = "numbers below 0 or NaN"
+    elif not np.allclose(found.sum(axis=1), 1.0, atol=1e-3):
+        wrong = f"rows of sum {found.sum(axis=1).tolist()}"
+    if wrong:
+        raise ConfigError(
+            f"choice_model: {type(choice).__name__}.probabilities gives {wrong} for scores [2, {slots}]; return "
+            f"[2, {slots + 1}] with rows that sum to 1, the last column for nothing"
+        )
 
 
 def _class_of(name: str, field: str) -> Any:

@@ -9,13 +9,14 @@ from gymnasium.vector import AutoresetMode
 
 from actors.envs.log_users.baselines import BASELINES
 from actors.envs.log_users.bounds import BOUNDS
+from actors.envs.log_users.clicks import ClickModel
 from actors.envs.log_users.model import LogUsersModel
 from actors.envs.log_users.opening import open_users
 from actors.envs.log_users.settings import FitSettings
 from actors.envs.log_users.simulation import LogUsers
 from actors.envs.user import UserEnv
 from actors.envs.users import UsersVectorEnv
-from actors.imports import import_object
+from actors.imports import make_part
 
 
 class LogUsersEnv(UserEnv):
@@ -23,11 +24,11 @@ class LogUsersEnv(UserEnv):
 
     Args:
         render_mode: always None, there is nothing to draw.
-        arguments: as of LogUsersVectorEnv, from `log` on.
+        settings: as those of `make_simulation`.
     """
 
-    def __init__(self, render_mode: str | None = None, **arguments: Any) -> None:
-        super().__init__(make_simulation(1, **arguments), render_mode)
+    def __init__(self, render_mode: str | None = None, **settings: Any) -> None:
+        super().__init__(make_simulation(1, **settings), render_mode)
 
 
 class LogUsersVectorEnv(UsersVectorEnv):
@@ -38,12 +39,7 @@ class LogUsersVectorEnv(UsersVectorEnv):
         max_episode_steps: length of an episode.
         autoreset_mode: "SameStep", "NextStep" or "Disabled".
         render_mode: always None, there is nothing to draw.
-        arguments: `log`, a file of ratings that users are fitted on at first use; `model`, the file of fitted users
-            (default LOG.users.npz); `fit`, a mapping of fields of FitSettings; `click_model`, a class
-            package.module:Class built from FittedUsers instead of CalibratedClicks; and fields of LogUsersModel.
-
-    Raises:
-        ConfigError: a file is missing or bad, or arguments contradict each other.
+        settings: as those of `make_simulation`.
     """
 
     simulation: LogUsers
@@ -56,10 +52,10 @@ class LogUsersVectorEnv(UsersVectorEnv):
         max_episode_steps: int = 20,
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
-        **arguments: Any,
+        **settings: Any,
     ) -> None:
         super().__init__(
-            make_simulation(num_envs, **arguments),
+            make_simulation(num_envs, **settings),
             max_episode_steps=max_episode_steps,
             autoreset_mode=autoreset_mode,
             render_mode=render_mode,
@@ -72,15 +68,27 @@ def make_simulation(
     log: str | None = None,
     model: str | None = None,
     fit: Mapping[str, Any] | None = None,
-    click_model: str | None = None,
+    click_model: ClickModel | str | None = None,
     **constants: Any,
 ) -> LogUsers:
-    """The simulation of the arguments that environments take; see LogUsersVectorEnv."""
+    """B users.
+
+    Args:
+        num_users: B.
+        log: a file of ratings that users are fitted on at first use.
+        model: the file of fitted users; default LOG.users.npz.
+        fit: fields of FitSettings.
+        click_model: how likely clicks are; or package.module:Class, called with FittedUsers; default CalibratedClicks.
+        constants: fields of LogUsersModel.
+
+    Raises:
+        ConfigError: a file is missing or bad, or arguments contradict each other.
+    """
     chosen = LogUsersModel(**constants)
     fitted = open_users(log, model, None if fit is None else FitSettings(**fit))
     if chosen.catalogue is not None:
         fitted = fitted.most_rated(chosen.catalogue)
-    clicks = None
-    if click_model is not None:
-        clicks = import_object(click_model, "environment.kwargs.click_model")(fitted)
+    if click_model is None:
+        return LogUsers(chosen, fitted, num_users)
+    clicks = make_part(click_model, "environment.kwargs.click_model", ["of_pairs", "of_all"], fitted=fitted)
     return LogUsers(chosen, fitted, num_users, clicks)

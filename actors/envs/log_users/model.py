@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from actors.envs.constants import check_kinds
+
 
 @dataclass(frozen=True, kw_only=True)
 class LogUsersModel:
@@ -28,6 +30,7 @@ class LogUsersModel:
     show_mask: bool = False
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         if self.users not in ("all", "fitted", "held_out"):
             raise ValueError(f'users is {self.users!r}, must be "all", "fitted" or "held_out"')
         if self.obs_mode not in ("factors", "ids"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from actors.envs.constants import check_kinds
+
 
 @dataclass(frozen=True, kw_only=True)
 class FitSettings:
@@ -34,6 +36,7 @@ class FitSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         for name in ("least_ratings", "factors", "iterations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")

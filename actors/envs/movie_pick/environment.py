@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from gymnasium.vector import AutoresetMode
@@ -10,10 +9,26 @@ from gymnasium.vector import AutoresetMode
 from actors.envs.movie_pick.baselines import BASELINES
 from actors.envs.movie_pick.bounds import BOUNDS
 from actors.envs.movie_pick.model import MoviePickModel
-from actors.envs.movie_pick.response import Response, make_response
+from actors.envs.movie_pick.response import Response
 from actors.envs.movie_pick.simulation import MoviePick
 from actors.envs.user import UserEnv
 from actors.envs.users import UsersVectorEnv
+from actors.imports import make_part
+
+
+def make_simulation(num_users: int, *, response: Response | str | None = None, **constants: Any) -> MoviePick:
+    """B users.
+
+    Args:
+        num_users: B.
+        response: what users do, or package.module:Class of it; default satiation as the constants say.
+        constants: fields of MoviePickModel.
+
+    Raises:
+        ConfigError: no such class, or it is none of a response.
+    """
+    made = None if response is None else make_part(response, "environment.kwargs.response", ["probabilities"])
+    return MoviePick(MoviePickModel(**constants), num_users, response=made)
 
 
 class MoviePickEnv(UserEnv):
@@ -21,14 +36,11 @@ class MoviePickEnv(UserEnv):
 
     Args:
         render_mode: always None, there is nothing to draw.
-        response: what users do, a Response or `package.module:Class` of one; default satiation as the constants say.
-        constants: fields of MoviePickModel.
+        settings: as those of `make_simulation`.
     """
 
-    def __init__(
-        self, render_mode: str | None = None, response: str | Response | None = None, **constants: Any
-    ) -> None:
-        super().__init__(_simulation(1, response, constants), render_mode)
+    def __init__(self, render_mode: str | None = None, **settings: Any) -> None:
+        super().__init__(make_simulation(1, **settings), render_mode)
 
 
 class MoviePickVectorEnv(UsersVectorEnv):
@@ -39,8 +51,7 @@ class MoviePickVectorEnv(UsersVectorEnv):
         max_episode_steps: length of an episode.
         autoreset_mode: "SameStep", "NextStep" or "Disabled".
         render_mode: always None, there is nothing to draw.
-        response: see MoviePickEnv.
-        constants: fields of MoviePickModel.
+        settings: as those of `make_simulation`.
     """
 
     simulation: MoviePick
@@ -53,15 +64,9 @@ class MoviePickVectorEnv(UsersVectorEnv):
         max_episode_steps: int | None = 100,
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
-        response: str | Response | None = None,
-        **constants: Any,
+        **settings: Any,
     ) -> None:
-        simulation = _simulation(num_envs, response, constants)
+        simulation = make_simulation(num_envs, **settings)
         super().__init__(
             simulation, max_episode_steps=max_episode_steps, autoreset_mode=autoreset_mode, render_mode=render_mode
         )
-
-
-def _simulation(num_users: int, response: str | Response | None, constants: Mapping[str, Any]) -> MoviePick:
-    made = None if response is None else make_response(response)
-    return MoviePick(MoviePickModel(**constants), num_users, response=made)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from actors.envs.constants import check_kinds
+
 
 @dataclass(frozen=True, kw_only=True)
 class MoviePickModel:
@@ -53,11 +55,14 @@ class MoviePickModel:
     population: int | None = None
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         if self.obs_mode not in ("embeddings", "ids"):
             raise ValueError(f'obs_mode is {self.obs_mode!r}, must be "embeddings" or "ids"')
         for name in ("films", "film_dim", "user_dim", "history_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
+        if self.films >= 2**15:
+            raise ValueError(f"films is {self.films}, must be below {2**15}: every user has a number for each")
         if self.genres < 2:
             raise ValueError(f"genres is {self.genres}, must be at least 2: a user's taste mixes two")
         if self.obs_mode == "ids" and self.population is None:

@@ -8,9 +8,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.imports import import_object
-from replay_server.errors import ConfigError
-
 Floats = NDArray[Any]
 """float32 or float64 of any shape, the same for all that goes in and comes back."""
 
@@ -45,23 +42,6 @@ class SatiatedResponse:
         dtype = click_logit.dtype.type
         click = _sigmoid(click_logit - dtype(self.click_satiation) * watched)
         return click, _sigmoid(complete_logit - dtype(self.complete_satiation) * watched)
-
-
-def make_response(given: str | Response) -> Response:
-    """The response that is meant: one as it is, or a new one of the class at `package.module:Class`.
-
-    Raises:
-        ConfigError: no such class, or it is none of a response.
-    """
-    if not isinstance(given, str):
-        return given
-    try:
-        made: Response = import_object(given, "response")()
-    except TypeError as error:
-        raise ConfigError(f"response {given}: {error}; its class is built without arguments") from error
-    if not callable(getattr(made, "probabilities", None)):
-        raise ConfigError(f"response: {given} has no method probabilities(click_logit, complete_logit, watched)")
-    return made
 
 
 def _sigmoid(logit: Floats) -> Floats:

@@ -7,12 +7,27 @@ from typing import Any
 from gymnasium.vector import AutoresetMode
 
 from actors.envs.news_session.baselines import BASELINES
-from actors.envs.news_session.clicks import ClickModel, PositionDiscountedClicks
+from actors.envs.news_session.clicks import ClickModel
 from actors.envs.news_session.model import NewsSessionModel
 from actors.envs.news_session.simulation import NewsSession
 from actors.envs.user import UserEnv
 from actors.envs.users import UsersVectorEnv
-from actors.imports import import_object
+from actors.imports import make_part
+
+
+def make_simulation(num_users: int, *, click_model: ClickModel | str | None = None, **constants: Any) -> NewsSession:
+    """B users.
+
+    Args:
+        num_users: B.
+        click_model: which articles are clicked, or package.module:Class of it; default PositionDiscountedClicks.
+        constants: fields of NewsSessionModel.
+
+    Raises:
+        ConfigError: no such class, or it is none of a click model.
+    """
+    made = None if click_model is None else make_part(click_model, "environment.kwargs.click_model", ["probabilities"])
+    return NewsSession(NewsSessionModel(**constants), num_users, made)
 
 
 class NewsSessionEnv(UserEnv):
@@ -20,14 +35,11 @@ class NewsSessionEnv(UserEnv):
 
     Args:
         render_mode: always None, there is nothing to draw.
-        click_model: see `make_click_model`.
-        constants: fields of NewsSessionModel.
+        settings: as those of `make_simulation`.
     """
 
-    def __init__(
-        self, render_mode: str | None = None, click_model: str | ClickModel = "position", **constants: Any
-    ) -> None:
-        super().__init__(NewsSession(NewsSessionModel(**constants), 1, make_click_model(click_model)), render_mode)
+    def __init__(self, render_mode: str | None = None, **settings: Any) -> None:
+        super().__init__(make_simulation(1, **settings), render_mode)
 
 
 class NewsSessionVectorEnv(UsersVectorEnv):
@@ -38,8 +50,7 @@ class NewsSessionVectorEnv(UsersVectorEnv):
         max_episode_steps: requests after which an episode is truncated; None: when its days are over.
         autoreset_mode: "SameStep", "NextStep" or "Disabled".
         render_mode: always None, there is nothing to draw.
-        click_model: see `make_click_model`.
-        constants: fields of NewsSessionModel.
+        settings: as those of `make_simulation`.
     """
 
     simulation: NewsSession
@@ -51,24 +62,9 @@ class NewsSessionVectorEnv(UsersVectorEnv):
         max_episode_steps: int | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
-        click_model: str | ClickModel = "position",
-        **constants: Any,
+        **settings: Any,
     ) -> None:
-        simulation = NewsSession(NewsSessionModel(**constants), num_envs, make_click_model(click_model))
+        simulation = make_simulation(num_envs, **settings)
         super().__init__(
             simulation, max_episode_steps=max_episode_steps, autoreset_mode=autoreset_mode, render_mode=render_mode
         )
-
-
-def make_click_model(given: str | ClickModel) -> ClickModel:
-    """A model as it is, `position` (PositionDiscountedClicks), or the `package.module:Class` of one.
-
-    Raises:
-        ConfigError: no such class.
-    """
-    if not isinstance(given, str):
-        return given
-    if given == "position":
-        return PositionDiscountedClicks()
-    made: ClickModel = import_object(given, "environment.kwargs.click_model")()
-    return made

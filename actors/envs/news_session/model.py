@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from actors.envs.constants import check_kinds
+
 WINDOWS_HOURS = (1.0, 6.0, 24.0, 168.0, 8760.0)
 """Hour, six hours, day, week and year, in which DRN counts clicks (Zheng et al. 2018, section 4.2)."""
 
@@ -102,6 +104,7 @@ class NewsSessionModel:
         return self.user_size // len(WINDOWS_HOURS) - 1
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         if self.obs_mode not in ("features", "ids"):
             raise ValueError(f'obs_mode is {self.obs_mode!r}, must be "features" or "ids"')
         for name in ("articles", "taste_dim", "pool", "slots", "user_dim", "history_length"):
@@ -113,8 +116,14 @@ class NewsSessionModel:
                 f"slots {self.slots}, pool {self.pool} and articles {self.articles} must rise: a list shows some of "
                 "the pool, the pool holds some of the library"
             )
-        if self.days <= 0.0 or self.churn_days <= 0.0:
-            raise ValueError(f"days is {self.days} and churn_days {self.churn_days}, both must be above 0")
+        for name in ("days", "churn_days", "session_step", "gap"):
+            if getattr(self, name) <= 0.0:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be above 0")
+        for name in ("mean_age", "activeness_decay", "taste_noise", "feature_noise", "embedding_noise"):
+            _at_least(name, getattr(self, name), 0)
+        for name in ("satisfaction_memory", "continue_click", "continue_none", "activeness_start"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be between 0 and 1")
         self._check_sizes()
         if self.obs_mode == "ids" and self.population is None:
             object.__setattr__(self, "population", 10_000)
@@ -136,6 +145,6 @@ class NewsSessionModel:
             )
 
 
-def _at_least(name: str, value: int, least: int) -> None:
+def _at_least(name: str, value: float, least: int) -> None:
     if value < least:
         raise ValueError(f"{name} is {value}, must be at least {least}")

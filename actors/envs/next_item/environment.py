@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from gymnasium.vector import AutoresetMode
 
 from actors.envs.next_item.baselines import BASELINES
 from actors.envs.next_item.bounds import BOUNDS
-from actors.envs.next_item.catalogue import Catalogue
+from actors.envs.next_item.catalogue import draw_catalogue
 from actors.envs.next_item.model import NextItemModel
-from actors.envs.next_item.response import MatchResponse, Response
+from actors.envs.next_item.response import Response
 from actors.envs.next_item.simulation import NextItem
 from actors.envs.user import UserEnv
 from actors.envs.users import UsersVectorEnv
-from actors.imports import import_object
+from actors.imports import make_part
 
-RespondsBy = str | Callable[[Catalogue], Response]
+
+def make_simulation(
+    num_users: int, *, response: Response | type[Response] | str | None = None, **constants: Any
+) -> NextItem:
+    """B users.
+
+    Args:
+        num_users: B.
+        response: what users do with a shown item; or a class, or package.module:Class, called with the Catalogue;
+            default MatchResponse.
+        constants: fields of NextItemModel.
+
+    Raises:
+        ConfigError: no such class, or it is none of a response.
+    """
+    model = NextItemModel(**constants)
+    if response is None:
+        return NextItem(model, num_users)
+    made = make_part(response, "environment.kwargs.response", ["probability"], catalogue=draw_catalogue(model))
+    return NextItem(model, num_users, made)
 
 
 class NextItemEnv(UserEnv):
@@ -25,12 +43,11 @@ class NextItemEnv(UserEnv):
 
     Args:
         render_mode: always None, there is nothing to draw.
-        response: see NextItemVectorEnv.
-        constants: fields of NextItemModel.
+        settings: as those of `make_simulation`.
     """
 
-    def __init__(self, render_mode: str | None = None, response: RespondsBy = "match", **constants: Any) -> None:
-        super().__init__(NextItem(NextItemModel(**constants), 1, _respond(response)), render_mode)
+    def __init__(self, render_mode: str | None = None, **settings: Any) -> None:
+        super().__init__(make_simulation(1, **settings), render_mode)
 
 
 class NextItemVectorEnv(UsersVectorEnv):
@@ -41,8 +58,7 @@ class NextItemVectorEnv(UsersVectorEnv):
         max_episode_steps: length of an episode.
         autoreset_mode: "SameStep", "NextStep" or "Disabled".
         render_mode: always None, there is nothing to draw.
-        response: "match", or a class (or its path, `package.module:Class`) that is given the Catalogue: see Response.
-        constants: fields of NextItemModel.
+        settings: as those of `make_simulation`.
     """
 
     simulation: NextItem
@@ -55,19 +71,9 @@ class NextItemVectorEnv(UsersVectorEnv):
         max_episode_steps: int | None = 30,
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
-        response: RespondsBy = "match",
-        **constants: Any,
+        **settings: Any,
     ) -> None:
-        simulation = NextItem(NextItemModel(**constants), num_envs, _respond(response))
+        simulation = make_simulation(num_envs, **settings)
         super().__init__(
             simulation, max_episode_steps=max_episode_steps, autoreset_mode=autoreset_mode, render_mode=render_mode
         )
-
-
-def _respond(response: RespondsBy) -> Callable[[Catalogue], Response]:
-    if not isinstance(response, str):
-        return response
-    if response == "match":
-        return MatchResponse
-    made: Callable[[Catalogue], Response] = import_object(response, "environment.kwargs.response")
-    return made

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from actors.envs.constants import check_kinds
+
 
 @dataclass(frozen=True, kw_only=True)
 class NextItemModel:
@@ -33,6 +35,7 @@ class NextItemModel:
     history_length: int = 10
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         for name in ("items", "topics", "history_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")

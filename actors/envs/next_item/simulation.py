@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from actors.envs.next_item.catalogue import Catalogue, draw_catalogue
+from actors.envs.next_item.catalogue import draw_catalogue
 from actors.envs.next_item.model import NextItemModel
 from actors.envs.next_item.response import MatchResponse, Response
 from actors.envs.next_item.topics import draw_topics
@@ -24,7 +23,7 @@ class NextItem:
     Args:
         model: all constants.
         num_users: B.
-        respond: makes of the catalogue what users do with a shown item.
+        response: what users do with a shown item; default MatchResponse.
 
     Attributes:
         model, catalogue, chain, response: constants, items, topics' Markov chain, response to what is shown.
@@ -34,14 +33,12 @@ class NextItem:
     episode_metrics = ()
     item_embeddings = None
 
-    def __init__(
-        self, model: NextItemModel, num_users: int, respond: Callable[[Catalogue], Response] = MatchResponse
-    ) -> None:
+    def __init__(self, model: NextItemModel, num_users: int, response: Response | None = None) -> None:
         self.model = model
         self.num_users = num_users
         self.catalogue = draw_catalogue(model)
         self.chain = draw_topics(model)
-        self.response = respond(self.catalogue)
+        self.response = MatchResponse(self.catalogue) if response is None else response
         history = spaces.Box(-1, model.items - 1, (model.history_length,), np.int32)
         self.observation_space = spaces.Dict({"history": history})
         self.action_space = spaces.Discrete(model.items)

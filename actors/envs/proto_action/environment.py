@@ -16,7 +16,7 @@ from actors.envs.proto_action.simulation import ProtoAction
 from actors.envs.proto_action.users import UserSampler
 from actors.envs.user import UserEnv
 from actors.envs.users import UsersVectorEnv
-from actors.imports import import_object
+from actors.imports import make_part
 
 
 def make_simulation(
@@ -50,15 +50,16 @@ def make_simulation(
         model,
         num_users,
         catalogue=catalogue,
-        users=_part(users, "users", model, catalogue),
-        response=_part(response, "response", model),
-        index=_part(index, "index", catalogue.items),
+        users=None
+        if users is None
+        else make_part(users, "environment.kwargs.users", ["draw"], model=model, catalogue=catalogue),
+        response=None
+        if response is None
+        else make_part(response, "environment.kwargs.response", ["wish", "draw"], model=model),
+        index=None
+        if index is None
+        else make_part(index, "environment.kwargs.index", ["search"], items=catalogue.items),
     )
-
-
-def _part(given: Any, name: str, *arguments: Any) -> Any:
-    """The part itself, or one made of the class that is named."""
-    return import_object(given, f"environment.kwargs.{name}")(*arguments) if isinstance(given, str) else given
 
 
 class ProtoActionEnv(UserEnv):

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from actors.envs.constants import check_kinds
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProtoActionModel:
@@ -49,6 +51,7 @@ class ProtoActionModel:
     show_user: bool = True
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         for name, known in (("actions", ("items", "proto")), ("obs_mode", ("embeddings", "ids"))):
             if getattr(self, name) not in known:
                 raise ValueError(f'{name} is {getattr(self, name)!r}, must be "{known[0]}" or "{known[1]}"')

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from actors.envs.constants import check_kinds
+
 
 @dataclass(frozen=True, kw_only=True)
 class SlateModel:
@@ -59,6 +61,7 @@ class SlateModel:
     history_length: int = 10
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         if self.obs_mode not in ("embeddings", "ids"):
             raise ValueError(f'obs_mode is {self.obs_mode!r}, must be "embeddings" or "ids"')
         if self.action_mode not in ("slate", "scores"):
@@ -69,6 +72,8 @@ class SlateModel:
         for name in ("budget_minutes", "length", "ignore_minutes"):
             if getattr(self, name) <= 0.0:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be above 0")
+        if not 0.0 <= self.poor_share <= 1.0:
+            raise ValueError(f"poor_share is {self.poor_share}, must be between 0 and 1")
         if not self.slots <= self.candidates <= self.documents:
             raise ValueError(
                 f"slots {self.slots}, candidates {self.candidates} and documents {self.documents} must not fall: a "

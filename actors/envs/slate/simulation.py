@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.envs.choice import ChoiceModel, draw, make_choice_model, unrepeated
+from actors.envs.choice import ChoiceModel, check_choice_model, draw, make_choice_model, unrepeated
 from actors.envs.simulation import Outcome, never
 from actors.envs.slate.candidates import CandidateSource
 from actors.envs.slate.catalogue import Catalogue, draw_catalogue
@@ -51,6 +51,7 @@ class SlateSimulation:
         self.model = model
         self.num_users = num_users
         self.choice = make_choice_model(choice_model)
+        check_choice_model(self.choice, model.slots)
         self.catalogue = catalogue or draw_catalogue(model)
         self.item_embeddings = self.catalogue.embeddings
         self.observation_space = observation_space(model, self.item_embeddings.shape[1])

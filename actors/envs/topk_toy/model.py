@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.envs.constants import check_kinds
+
 ITEMS = 10
 
 
@@ -24,6 +26,7 @@ class TopKToyModel:
     slate_size: int = 2
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         if self.toy not in ("top_k", "off_policy"):
             raise ValueError(f'toy is {self.toy!r}, must be "top_k" or "off_policy"')
         if not 1 <= self.slate_size <= ITEMS:
