@@ -38,6 +38,7 @@ check: $(VENV)/installed-dev
 	@$(RUN) -m ruff check .
 	@$(RUN) -m mypy
 	@$(VENV)/bin/lint-imports --no-logo
+	@$(VENV)/bin/hadolint Dockerfile
 
 format: $(VENV)/installed-dev
 	@$(RUN) -m ruff format .

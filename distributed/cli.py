@@ -108,8 +108,9 @@ headrace config show [CONFIG] [--section.key VALUE ...]
 _CLUSTER_HELP = """\
 headrace cluster check [FILE...] [--debug]
 
-  FILE...  files for `ray up`; default: cluster.yaml. Ray's own validation, then what it skips: pins, file mounts, start
-           commands, tokens, keys, sizes, room for learner, shards and actors. One line a mistake, exit code 2.
+  FILE...  files for `ray up` and manifests for KubeRay; default: cluster.yaml. Ray's validation or KubeRay's schema,
+           then what these skip: pins, file mounts, start commands, tokens, keys, sizes, room for learner, shards and
+           actors. One line a mistake, exit code 2.
 """
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from distributed.cluster import launcher_file, roles
 from distributed.cluster.launcher_rules import check_launcher, offers
+from distributed.cluster.manifests import check_manifests
 from distributed.cluster.problem import Problem
 from replay_server.errors import ConfigError
 
@@ -41,7 +42,14 @@ def check(path: Path) -> tuple[list[Problem], str]:
     Raises:
         ConfigError: as `check_files`.
     """
-    return check_launcher_file(path, _read(path))
+    documents = _read(path)
+    if len(documents) == 1 and "apiVersion" not in documents[0]:
+        return check_launcher_file(path, documents[0])
+    try:
+        problems, nodes = check_manifests(documents)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return problems, _offered("Kubernetes", nodes)
 
 
 def check_launcher_file(path: Path, written: Mapping[str, Any]) -> tuple[list[Problem], str]:
@@ -52,16 +60,16 @@ def check_launcher_file(path: Path, written: Mapping[str, Any]) -> tuple[list[Pr
     return check_launcher(file), _offered(file.provider, offers(file))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> list[dict[str, Any]]:
     try:
-        document = yaml.safe_load(path.read_text())
+        documents = [document for document in yaml.safe_load_all(path.read_text()) if document is not None]
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); name a cluster file") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is not YAML ({' '.join(str(error).split())}); correct it") from error
-    if not isinstance(document, dict):
+    if not documents or not all(isinstance(document, dict) for document in documents):
         raise ConfigError(f"{path}: holds no cluster; it must be a mapping as in cluster.yaml")
-    return document
+    return documents
 
 
 def _offered(provider: str, nodes: Sequence[roles.Offer]) -> str:

@@ -14,7 +14,7 @@ import headrace
 from distributed.cluster.problem import Problem
 from replay_server.errors import ConfigError
 
-_WITH_VALUE = {"-c", "--constraint", "-i", "--index-url", "--extra-index-url", "-f", "--find-links"}
+_WITH_VALUE = {"-c", "--constraint", "-i", "--index-url", "--extra-index-url", "-f", "--find-links", "-e", "--editable"}
 _RAY_IMAGE = re.compile(r"(?:^|/)rayproject/ray$")
 
 
