@@ -11,9 +11,10 @@ from actors.normalisation import RunMoments
 from actors.seeds import SeedFamily, derive
 from distributed.config import ExperimentConfig
 from distributed.logged_data import LoggedData, find_log
+from distributed.manifest import read_manifest
 from distributed.metrics import MetricsWriter
 from distributed.progress import LiveView
-from distributed.run_directory import RunDirectory, read_manifest
+from distributed.run_directory import RunDirectory
 from distributed.runtime import Casualties, Evaluation, Origin, Progress, Runtime
 from distributed.stop_signal import StopSignal
 from distributed.tally import Tally, bound_by
@@ -219,8 +220,7 @@ class Driver:
         save_snapshot(self._newest, directory / POLICY_FILE)
         if self._best is not None:
             save_snapshot(self._best.snapshot, directory / BEST_FILE)
-        files = {str(p.relative_to(directory)): p.stat().st_size for p in sorted(directory.rglob("*")) if p.is_file()}
-        self._run.complete_checkpoint(directory, self._manifest(scheduled, files), self._config.run.keep_checkpoints)
+        self._run.complete_checkpoint(directory, self._manifest(scheduled), self._config.run.keep_checkpoints)
 
     def _judge_newest(self, snapshot: WeightSnapshot) -> None:
         """The policy a run ends with is a candidate too, on the seeds that the others were judged by."""
@@ -231,12 +231,11 @@ class Driver:
         self._asked[self._tally.env_steps] = seconds
         self._judge(Evaluation(self._tally.env_steps, snapshot, result))
 
-    def _manifest(self, scheduled: bool, files: dict[str, int]) -> dict[str, Any]:
+    def _manifest(self, scheduled: bool) -> dict[str, Any]:
         casualties = self._casualties()
         best, newest = self._best, self._newest
         assert newest is not None
         return {
-            "format": 1,
             "scheduled": scheduled,
             "env_steps": self._tally.env_steps,
             "actor_env_steps": self._tally.actor_env_steps,
@@ -253,7 +252,6 @@ class Driver:
             "best": best and {"mean": best.mean, "env_steps": best.env_steps, "version": best.snapshot.version},
             "restarts": casualties.restarts,
             "lost_transitions": casualties.lost_transitions,
-            "files": files,
         }
 
     def _evaluate_best(self) -> dict[str, Any]:

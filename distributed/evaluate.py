@@ -14,7 +14,8 @@ from distributed.config_loading import install_hint
 from distributed.driver import BEST_FILE, POLICY_FILE
 from distributed.ladder import as_json, draw_ladder, measure_ladder, print_ladder
 from distributed.loading import load_experiment
-from distributed.run_directory import RunDirectory, read_manifest
+from distributed.manifest import read_manifest
+from distributed.run_directory import RunDirectory
 from distributed.stages import Stages
 from distributed.video import record_episode
 from learners.checkpoint import load_snapshot

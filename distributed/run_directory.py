@@ -7,10 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from learners.checkpoint import write_json
+from distributed.manifest import MANIFEST, write_manifest
+from learners.checkpoint import sync, write_json
 from replay_server.errors import CheckpointError, ConfigError
 
-_MANIFEST = "manifest.json"
+_UNFINISHED = ".part"
 
 
 class RunDirectory:
@@ -69,9 +70,9 @@ class RunDirectory:
 
     def new_checkpoint(self, step: int) -> Path:
         """An empty directory to write the checkpoint at `step` transitions into."""
-        directory = self.checkpoints / f"{step}.part"
+        directory = self.checkpoints / f"{step}{_UNFINISHED}"
         if directory.exists():
-            shutil.rmtree(directory)
+            _remove(directory)
         directory.mkdir(parents=True)
         return directory
 
@@ -80,29 +81,49 @@ class RunDirectory:
 
         The newest scheduled checkpoint always stays: a serial run continues from it.
         """
-        write_json(directory / _MANIFEST, manifest)
-        final = directory.with_name(str(manifest["env_steps"]))
-        if final.exists():
-            shutil.rmtree(final)
-        directory.rename(final)
+        write_manifest(directory, manifest)
+        self._name(directory, str(manifest["env_steps"]))
         checkpoints = self.complete_checkpoints()
         scheduled = [d for d in checkpoints if is_scheduled(d)][-1:]
         for old in checkpoints[:-keep]:
             if old not in scheduled:
-                shutil.rmtree(old)
+                _remove(old)
+
+    def clean_up(self) -> list[str]:
+        """Finish or remove what a killed run left half done; returns the names of checkpoints that were cut short.
+
+        Only for who has the run to himself. One that lacks nothing but its name gets it.
+        """
+        cut_short = []
+        for directory in sorted(self.checkpoints.iterdir()) if self.checkpoints.is_dir() else []:
+            whole = (directory / MANIFEST).is_file()
+            if directory.suffix == _UNFINISHED and whole:
+                self._name(directory, directory.stem)
+            elif directory.suffix == _UNFINISHED or (directory.name.isdigit() and not whole):
+                _remove(directory)
+                cut_short += [directory.name] if directory.suffix == _UNFINISHED else []
+        return cut_short
 
     def discard_after(self, checkpoint: Path) -> None:
         """Remove checkpoints later than the one a run continues from: they are of a future that will be another."""
         for later in self.complete_checkpoints():
             if int(later.name) > int(checkpoint.name):
-                shutil.rmtree(later)
+                _remove(later)
 
     def complete_checkpoints(self) -> list[Path]:
         """Checkpoints with a manifest, oldest first."""
         if not self.checkpoints.is_dir():
             return []
-        steps = [d for d in self.checkpoints.iterdir() if d.name.isdigit() and (d / _MANIFEST).is_file()]
+        steps = [d for d in self.checkpoints.iterdir() if d.name.isdigit() and (d / MANIFEST).is_file()]
         return sorted(steps, key=lambda d: int(d.name))
+
+    def _name(self, directory: Path, step: str) -> None:
+        """Give a whole checkpoint its name; one of the same step goes first, and `clean_up` ends what is cut short."""
+        final = directory.with_name(step)
+        if final.exists():
+            _remove(final)
+        directory.rename(final)
+        sync(self.checkpoints)
 
 
 def refuse_used(path: Path) -> None:
@@ -114,29 +135,12 @@ def refuse_used(path: Path) -> None:
 def is_scheduled(directory: Path) -> bool:
     """Whether a complete checkpoint was made on schedule, rather than because the run was stopped there."""
     try:
-        return bool(json.loads((directory / _MANIFEST).read_text())["scheduled"])
+        return bool(json.loads((directory / MANIFEST).read_text())["scheduled"])
     except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{directory}: no readable {_MANIFEST} ({error})") from error
+        raise CheckpointError(f"{directory}: no readable {MANIFEST} ({error})") from error
 
 
-def read_manifest(directory: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint, with every file it names checked to be there in full size.
-
-    Raises:
-        CheckpointError: a file is missing or of another size, or the manifest is unreadable.
-    """
-    try:
-        manifest: dict[str, Any] = json.loads((directory / _MANIFEST).read_text())
-        files: dict[str, int] = manifest["files"]
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{directory}: no readable {_MANIFEST} ({error})") from error
-    for name, size in files.items():
-        path = directory / name
-        if not path.is_file():
-            raise CheckpointError(f"{directory}: {name} is missing; partial; remove it to use the checkpoint before it")
-        if path.stat().st_size != size:
-            raise CheckpointError(
-                f"{path}: {path.stat().st_size} bytes, the manifest says {size}: damaged; remove {directory} "
-                "to use the checkpoint before it"
-            )
-    return manifest
+def _remove(directory: Path) -> None:
+    """The manifest first: whatever is left of a removal that was cut short is no checkpoint."""
+    (directory / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(directory)

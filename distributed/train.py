@@ -43,6 +43,8 @@ def train(config: ExperimentConfig, *, name: str, run_dir: Path | None, resume: 
     with StopSignal() as stop:
         if resume is not None:
             run = RunDirectory.open(resume)
+            for name in run.clean_up():
+                print(f"checkpoint {name} was cut short before it was complete: left out, removed")
             checkpoint = _checkpoint_to_resume(config, run)
             run.write_config(dump_yaml(config))
             _report(config, run, _one_run(config, run, stop, name, checkpoint), stop)

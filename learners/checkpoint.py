@@ -18,14 +18,12 @@ from replay_server.batches import SampleBatch
 from replay_server.errors import CheckpointError
 
 LEARNER_FILE = "learner.safetensors"
-STATE_FILE = "learner_state.json"
 
 
 def save_learner(learner: Learner, directory: Path) -> None:
-    """Write `learner.safetensors` and `learner_state.json` into a directory."""
+    """Write `learner.safetensors` into a directory."""
     save_file(learner.state_dict(), directory / LEARNER_FILE)
     sync(directory / LEARNER_FILE)
-    write_json(directory / STATE_FILE, {"format": 1, "updates": learner.updates})
 
 
 def load_learner(learner: Learner, directory: Path) -> None:
@@ -80,7 +78,7 @@ def write_json(path: Path, document: object) -> None:
 
 
 def sync(path: Path) -> None:
-    """Have the operating system write a file's bytes to its disk."""
+    """Have the operating system write a file's bytes, or a directory's names, to its disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -152,6 +152,13 @@ def check_seal(descriptor: int) -> None:
         raise CheckpointError(f"format is {name!r}, this version reads {FORMAT!r}")
 
 
+def stated_checksum(path: Path) -> int:
+    """The checksum a snapshot ends with, not compared with anything; 0 of a file too short to have one."""
+    with path.open("rb") as file:
+        file.seek(-min(path.stat().st_size, 4), os.SEEK_END)
+        return int.from_bytes(file.read(), "little")
+
+
 def read_attributes(file: h5py.File) -> dict[str, Any]:
     """What `create` was given."""
     texts = {name: file[name].asstr()[()] for name in _TEXTS}

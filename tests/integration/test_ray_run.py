@@ -106,7 +106,7 @@ def test_ctrl_c_stops_in_order_and_resume_goes_on(headrace: Callable[..., Any], 
     assert first["stopped_by"] == "interrupt" and first["evaluation"] is None
     checkpoint = max((run / "checkpoints").iterdir(), key=lambda d: int(d.name))
     assert {p.name for p in checkpoint.iterdir()} >= {
-        "learner.safetensors", "learner_state.json", "replay-0.h5", "replay-1.h5", "manifest.json",
+        "learner.safetensors", "policy.safetensors", "replay-0.h5", "replay-1.h5", "manifest.json",
     }  # fmt: skip
 
     code, _, errors = headrace("train", "--resume", str(run), "--run.max-seconds", "1").finish(120)
