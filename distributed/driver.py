@@ -9,6 +9,7 @@ from typing import Any
 
 from actors.normalisation import RunMoments
 from actors.seeds import SeedFamily, derive
+from distributed.checkpoints import Checkpoints
 from distributed.config import ExperimentConfig
 from distributed.logged_data import LoggedData, find_log
 from distributed.manifest import read_manifest
@@ -18,12 +19,13 @@ from distributed.run_directory import RunDirectory
 from distributed.runtime import Casualties, Evaluation, Origin, Progress, Runtime
 from distributed.stop_signal import StopSignal
 from distributed.tally import Tally, bound_by
-from learners.checkpoint import load_snapshot, save_snapshot
+from learners.checkpoint import load_snapshot
 from learners.weights import WeightSnapshot
 from replay_server.errors import ConfigError
 
 BEST_FILE = "best.safetensors"
 POLICY_FILE = "policy.safetensors"
+_LAST_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,13 @@ class Driver:
         self._best: Best | None = None
         self._newest: WeightSnapshot | None = None
         self._earlier_seconds = 0.0
-        self._barriers = 0
         self._earlier = Casualties()
         self._row: dict[str, Any] = {}
         self._evaluation: dict[str, Any] | None = None
         self._evaluations: list[dict[str, Any]] = []
         self._asked: dict[int, float] = {}
         self._moments = RunMoments()
+        self._checkpoints = Checkpoints(runtime, run, config.run.keep_checkpoints, clock.monotonic, view.say)
 
     def train(self, stop: StopSignal, checkpoint: Path | None) -> dict[str, Any]:
         """Run until a stop condition holds; returns the content of `result.json`, which it also writes."""
@@ -76,7 +78,7 @@ class Driver:
                 reason, scheduled = self._loop(stop)
                 seconds = self._seconds()
                 self._view.say("writing the final checkpoint")
-                self._checkpoint(scheduled=scheduled, last=reason != "interrupt")
+                self._checkpoint_last(scheduled, judge=reason != "interrupt")
             result = self._result(reason, seconds, self._began - begin)
             try:
                 if reason != "interrupt":
@@ -87,6 +89,7 @@ class Driver:
                 self._run.write_result(result)
         finally:
             self._runtime.stop()
+            self._checkpoints.close()
         return result
 
     @property
@@ -118,7 +121,7 @@ class Driver:
         self._run.discard_after(checkpoint)
         steps = _share(sum(manifest["actor_env_steps"]), count, manifest["actor_env_steps"])
         self._tally = Tally(steps, manifest["totals"], manifest["seconds"])
-        self._barriers = manifest["barriers"]
+        self._checkpoints.begun = manifest["barriers"]
         self._earlier_seconds = manifest["seconds"]
         self._earlier = Casualties(manifest["restarts"], manifest["lost_transitions"])
         self._moments = RunMoments.from_state(manifest["moments"])
@@ -129,7 +132,7 @@ class Driver:
             snapshot = load_snapshot(checkpoint / BEST_FILE, best["version"])
             self._best = Best(best["mean"], best["env_steps"], snapshot)
         self._log = LoggedData((), manifest["logged_records"])
-        self._runtime.start(Origin(checkpoint, self._newest, tuple(steps), self._barriers, self._log))
+        self._runtime.start(Origin(checkpoint, self._newest, tuple(steps), manifest["barriers"], self._log))
         rows: int = manifest["metrics_rows"]
         return rows
 
@@ -150,9 +153,8 @@ class Driver:
             due = _crossed(before, now, run.checkpoint_every_env_steps)
             if reason := self._stop_reason(stop):
                 return reason, due
-            if due:
-                self._checkpoint(scheduled=True)
-            elif _crossed(before, now, run.metrics_every_env_steps):
+            self._checkpoints.advance(now, due)
+            if not self._take_cut() and _crossed(before, now, run.metrics_every_env_steps):
                 self._write_row()
             self._view.update(self._tally, self._row, self._seconds())
 
@@ -207,20 +209,43 @@ class Driver:
         self._writer.write(row, self._clock.wall())
         self._row = row
 
-    def _checkpoint(self, *, scheduled: bool, last: bool = False) -> None:
-        self._barriers += 1
-        directory = self._run.new_checkpoint(self._tally.env_steps)
-        saved = self._runtime.checkpoint(directory, self._barriers)
-        self._newest = saved.snapshot
-        for progress in saved.progress:
-            self._take_in(progress)
-        if last and self._config.evaluation.every_env_steps:
-            self._judge_newest(saved.snapshot)
+    def _checkpoint_last(self, scheduled: bool, *, judge: bool) -> None:
+        """The checkpoint the run ends with, after the one under way; `judge` its policy as a candidate for the best.
+
+        Raises:
+            CheckpointError: it was given up, again and again.
+        """
+        checkpoints = self._checkpoints
+        self._bring_to_cut(judge=False)
+        checkpoints.wait()
+        for _ in range(_LAST_TRIES):
+            checkpoints.begin(self._tally.env_steps, scheduled=scheduled)
+            self._bring_to_cut(judge=judge)
+            checkpoints.wait()
+            if checkpoints.failure is None:
+                return
+            while checkpoints.paused:  # what died is being replaced
+                self._take_in(self._runtime.advance())
+        assert checkpoints.failure is not None
+        raise checkpoints.failure
+
+    def _bring_to_cut(self, *, judge: bool) -> None:
+        while not self._take_cut(judge=judge) and self._checkpoints.awaits_cut:
+            self._take_in(self._runtime.advance())
+
+    def _take_cut(self, *, judge: bool = False) -> bool:
+        """Whether a checkpoint got its cut: what this moment is made of is noted, and goes into it."""
+        cut = self._checkpoints.cut()
+        if cut is None:
+            return False
+        self._newest = cut.snapshot
+        self._take_in(cut.progress)
+        if judge and self._config.evaluation.every_env_steps:
+            self._judge_newest(cut.snapshot)
         self._write_row()  # nothing is left over in sums, so that a resumed run's next row is the same
-        save_snapshot(self._newest, directory / POLICY_FILE)
-        if self._best is not None:
-            save_snapshot(self._best.snapshot, directory / BEST_FILE)
-        self._run.complete_checkpoint(directory, self._manifest(scheduled), self._config.run.keep_checkpoints)
+        policies = {POLICY_FILE: self._newest} | ({} if self._best is None else {BEST_FILE: self._best.snapshot})
+        self._checkpoints.complete(cut, self._manifest(), policies)
+        return True
 
     def _judge_newest(self, snapshot: WeightSnapshot) -> None:
         """The policy a run ends with is a candidate too, on the seeds that the others were judged by."""
@@ -231,16 +256,16 @@ class Driver:
         self._asked[self._tally.env_steps] = seconds
         self._judge(Evaluation(self._tally.env_steps, snapshot, result))
 
-    def _manifest(self, scheduled: bool) -> dict[str, Any]:
+    def _manifest(self) -> dict[str, Any]:
         casualties = self._casualties()
         best, newest = self._best, self._newest
         assert newest is not None
         return {
-            "scheduled": scheduled,
+            "scheduled": self._checkpoints.scheduled,
             "env_steps": self._tally.env_steps,
             "actor_env_steps": self._tally.actor_env_steps,
             "shards": self._config.replay.shards,
-            "barriers": self._barriers,
+            "barriers": self._checkpoints.begun,
             "logged_records": self._log.records,
             "seconds": self._seconds(),
             "metrics_rows": self._writer.rows,
@@ -286,6 +311,7 @@ class Driver:
             "quarantined_actors": casualties.quarantined,
             "fenced_transitions": sum(shard.fenced for shard in stats.shards),
             "replay_size": stats.size,
+            "given_up_checkpoints": self._checkpoints.given_up,
         }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -12,16 +11,15 @@ from distributed.config import ExperimentConfig
 from distributed.cut_off import CutOff
 from distributed.processes import Processes, Role
 from distributed.ray_weights import RayWeightSink
-from distributed.ray_workers import LearnerPlace, LearnerWorker
+from distributed.ray_workers import LearnerCut, LearnerPlace, LearnerWorker
 from distributed.run_directory import RunDirectory
 from distributed.runtime import Casualties, Origin
 from distributed.seat import Seat
 from learners.loop import LearnerReport
-from learners.weights import WeightSnapshot
 from replay_server.errors import CheckpointError, ConfigError, Diverged, HeadraceError, Unavailable
 
 _START_SECONDS = 120.0  # Ray workers importing torch on a loaded machine
-_SAVE_SECONDS = 600.0
+_NOTHING = LearnerReport(0, 0, {}, 0.0, None)
 
 
 class LearnerSupervisor:
@@ -66,6 +64,9 @@ class LearnerSupervisor:
         self._beginning = True
         self._down_since: float | None = None
         self._notices: list[str] = []
+        self._cut_wanted: tuple[str | None] | None = None
+        self._cutting = False
+        self._cut: LearnerCut | None = None
         self._seat.fill(LearnerWorker, Role.LEARNER)
 
     def start(self, addresses: tuple[str, ...], inserted_before: int) -> None:
@@ -123,37 +124,36 @@ class LearnerSupervisor:
         if self._beginning:
             self._back()
             return ()
-        self._note(answer)
-        self.learn_on(self._slice_seconds)
-        return (answer,)
+        report: LearnerReport = answer
+        if isinstance(answer, LearnerCut):
+            report, self._cut, self._cutting = answer.report, answer, False
+        self._note(report)
+        self._go_on()
+        return (report,)
 
     @property
     def learning(self) -> bool:
         """It is there and has begun."""
         return not self._seat.vacant and not self._beginning
 
-    def save(self, directory: Path, *, with_replay: bool) -> tuple[WeightSnapshot, tuple[LearnerReport, ...]]:
-        """Have it publish, write itself and, where `with_replay`, the shards; it learns on afterwards.
+    def request_cut(self, replay_directory: str | None) -> None:
+        """Have it make the cut of a checkpoint when it has finished what it works on; it learns on afterwards.
 
-        Returns:
-            What it published and its reports meanwhile.
+        Args:
+            replay_directory: as of `LearnerWorker.cut`.
+        """
+        self._cut_wanted = (replay_directory,)
+
+    def take_cut(self) -> LearnerCut | None:
+        """The cut that was requested, once it is made.
 
         Raises:
-            HeadraceError: it could not; hand a WorkerDied or Unavailable to `disturbed` and try again later.
+            CheckpointError: it could not be.
         """
-        earlier = self._processes.get(self._seat.call, self._config.learner.hang_seconds, "the learner")
-        call = self._seat.handle.save.remote(directory, with_replay)
-        snapshot, report = self._processes.get(call, _SAVE_SECONDS, "the learner")
-        self._note(report)
-        self.learn_on(self._slice_seconds)
-        return snapshot, (earlier, report)
-
-    def disturbed(self, error: HeadraceError) -> None:
-        """It could not save: replace it, unless what failed it is a shard."""
-        if isinstance(error, Unavailable):
-            self.learn_on(self._slice_seconds)
-        else:
-            self._down(error)
+        cut, self._cut = self._cut, None
+        if cut is not None and cut.error is not None:
+            raise CheckpointError(cut.error)
+        return cut
 
     def set_moments(self, moments: Mapping[str, NDArray[Any]]) -> None:
         """Hand merged moments to it; a new process gets the newest."""
@@ -179,6 +179,14 @@ class LearnerSupervisor:
         """End it."""
         self._seat.stop()
 
+    def _go_on(self) -> None:
+        """To the cut where one is wanted, else to the next slice of learning."""
+        if self._cut_wanted is None:
+            self.learn_on(self._slice_seconds)
+            return
+        (directory,), self._cut_wanted, self._cutting = self._cut_wanted, None, True
+        self._seat.issue(self._seat.handle.cut.remote(directory), self._config.learner.hang_seconds)
+
     def _begin(self, place: LearnerPlace) -> None:
         handle = self._seat.handle
         call = handle.begin.remote(self._config, self._addresses, self._sink, place, self._run.logs)
@@ -194,6 +202,8 @@ class LearnerSupervisor:
     def _down(self, error: HeadraceError) -> None:
         if self._down_since is None:
             self._down_since = self._clock()
+        if self._cutting:
+            self._cutting, self._cut = False, LearnerCut(_NOTHING, f"the learner: {error}")
         if isinstance(error, Unavailable):
             self._missed()
         self._seat.vacate(error)
@@ -205,7 +215,7 @@ class LearnerSupervisor:
         seconds = 0.0 if self._down_since is None else self._clock() - self._down_since
         self._down_since = None
         self._notices.append(f"the learner is back after {seconds:.1f} s")
-        self.learn_on(self._slice_seconds)
+        self._go_on()
 
     def _note(self, report: LearnerReport) -> None:
         self._version = max(self._version, report.weights_version)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,21 @@ from distributed.build import make_spec, make_task, resolve_device
 from distributed.config import ExperimentConfig
 from distributed.learner_supervisor import LearnerSupervisor
 from distributed.processes import Role
+from distributed.ray_checkpoint import write_cut
 from distributed.ray_evaluator import RayEvaluator
 from distributed.ray_processes import RayProcesses
 from distributed.ray_session import start_ray
 from distributed.ray_weights import RayWeightSink, RayWeightSource, WeightStore
 from distributed.rollout_supervisor import RolloutSupervisor
 from distributed.run_directory import RunDirectory
-from distributed.runtime import Casualties, Evaluation, Origin, Progress, Saved
+from distributed.runtime import Casualties, Cut, Evaluation, Origin, Progress
 from distributed.shard_plan import ShardPlan
 from distributed.shard_supervisor import ShardSupervisor
 from distributed.store_watch import StoreWatch
 from learners.weights import WeightSnapshot
 from replay_server import connect
-from replay_server.errors import Unavailable, WorkerDied
-from replay_server.replay import Replay, ReplayStats
+from replay_server.client import ReplayClient
+from replay_server.replay import ReplayStats
 
 _SLICE_SECONDS = 0.2
 _START_SECONDS = 120.0  # Ray workers importing torch on a loaded machine
@@ -42,7 +44,7 @@ class RayRuntime:
         self._run = run
         self._task = make_task(config)
         self._spec = make_spec(config, self._task)
-        self._replay: Replay | None = None
+        self._replay: ReplayClient | None = None
         self._shards: ShardSupervisor | None = None
         self._rollouts: RolloutSupervisor | None = None
         self._learner: LearnerSupervisor | None = None
@@ -109,22 +111,20 @@ class RayRuntime:
         assert self._learner is not None
         self._learner.set_moments(moments)
 
-    def checkpoint(self, directory: Path, barriers: int) -> Saved:
-        """The learner publishes and writes itself and the shards; actors go on.
-
-        A learner or shard that is being replaced is waited for.
-        """
+    def begin_checkpoint(self, directory: Path, barriers: int) -> None:
+        """The learner makes the cut between two slices of its work, or when it is back; actors go on."""
         assert self._learner is not None
-        meanwhile: list[Progress] = []
-        while True:
-            if self._learner.learning:
-                try:
-                    snapshot, reports = self._learner.save(directory, with_replay=not self._config.replay.addresses)
-                except (WorkerDied, Unavailable) as error:
-                    self._learner.disturbed(error)
-                else:
-                    return Saved(snapshot, (*meanwhile, Progress({}, reports)))
-            meanwhile.append(self.advance())
+        self._saving_to = directory
+        self._learner.request_cut(None if self._config.replay.addresses else directory.name)
+
+    def cut(self) -> Cut | None:
+        """What the learner was at the cut; the shards go on writing what they were."""
+        assert self._learner is not None
+        cut = self._learner.take_cut()
+        if cut is None or cut.snapshot is None:
+            return None
+        replay = None if self._config.replay.addresses else self._replay
+        return Cut(cut.snapshot, Progress({}, ()), partial(write_cut, self._saving_to, cut.arrays, replay))
 
     def evaluate(self, snapshot: WeightSnapshot, episodes: int, seed: int) -> EvaluationResult:
         """Greedy episodes of one policy, by the evaluator."""

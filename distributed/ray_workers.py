@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ from actors.seeds import SeedFamily, derive
 from distributed.build import make_actor_loop, make_learner, make_learner_loop, make_spec, make_task, resolve_device
 from distributed.config import ExperimentConfig
 from distributed.ray_weights import RayWeightSink, RayWeightSource
-from learners.checkpoint import load_learner, save_learner
+from learners.checkpoint import learner_arrays, load_learner
 from learners.loop import LearnerReport
 from learners.weights import WeightSnapshot
 from replay_server import connect
+from replay_server.errors import CheckpointError, ReplayTimeout, Unavailable
 from replay_server.reopening import ReopeningWriter
 
 _TURN_SECONDS = 0.1  # longest wait of one turn; `run` overstays its time by this much at most
@@ -97,6 +98,23 @@ class LearnerPlace:
     inserted_before: int = 0
 
 
+@dataclass(frozen=True)
+class LearnerCut:
+    """The learner at the cut of a checkpoint.
+
+    Attributes:
+        report: what happened since its last one.
+        error: why there is no cut, or None.
+        snapshot: the policy it published.
+        arrays: what `save_learner` writes.
+    """
+
+    report: LearnerReport
+    error: str | None
+    snapshot: WeightSnapshot | None = None
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
 class LearnerWorker:
     """The learner."""
 
@@ -144,15 +162,22 @@ class LearnerWorker:
         """Publish the weights as they are now."""
         self._loop.publish()
 
-    def save(self, directory: Path, with_replay: bool) -> tuple[WeightSnapshot, LearnerReport]:
-        """Publish, and write the learner and (unless they run elsewhere) the shards into a directory."""
+    def cut(self, replay_directory: str | None) -> LearnerCut:
+        """Come to rest, publish, copy the learner's state and have the shards make their cuts; all else comes later.
+
+        Args:
+            replay_directory: of the shards' snapshots, inside the directory they were started with; None for shards
+                that run elsewhere and keep their own.
+        """
         self._loop.drain()
-        self._replay.flush()
-        snapshot = self._loop.publish()
-        save_learner(self._learner, directory)
-        if with_replay:
-            self._replay.save(str(directory))
-        return snapshot, self._loop.report()
+        try:
+            self._replay.flush()
+            snapshot, arrays = self._loop.publish(), learner_arrays(self._learner)
+            if replay_directory is not None:
+                self._replay.begin_save(replay_directory)
+        except (CheckpointError, ReplayTimeout, Unavailable) as error:
+            return LearnerCut(self._loop.report(), str(error))
+        return LearnerCut(self._loop.report(), None, snapshot, arrays)
 
 
 class EvaluatorWorker:

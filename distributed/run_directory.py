@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ class RunDirectory:
         directory.mkdir(parents=True)
         return directory
 
-    def complete_checkpoint(self, directory: Path, manifest: dict[str, Any], keep: int) -> None:
+    def complete_checkpoint(self, directory: Path, manifest: Mapping[str, Any], keep: int) -> None:
         """Write the manifest, name the directory after its `env_steps`, and remove the oldest beyond `keep`.
 
         The newest scheduled checkpoint always stays: a serial run continues from it.
@@ -89,6 +90,10 @@ class RunDirectory:
             if old not in scheduled:
                 _remove(old)
 
+    def remove_unfinished(self, directory: Path) -> None:
+        """Remove what there is of a checkpoint that was given up; what somebody still writes goes with `clean_up`."""
+        shutil.rmtree(directory, ignore_errors=True)
+
     def clean_up(self) -> list[str]:
         """Finish or remove what a killed run left half done; returns the names of checkpoints that were cut short.
 
@@ -98,7 +103,7 @@ class RunDirectory:
         for directory in sorted(self.checkpoints.iterdir()) if self.checkpoints.is_dir() else []:
             whole = (directory / MANIFEST).is_file()
             if directory.suffix == _UNFINISHED and whole:
-                self._name(directory, directory.stem)
+                self._name(directory, str(json.loads((directory / MANIFEST).read_text())["env_steps"]))
             elif directory.suffix == _UNFINISHED or (directory.name.isdigit() and not whole):
                 _remove(directory)
                 cut_short += [directory.name] if directory.suffix == _UNFINISHED else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,11 +55,19 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Saved:
-    """A written checkpoint: the policy published with it, and what happened meanwhile, in order."""
+class Cut:
+    """The moment a checkpoint stands for.
+
+    Attributes:
+        snapshot: the policy published with it.
+        progress: what happened while everything was brought to rest and `advance` has not told.
+        write: waits until learner and replay are in their files, while training goes on; for any thread. Raises
+            CheckpointError when they never will be. None where they are there already.
+    """
 
     snapshot: WeightSnapshot
-    progress: tuple[Progress, ...]
+    progress: Progress
+    write: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -108,12 +116,19 @@ class Runtime(Protocol):
     def set_moments(self, moments: Mapping[str, NDArray[Any]]) -> None:
         """Hand the run's merged observation and return moments to the learner."""
 
-    def checkpoint(self, directory: Path, barriers: int) -> Saved:
-        """Publish the weights, write learner and replay.
+    def begin_checkpoint(self, directory: Path, barriers: int) -> None:
+        """Have learner and replay saved while `advance` goes on; not before the one before is complete or given up.
 
         Args:
             directory: an empty directory inside the run directory.
             barriers: checkpoints made so far, this one included.
+        """
+
+    def cut(self) -> Cut | None:
+        """The cut of the checkpoint that was begun, once; None while it is not made.
+
+        Raises:
+            CheckpointError: there will be none; the run goes on.
         """
 
     def evaluate(self, snapshot: WeightSnapshot, episodes: int, seed: int) -> EvaluationResult:

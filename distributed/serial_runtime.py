@@ -25,8 +25,8 @@ from distributed.build import (
     shard_sampling,
 )
 from distributed.config import ExperimentConfig
-from distributed.runtime import Casualties, Evaluation, Origin, Progress, Saved
-from learners.checkpoint import load_learner, save_learner, write_json
+from distributed.runtime import Casualties, Cut, Evaluation, Origin, Progress
+from learners.checkpoint import learner_arrays, load_learner, save_learner, write_json
 from learners.weights import WeightSlot, WeightSnapshot
 from replay_server.connecting import in_process
 from replay_server.errors import CheckpointError
@@ -56,6 +56,7 @@ class SerialRuntime:
         self._logs = logs
         self._evaluations: list[Evaluation] = []
         self._actors: list[ActorLoop] = []
+        self._cut: Cut | None = None
 
     def start(self, origin: Origin) -> None:
         """Build everything; torch runs on one thread from here on, so that sums are added in one order."""
@@ -103,7 +104,7 @@ class SerialRuntime:
         """Hand merged moments to the learner."""
         self._learner.set_moments(moments)
 
-    def checkpoint(self, directory: Path, barriers: int) -> Saved:
+    def begin_checkpoint(self, directory: Path, barriers: int) -> None:
         """The barrier: flush, publish, write, and start the environments again."""
         for actor in self._actors:
             while not actor.end(0.0):
@@ -112,11 +113,16 @@ class SerialRuntime:
         self._replay.flush()
         snapshot = self._learner_loop.publish()
         progress = self._report()
-        save_learner(self._learner, directory)
+        save_learner(learner_arrays(self._learner), directory)
         self._replay.save(str(directory))
         write_json(directory / _CLIENT_FILE, self._replay.state_dict())
         self._begin([progress.actors[index].env_steps for index in range(len(self._actors))], barriers)
-        return Saved(snapshot, (progress,))
+        self._cut = Cut(snapshot, progress)
+
+    def cut(self) -> Cut | None:
+        """What the barrier left."""
+        cut, self._cut = self._cut, None
+        return cut
 
     def evaluate(self, snapshot: WeightSnapshot, episodes: int, seed: int) -> EvaluationResult:
         """Greedy episodes of one policy."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from learners.learner import Learner
 from learners.weights import WeightSnapshot
@@ -20,10 +23,18 @@ from replay_server.errors import CheckpointError
 LEARNER_FILE = "learner.safetensors"
 
 
-def save_learner(learner: Learner, directory: Path) -> None:
-    """Write `learner.safetensors` into a directory."""
-    save_file(learner.state_dict(), directory / LEARNER_FILE)
-    sync(directory / LEARNER_FILE)
+def learner_arrays(learner: Learner) -> dict[str, NDArray[Any]]:
+    """Everything a bit-exact continuation needs, copied: the learner may go on."""
+    return {name: tensor.numpy() for name, tensor in learner.state_dict().items()}
+
+
+def save_learner(arrays: Mapping[str, NDArray[Any]], directory: Path) -> None:
+    """Write what `learner_arrays` gave as `learner.safetensors` into a directory.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    _save(dict(arrays), directory / LEARNER_FILE)
 
 
 def load_learner(learner: Learner, directory: Path) -> None:
@@ -43,10 +54,9 @@ def load_learner(learner: Learner, directory: Path) -> None:
 
 
 def save_snapshot(snapshot: WeightSnapshot, path: Path) -> None:
-    """Write one weight snapshot as a safetensors file."""
+    """Write one weight snapshot as a safetensors file; raises CheckpointError where that cannot be."""
     arrays = {name: np.ascontiguousarray(array) for name, array in snapshot.arrays().items()}
-    save_arrays(arrays, path)
-    sync(path)
+    _save(arrays, path)
 
 
 def load_snapshot(path: Path, version: int) -> WeightSnapshot:
@@ -67,6 +77,14 @@ def save_batch(batch: SampleBatch, path: Path) -> None:
     arrays["key"] = np.ascontiguousarray(batch.keys).view(np.uint32).reshape(len(batch), -1)
     arrays["probability"] = batch.probabilities
     save_arrays(arrays, path)
+
+
+def _save(arrays: dict[str, NDArray[Any]], path: Path) -> None:
+    try:
+        save_arrays(arrays, path)
+        sync(path)
+    except (OSError, SafetensorError) as error:  # the latter for a full disk, too
+        raise CheckpointError(f"{path}: cannot be written ({error})") from error
 
 
 def write_json(path: Path, document: object) -> None:

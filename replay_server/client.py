@@ -16,7 +16,7 @@ from replay_server.consuming import Consumption
 from replay_server.errors import ConfigError, HeadraceError, Unavailable
 from replay_server.inserting import Inserting
 from replay_server.members import Asked, Members
-from replay_server.messages import Call, ShardPort, UpdateReply, UpdateRequest
+from replay_server.messages import Call, SavedFile, ShardPort, UpdateReply, UpdateRequest
 from replay_server.reasons import WaitTimes
 from replay_server.replay import Ack, ReplayStats, Rows, ShardStats, UpdateReport
 from replay_server.sampling import Sampling
@@ -252,6 +252,33 @@ class ReplayClient:
         self._sampling.drop()
         self._sampling.settle(self._clock.now() + _SAVE_S)
         return [port.save(directory) for port in self._members.ports]
+
+    def begin_save(self, directory: str, *, timeout_s: float = 10.0) -> None:
+        """Have every shard make the cut of a snapshot now; they write `replay-<shard>.h5` while everything goes on.
+
+        Batches asked for ahead are given back first. Returns when the last cut is made: what one thread does before
+        and after the call is before and after the cut of every shard.
+
+        Raises:
+            Unavailable, ReplayTimeout: a shard does not answer; others may have begun.
+            CheckpointError: a shard refuses, because it is being saved elsewhere or has no such place.
+        """
+        deadline = self._clock.now() + timeout_s
+        self._sampling.drop()
+        self._sampling.settle(deadline)
+        for call in [port.begin_save(directory) for port in self._members.ports]:
+            call.result(max(deadline - self._clock.now(), 0.0))
+
+    def saved(self, directory: str, *, timeout_s: float = 10.0) -> list[SavedFile]:
+        """What has become of every shard's snapshot since `begin_save`; for any thread.
+
+        Raises:
+            Unavailable, ReplayTimeout: a shard does not answer.
+            CheckpointError: one cannot be written, or its shard was started anew since.
+        """
+        deadline = self._clock.now() + timeout_s
+        calls = [port.saved(directory) for port in self._members.ports]
+        return [call.result(max(deadline - self._clock.now(), 0.0)) for call in calls]
 
     def close(self) -> None:
         """End writers of `insert`, give unread batches back to the rate limiters, close connections."""

@@ -12,12 +12,14 @@ from replay_server.messages import (
     InsertRequest,
     SampleReply,
     SampleRequest,
+    SavedFile,
     UpdateReply,
     UpdateRequest,
     View,
 )
 from replay_server.replay import ShardStats
 from replay_server.shard import Shard
+from replay_server.snapshot_file import stated_checksum
 
 _UNLIMITED = 2**62
 
@@ -78,6 +80,14 @@ class LocalShard:
         name = snapshot_name(self.hello.shard)
         self._shard.save(str(Path(directory) / name))
         return name
+
+    def begin_save(self, directory: str) -> Call[str]:
+        """Written at once: there is nobody who could write it later."""
+        return Finished(lambda: self.save(directory))
+
+    def saved(self, directory: str) -> Call[SavedFile]:
+        path = Path(directory) / snapshot_name(self.hello.shard)
+        return Finished(lambda: SavedFile(str(path), True, path.stat().st_size, stated_checksum(path)))
 
     def close(self) -> None:
         """The shard belongs to whoever made it."""

@@ -152,6 +152,16 @@ class UpdateReply:
     view: View
 
 
+@dataclass(frozen=True)
+class SavedFile:
+    """A snapshot that was begun: where, on the shard's host; once it is done its size and the CRC32C it ends with."""
+
+    path: str
+    done: bool
+    bytes: int = 0
+    checksum: int = 0
+
+
 class Call(Protocol[Reply_co]):
     """A request under way."""
 
@@ -214,5 +224,11 @@ class ShardPort(Protocol):
     def clear(self) -> View: ...
 
     def save(self, directory: str) -> str: ...
+
+    def begin_save(self, directory: str) -> Call[str]:
+        """A save that is answered as soon as its cut is made, and written afterwards."""
+
+    def saved(self, directory: str) -> Call[SavedFile]:
+        """What has become of it."""
 
     def close(self) -> None: ...

@@ -25,6 +25,7 @@ from replay_server.messages import (
     Reply,
     SampleReply,
     SampleRequest,
+    SavedFile,
     UpdateReply,
     UpdateRequest,
     View,
@@ -117,6 +118,14 @@ class RemoteShard:
 
     def save(self, directory: str) -> str:
         return str(self._ask("Save", {"directory": directory}, 600.0)["name"])
+
+    def begin_save(self, directory: str) -> Call[str]:
+        frame = wire.encode_json({"directory": directory}, reply=False)
+        return self._call("BeginSave", frame, lambda reply: str(_document(reply)["name"]))
+
+    def saved(self, directory: str) -> Call[SavedFile]:
+        frame = wire.encode_json({"directory": directory}, reply=False)
+        return self._call("Saved", frame, lambda reply: SavedFile(**_document(reply)))
 
     def close(self) -> None:
         session = self._sharing.close() if self._sharing is not None else None

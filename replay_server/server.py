@@ -121,6 +121,7 @@ class ReplayServer:
         self._health.stop()
         self._server.stop(grace_s).wait()
         self.shard.stop_saving()
+        self._service.join_saves()
         self._threads.shutdown(wait=True)
         self._arrivals.close()
         self._attachments.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -34,13 +33,12 @@ from replay_server.errors import (
     WriterEvicted,
 )
 from replay_server.frames import Layout
-from replay_server.local import snapshot_name
 from replay_server.messages import Hello, SampleReply, SampleRequest
 from replay_server.placing import decode_placed, encode_placed_reply, is_placed
 from replay_server.replay import ShardStats
 from replay_server.reply_budget import ReplyBudget
+from replay_server.saves import Saves
 from replay_server.shard import Shard
-from replay_server.snapshot import PACE
 from replay_server.table import Drawn
 
 _CODES: list[tuple[type[HeadraceError], Any]] = [
@@ -59,9 +57,6 @@ _CODES: list[tuple[type[HeadraceError], Any]] = [
 
 
 _NOWHERE = np.zeros(0, np.uint8)
-_SAVES = 2
-"""One that writes and one that waits for it, or for a compaction; others would only take threads."""
-_LONGEST_PATH = 4096
 
 
 class _ReplyInPlace:
@@ -99,7 +94,6 @@ class ReplayService:
         self._shard = shard
         self._layout = Layout(shard.table.spec, hello.table)
         self._hello = hello
-        self._directory = directory
         self._attachments = attachments
         self._replies = replies
         self._methods: dict[str, Callable[[bytes, Any], bytes]] = {
@@ -110,10 +104,12 @@ class ReplayService:
             "Stats": self._stats,
             "Clear": self._clear,
             "Save": self._save,
+            "BeginSave": self._begin_save,
+            "Saved": self._saved,
             "Attach": self._attach,
             "Detach": self._detach,
         }
-        self._saves = threading.BoundedSemaphore(_SAVES)
+        self._saves = Saves(shard, directory)
         self._started = time.monotonic()
         self._meter = CallMeter(tuple(self._methods))
 
@@ -136,6 +132,10 @@ class ReplayService:
             refusals=self._meter.refusals(),
             sessions=len(self._attachments),
         )
+
+    def join_saves(self) -> None:
+        """Wait for a snapshot that the shard has been told to give up."""
+        self._saves.join()
 
     def _greet(self, frame: bytes, _: Any) -> bytes:
         self._asked(frame)
@@ -222,25 +222,13 @@ class ReplayService:
         return wire.encode_json(document, reply=True, table=self._layout.table)
 
     def _save(self, frame: bytes, _: Any) -> bytes:
-        requested = self._asked(frame).get("directory")
-        if not isinstance(requested, str):
-            raise InvalidRecord("a save names its directory as text")
-        if self._directory is None:
-            raise CheckpointError(f"shard {self._hello.shard} was started without a directory and cannot save")
-        root = self._directory.resolve()
-        target = _path_inside(root, requested)
-        if not target.is_relative_to(root):
-            raise CheckpointError(f"{requested!r} is outside the directory this shard may write to, {root}")
-        name = snapshot_name(self._hello.shard)
-        if not self._saves.acquire(blocking=False):
-            raise CheckpointError(
-                f"shard {self._hello.shard} is saving itself, and another save waits; try again later"
-            )
-        try:
-            self._shard.save(str(target / name), pace=PACE)
-        finally:
-            self._saves.release()
-        return self._told({"name": name})
+        return self._told({"name": self._saves.save(self._asked(frame).get("directory"))})
+
+    def _begin_save(self, frame: bytes, _: Any) -> bytes:
+        return self._told({"name": self._saves.begin(self._asked(frame).get("directory"))})
+
+    def _saved(self, frame: bytes, _: Any) -> bytes:
+        return self._told(dataclasses.asdict(self._saves.outcome(self._asked(frame).get("directory"))))
 
     def _typed(self, name: str, arrivals: Arrivals) -> Callable[[Iterator[bytes], Any], bytes]:
         """A method with its errors as status and details, counted."""
@@ -260,13 +248,3 @@ class ReplayService:
             return reply
 
         return handle
-
-
-def _path_inside(root: Path, requested: str) -> Path:
-    """Where a path of a client's leads; raises InvalidRecord for one that no file system takes."""
-    try:
-        if "\0" in requested or len(requested.encode()) > _LONGEST_PATH:
-            raise ValueError
-        return (root / requested).resolve()
-    except (ValueError, OSError, RuntimeError):  # a lone surrogate, a part too long, links in a circle
-        raise InvalidRecord(f"a save's directory is no path: {requested[:80]!a}") from None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +46,15 @@ _DURABLE_S = 2.0
 _MOST_CREDIT = 2.0**40
 """Of one call: far beyond any batch, and far below where adding one more to a float64 is lost."""
 _NOTHING = np.zeros(0, np.int64)
+
+
+class _Cut(NamedTuple):
+    """The moment a snapshot stands for, and how long everybody had to stand still for it."""
+
+    capture: Capture
+    meta: ShardMeta
+    begin: float
+    pause_s: float
 
 
 class Shard:
@@ -243,7 +254,19 @@ class Shard:
         Raises:
             CheckpointError: it cannot be written, or another one is being written.
         """
-        self._snapshot(path, pace)
+        self.begin_save(path, pace=pace)()
+
+    def begin_save(self, path: str, *, pace: float = 0.0, patience_s: float = _OTHER_SAVE_S) -> Callable[[], None]:
+        """The moment of a `save`; what is returned writes it and has to be called once, from any thread.
+
+        Args:
+            path, pace: as of `save`.
+            patience_s: how long another snapshot is waited for.
+
+        Raises:
+            CheckpointError: another one is being written.
+        """
+        return self._begin_snapshot(path, pace, patience_s=patience_s)
 
     def preload(self, records: NDArray[np.uint8]) -> None:
         """Take in records of a log, uint8[B, record_size], with equal priorities.
@@ -321,7 +344,7 @@ class Shard:
         """
         assert self._journal is not None
         try:
-            self._snapshot(str(self._journal.base), PACE, base_of=self._journal)
+            self._begin_snapshot(str(self._journal.base), PACE, self._journal)()
         except Exception as error:
             self._journal.trouble = f"cannot be shortened: {str(error) or type(error).__name__}"
             raise
@@ -357,9 +380,12 @@ class Shard:
                 "or with another, empty directory"
             )
 
-    def _snapshot(self, path: str, pace: float, base_of: Journal | None = None) -> None:
-        if not self._saving.acquire(timeout=_OTHER_SAVE_S):
-            raise CheckpointError(f"{path}: this shard has been saving itself elsewhere for {_OTHER_SAVE_S:g} s")
+    def _begin_snapshot(
+        self, path: str, pace: float, base_of: Journal | None = None, patience_s: float = _OTHER_SAVE_S
+    ) -> Callable[[], None]:
+        """The cut; what is returned writes it, once."""
+        if not self._saving.acquire(timeout=patience_s):
+            raise CheckpointError(f"{path}: this shard has been saving itself elsewhere for {patience_s:g} s")
         try:
             capture = Capture(self.table, before_image_rows(self.table.capacity, self.table.spec.record_size))
             with self._lock:
@@ -367,20 +393,25 @@ class Shard:
                 position = 0 if base_of is None else base_of.begin_snapshot()
                 capture.begin()
                 meta = ShardMeta(*self._counters(), self._writers.to_json(), position)
-                cut = self._clock.now()
-            written = False
-            try:
-                write_snapshot(path, capture, self._inserts.changed, meta, Rests(pace, self._clock, self._stopping))
-                written = True
-            finally:
-                with self._lock:
-                    capture.end()
-                    self._inserts.notify()
-                    if written:
-                        self._note_snapshot(self._clock.now() - begin, cut - begin)
-                    if base_of is not None:
-                        base_of.forget_before(position) if written else base_of.abandon_snapshot()
+                cut = _Cut(capture, meta, begin, self._clock.now() - begin)
+        except BaseException:
+            self._saving.release()
+            raise
+        return partial(self._write_snapshot, path, pace, cut, base_of)
+
+    def _write_snapshot(self, path: str, pace: float, cut: _Cut, base_of: Journal | None) -> None:
+        written, rests = False, Rests(pace, self._clock, self._stopping)
+        try:
+            write_snapshot(path, cut.capture, self._inserts.changed, cut.meta, rests)
+            written = True
         finally:
+            with self._lock:
+                cut.capture.end()
+                self._inserts.notify()
+                if written:
+                    self._note_snapshot(self._clock.now() - cut.begin, cut.pause_s)
+                if base_of is not None:
+                    base_of.forget_before(cut.meta.position) if written else base_of.abandon_snapshot()
             self._saving.release()
 
     def _note_snapshot(self, seconds: float, pause_s: float) -> None:

@@ -1,7 +1,10 @@
 """What every replay does alike: one shard or three, in this process or behind gRPC."""
 
 import json
+import time
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -383,6 +386,33 @@ class TestReplayContract:
         names = replay.save(str(target))
         assert sorted(names) == [f"replay-{i}.h5" for i in range(setup.shards)]
         assert sorted(p.name for p in target.iterdir()) == sorted(names)
+
+    def test_a_save_that_is_begun_holds_what_was_there_at_that_moment(self, setup):
+        replay = setup.make(prefetch=2)
+        replay.insert(rows(range(10)))
+        replay.update_priorities((batch := replay.sample(64)).keys, 1.0 + batch.columns["number"])
+        replay.flush()
+        target = setup.directory / "checkpoints" / "12"
+        replay.begin_save(str(target))
+        replay.insert(rows(range(10, 30)))
+        replay.update_priorities(batch.keys, np.full(64, 50.0))
+        replay.flush()
+        deadline = time.monotonic() + 60.0
+        while not all(file.done for file in replay.saved(str(target))):
+            assert time.monotonic() < deadline
+        numbers, priorities, sampled = [], [], 0.0
+        for shard, file in enumerate(replay.saved(str(target))):
+            path = target / f"replay-{shard}.h5"
+            assert (Path(file.path), file.bytes) == (path.resolve(), path.stat().st_size)
+            assert file.checksum == int.from_bytes(path.read_bytes()[-4:], "little")
+            with h5py.File(path) as content:
+                numbers += content["columns/number"][()].tolist()
+                priorities += content["priorities"][()].tolist()
+                sampled += content.attrs["sampled"]
+        assert sorted(numbers) == list(range(10))
+        drawn = set(batch.columns["number"].tolist())
+        assert dict(zip(numbers, priorities, strict=True)) == {n: 1.0 + n * (n in drawn) for n in range(10)}
+        assert sampled == pytest.approx(64.0)  # what was asked ahead has been given back
 
     def test_stats(self, setup):
         replay = setup.make(capacity=100)

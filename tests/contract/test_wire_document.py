@@ -194,6 +194,20 @@ def test_it_inserts_samples_updates_and_reads_statistics(client, server):
     server.shard.check_valid()
 
 
+def test_it_begins_a_save_and_asks_after_it(tmp_path):
+    with start_server(SPEC, 500, directory=str(tmp_path)) as server:
+        client = TinyClient(server.address)
+        client.insert(client.pack(range(100)))
+        assert client.ask("BeginSave", {"directory": "1"}) == {"name": "replay-0.h5"}
+        while not (file := client.ask("Saved", {"directory": "1"}))["done"]:
+            pass
+        content = (tmp_path / "1" / "replay-0.h5").read_bytes()
+        assert file == {
+            "path": str(tmp_path / "1" / "replay-0.h5"), "done": True, "bytes": len(content),
+            "checksum": struct.unpack("<I", content[-4:])[0],
+        }  # fmt: skip
+
+
 def test_its_chunks_are_stored_once(client):
     chunk = client.pack(range(10))
     with pytest.raises(grpc.RpcError) as caught:

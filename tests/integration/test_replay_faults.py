@@ -156,6 +156,34 @@ def test_saving_is_confined_to_the_servers_directory(server, tmp_path):
         replay.save(".")
 
 
+def test_a_save_that_is_begun_is_asked_after(server, tmp_path):
+    with connect([server.address]) as replay:
+        replay.insert(rows(5))
+        for call in (replay.begin_save, replay.saved):
+            with pytest.raises(CheckpointError, match="outside"):
+                call("..")
+        with pytest.raises(CheckpointError, match="shard 0 has not begun .*run/7/replay-0.h5: it was started anew"):
+            replay.saved("run/7")
+        (tmp_path / "allowed").mkdir(exist_ok=True)
+        (tmp_path / "allowed" / "run").write_text("in the way")
+        replay.begin_save("run/7")
+        with pytest.raises(CheckpointError, match="run/7/replay-0.h5: cannot write the snapshot"):
+            wait_for_file(replay, "run/7")
+        (tmp_path / "allowed" / "run").unlink()
+        replay.begin_save("run/8")
+        wait_for_file(replay, "run/8")
+        with pytest.raises(CheckpointError, match="has not begun .*run/7"):
+            replay.saved("run/7")
+    assert [file.name for file in (tmp_path / "allowed" / "run" / "8").iterdir()] == ["replay-0.h5"]
+
+
+def wait_for_file(replay, directory):
+    deadline = time.monotonic() + 60.0
+    while not all(file.done for file in replay.saved(directory)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_updates_from_before_a_restore_change_nothing(server, tmp_path):
     with connect([server.address], prefetch=0) as replay:
         replay.insert(rows(20))

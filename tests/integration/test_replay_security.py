@@ -139,7 +139,18 @@ def test_without_the_right_token_nothing_is_answered(tmp_path, token_file, shown
         text = one_line(refused)
         assert ("no token was given" if shown is None else "the token is not this shard's") in text
         assert "token_file" in text and "HEADRACE_TOKEN" in text
-        for method in ("Hello", "Insert", "Sample", "Update", "Stats", "Clear", "Save", "Nothing"):
+        for method in (
+            "Hello",
+            "Insert",
+            "Sample",
+            "Update",
+            "Stats",
+            "Clear",
+            "Save",
+            "BeginSave",
+            "Saved",
+            "Nothing",
+        ):
             assert raw_code(server.address, f"/headrace.Replay/{method}") is grpc.StatusCode.UNAUTHENTICATED
         assert raw_code(server.address, "/grpc.health.v1.Health/Watch") is grpc.StatusCode.UNAUTHENTICATED
         assert server.shard.stats().inserted == 0

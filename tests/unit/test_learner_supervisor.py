@@ -11,13 +11,14 @@ from kit.runs import experiment
 from distributed.learner_supervisor import LearnerSupervisor
 from distributed.processes import Role
 from distributed.ray_weights import StoreState
+from distributed.ray_workers import LearnerCut
 from distributed.run_directory import RunDirectory
 from distributed.runtime import Casualties, Origin
 from distributed.store_watch import StoreWatch
 from learners.checkpoint import write_json
 from learners.loop import LearnerReport
 from learners.weights import WeightSnapshot
-from replay_server.errors import Diverged, ReplayError, Unavailable, WorkerDied
+from replay_server.errors import CheckpointError, Diverged, ReplayError, Unavailable, WorkerDied
 
 SNAPSHOT = WeightSnapshot.of(7, {})
 
@@ -164,13 +165,38 @@ def test_no_shard_for_too_long_ends_the_run(tmp_path: Path) -> None:
         learning.supervisor.collect()
 
 
-def test_a_learner_that_is_killed_while_it_saves_is_replaced_and_one_whose_shard_is_away_is_not(tmp_path: Path) -> None:
+def test_a_cut_follows_what_the_learner_works_on_and_comes_with_its_report(tmp_path: Path) -> None:
     learning = Learning(tmp_path)
     worker = learning.processes.newest
-    learning.supervisor.disturbed(Unavailable("a shard is away"))
-    assert learning.supervisor.learning and worker.call.method == "run"
-    learning.supervisor.disturbed(WorkerDied("killed"))
-    assert not learning.supervisor.learning and worker.killed
+    learning.supervisor.request_cut("500.part")
+    assert worker.call.method == "run" and learning.supervisor.take_cut() is None
+    worker.call.answer(report(3, 8))
+    assert learning.supervisor.collect() == (report(3, 8),)
+    assert (worker.call.method, worker.call.arguments) == ("cut", ("500.part",))
+    worker.call.answer(cut := LearnerCut(report(3, 9), None, SNAPSHOT, {}))
+    assert learning.supervisor.collect() == (report(3, 9),)
+    assert worker.call.method == "run"
+    assert learning.supervisor.take_cut() is cut and learning.supervisor.take_cut() is None
+
+
+def test_a_learner_killed_at_its_cut_is_replaced_and_one_whose_shard_is_away_is_not(tmp_path: Path) -> None:
+    learning = Learning(tmp_path)
+    for answer in (LearnerCut(report(3, 9), "the shard at 127.0.0.1:1 is away"), WorkerDied("killed")):
+        worker = learning.processes.newest
+        learning.supervisor.request_cut("500.part")
+        worker.call.answer(report(3, 8))
+        learning.supervisor.collect()
+        worker.call.answer(answer)
+        learning.supervisor.collect()
+        with pytest.raises(CheckpointError, match="is away|the learner: killed"):
+            learning.supervisor.take_cut()
+        assert learning.supervisor.learning is isinstance(answer, LearnerCut)
+    learning.supervisor.request_cut("600.part")  # while it is down: made when it is back
+    learning.clock.now += 100.0
+    learning.supervisor.collect()
+    learning.processes.newest.call.answer()
+    learning.supervisor.collect()
+    assert learning.processes.newest.call.method == "cut"
 
 
 def test_a_store_that_came_back_empty_is_seen_once(tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""The part of a checkpoint that is written after its cut, while training goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from learners.checkpoint import save_learner
+from replay_server.client import ReplayClient
+from replay_server.errors import CheckpointError, ReplayTimeout, Unavailable
+from replay_server.messages import SavedFile
+from replay_server.snapshot_file import stated_checksum
+
+_LOOK_SECONDS = 0.25
+_SILENT_SECONDS = 60.0
+"""How long a shard may be out of reach; it writes on meanwhile, or says afterwards that it was started anew."""
+
+
+def write_cut(directory: Path, arrays: Mapping[str, NDArray[Any]], replay: ReplayClient | None) -> None:
+    """Write the learner's state, and wait until every shard has written its own.
+
+    Args:
+        directory: of the checkpoint; the shards know it by its name.
+        arrays: of the learner.
+        replay: shards that have begun to save themselves; None where they keep their own.
+
+    Raises:
+        CheckpointError: something cannot be written, or a shard died meanwhile.
+    """
+    save_learner(arrays, directory)
+    if replay is None:
+        return
+    for file in _await_saved(replay, directory.name):
+        path = directory / Path(file.path).name
+        if not path.is_file() or stated_checksum(path) != file.checksum:
+            raise CheckpointError(
+                f"{path}: a shard has written it where this process does not see it; the run directory has to be on a "
+                "file system that every node with a shard shares"
+            )
+
+
+def _await_saved(replay: ReplayClient, name: str) -> list[SavedFile]:
+    heard = time.monotonic()
+    while True:
+        try:
+            files = replay.saved(name)
+            heard = time.monotonic()
+            if all(file.done for file in files):
+                return files
+        except (Unavailable, ReplayTimeout) as error:
+            if time.monotonic() - heard > _SILENT_SECONDS:
+                raise CheckpointError(f"a shard that was to save itself does not answer: {error}") from error
+        time.sleep(_LOOK_SECONDS)
