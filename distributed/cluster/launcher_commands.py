@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import click
+from ray.scripts.scripts import start as ray_start
 
 from distributed.cluster import pins
 from distributed.cluster.launcher_file import LauncherFile
@@ -66,6 +70,19 @@ def _starts(file: LauncherFile) -> Iterator[Problem]:
             yield Problem(f"{field} --object-store-memory", text)
 
 
+def _options(file: LauncherFile) -> Iterator[Problem]:
+    """Has the command line of Ray itself read what it is started with."""
+    for field in _STARTS:
+        given = re.split(r"[;&|]", _start_command(file.commands(field)).partition("ray start")[2])[0]
+        try:
+            words = [word for word in shlex.split(given) if not word.startswith("$")]  # known only on the node
+            ray_start.make_context("ray start", words)
+        except click.ClickException as error:
+            yield Problem(field, f"`ray start`: {error.format_message()} See `ray start --help`")
+        except ValueError as error:
+            yield Problem(field, f"`ray start`: {error}; correct the quotes")
+
+
 def _addresses(file: LauncherFile) -> Iterator[Problem]:
     head, worker = (_start_command(file.commands(field)) for field in _STARTS)
     port = _option(head, "port")
@@ -101,4 +118,6 @@ def _token(file: LauncherFile) -> Iterator[Problem]:
         yield Problem("file_mounts", text)
 
 
-COMMAND_RULES: tuple[Callable[[LauncherFile], Iterator[Problem]], ...] = (_pinned, _starts, _addresses, _token)
+COMMAND_RULES: tuple[Callable[[LauncherFile], Iterator[Problem]], ...] = (
+    _pinned, _starts, _options, _addresses, _token,
+)  # fmt: skip
