@@ -15,7 +15,7 @@ from distributed.logged_data import LoggedData, find_log
 from distributed.manifest import read_manifest
 from distributed.metrics import MetricsWriter
 from distributed.progress import LiveView
-from distributed.run_directory import RunDirectory
+from distributed.run_directory import RunDirectory, replay_snapshots
 from distributed.runtime import Casualties, Evaluation, Origin, Progress, Runtime
 from distributed.stop_signal import StopSignal
 from distributed.tally import Tally, bound_by
@@ -108,11 +108,7 @@ class Driver:
             self._runtime.start(Origin(None, None, (0,) * count, 0, self._log))
             return 0
         manifest = read_manifest(checkpoint)
-        if manifest["shards"] != self._config.replay.shards:
-            raise ConfigError(
-                f"replay.shards is {self._config.replay.shards}, the checkpoint {checkpoint} has {manifest['shards']}; "
-                "a resumed run keeps its number of shards"
-            )
+        self._refuse_other_shards(checkpoint, manifest["shards"])
         if (count == 0) != (not manifest["actor_env_steps"]):
             raise ConfigError(
                 f"actors.count is {count}, the checkpoint {checkpoint} has {len(manifest['actor_env_steps'])}; a run's "
@@ -135,6 +131,18 @@ class Driver:
         self._runtime.start(Origin(checkpoint, self._newest, tuple(steps), manifest["barriers"], self._log))
         rows: int = manifest["metrics_rows"]
         return rows
+
+    def _refuse_other_shards(self, checkpoint: Path, before: int) -> None:
+        replay = self._config.replay
+        if self._config.runtime == "serial" and replay.shards != before:
+            raise ConfigError(
+                f"replay.shards is {replay.shards}, the checkpoint {checkpoint} has {before}; runtime serial goes on "
+                f"bit for bit, so with as many: set it to {before}, or runtime to ray"
+            )
+        if not replay.addresses and not replay_snapshots(checkpoint):
+            raise ConfigError(
+                f"the checkpoint {checkpoint} has no replay, because its shards ran elsewhere: set replay.addresses"
+            )
 
     def _loop(self, stop: StopSignal) -> tuple[str, bool]:
         """Returns why the run stops, and whether a checkpoint was due at that very moment."""

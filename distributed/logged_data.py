@@ -7,7 +7,7 @@ from pathlib import Path
 
 from distributed.build import make_spec, make_task
 from distributed.config import ExperimentConfig
-from distributed.run_directory import RunDirectory
+from distributed.run_directory import RunDirectory, replay_snapshots
 from replay_server.errors import CheckpointError, ConfigError
 from replay_server.logged import count_records
 
@@ -58,7 +58,7 @@ def _snapshots(path: Path) -> list[Path]:
         return [path]
     checkpoints = RunDirectory(path).complete_checkpoints()
     directory = checkpoints[-1] if checkpoints else path
-    files = sorted(directory.glob("replay-*.h5"), key=lambda file: (len(file.name), file.name))
+    files = replay_snapshots(directory)
     if not files:
         raise ConfigError(
             f"replay.init_from: {path} holds no replay-<shard>.h5 and no complete checkpoint; name a snapshot, a "

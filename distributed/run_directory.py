@@ -145,6 +145,11 @@ def is_scheduled(directory: Path) -> bool:
         raise CheckpointError(f"{directory}: no readable {MANIFEST} ({error})") from error
 
 
+def replay_snapshots(directory: Path) -> list[Path]:
+    """The files of a checkpoint's shards, in the order of their numbers."""
+    return sorted(directory.glob("replay-*.h5"), key=lambda file: (len(file.name), file.name))
+
+
 def _remove(directory: Path) -> None:
     """The manifest first: whatever is left of a removal that was cut short is no checkpoint."""
     (directory / MANIFEST).unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from actors.seeds import derive
 from distributed.build import shard_capacity, shard_limiter, shard_sampling
 from distributed.config import ExperimentConfig
-from distributed.run_directory import RunDirectory
+from distributed.run_directory import RunDirectory, replay_snapshots
 from distributed.runtime import Origin
 from replay_server.shard_config import RateLimiterConfig, ShardConfig, SpecConfig
 from replay_server.specs import RecordSpec
@@ -62,7 +62,12 @@ class ShardPlan:
             save_directory=str(self._run.checkpoints),
             seed=derive(config.run.seed, "shard", index, origin.barriers),
             shard_index=index,
-            restore_from=None if checkpoint is None else str(checkpoint / f"replay-{index}.h5"),
+            restore_from=None if checkpoint is None else self._snapshots(checkpoint, index),
             init_from=origin.log.files if checkpoint is None else (),
             init_shards=config.replay.shards,
         )
+
+    def _snapshots(self, checkpoint: Path, index: int) -> str | tuple[str, ...]:
+        """A shard's own, or all of them where the checkpoint has more or fewer than there are shards now."""
+        files = tuple(str(file) for file in replay_snapshots(checkpoint))
+        return files[index] if len(files) == self.count else files

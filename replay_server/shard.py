@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -33,6 +33,7 @@ from replay_server.messages import (
 )
 from replay_server.rate_limiter import RateLimiter
 from replay_server.replay import ShardStats, SnapshotStats
+from replay_server.resharding import read_share
 from replay_server.segments import Counters
 from replay_server.snapshot import PACE, Rests, ShardMeta, read_snapshot, write_snapshot
 from replay_server.stand_still import StandStill
@@ -300,14 +301,16 @@ class Shard:
             CheckpointError: missing, damaged, or of another kind; nothing was changed.
             ConfigError: the journal holds something already.
         """
-        self._refuse_used_journal(f"restore_from: {path}")
-        with self._lock:
-            self._become(read_snapshot(path, self.table, keep_incarnation=keep_incarnation))
-            if self._journal is not None:
-                self._journal.adopt(self.table.slots.holding(), self._counters())
-            self._moved(self._inserts, self._samples)
-        if self._journal is not None:
-            self.compact()
+        self._restore(lambda: read_snapshot(path, self.table, keep_incarnation=keep_incarnation), path)
+
+    def restore_share(self, paths: Sequence[str], *, part: int, parts: int) -> None:
+        """Become one share of what another number of shards saved together; see `read_share`.
+
+        Raises:
+            CheckpointError: a file is missing, damaged or of another kind; nothing was changed.
+            ConfigError: the journal holds something already.
+        """
+        self._restore(lambda: read_share(paths, self.table, part=part, parts=parts), paths[0])
 
     def journal_preloaded(self) -> None:
         """Have the journal, still empty, begin with what was preloaded."""
@@ -379,6 +382,16 @@ class Shard:
                 f"{asked}: the journal of this shard holds data already; start without it to go on with the journal, "
                 "or with another, empty directory"
             )
+
+    def _restore(self, read: Callable[[], ShardMeta], path: str) -> None:
+        self._refuse_used_journal(f"restore_from: {path}")
+        with self._lock:
+            self._become(read())
+            if self._journal is not None:
+                self._journal.adopt(self.table.slots.holding(), self._counters())
+            self._moved(self._inserts, self._samples)
+        if self._journal is not None:
+            self.compact()
 
     def _begin_snapshot(
         self, path: str, pace: float, base_of: Journal | None = None, patience_s: float = _OTHER_SAVE_S

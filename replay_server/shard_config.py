@@ -109,7 +109,11 @@ class ShardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         str | None, Meta(description="Where clients may have the shard save itself, in place of directory.")
     ] = None
     restore_from: Annotated[
-        str | None, Meta(description="Checkpoint file to start from; with a journal only the first time.")
+        str | tuple[str, ...] | None,
+        Meta(
+            description="Snapshot to start from; or a list, those of all of another number of shards, to start from a "
+            "share of their records; with a journal only the first time."
+        ),
     ] = None
     init_from: Annotated[
         tuple[str, ...],
@@ -119,7 +123,7 @@ class ShardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         ),
     ] = ()
     init_shards: Annotated[
-        int, Meta(ge=1, description="Shards that init_from is dealt out to in turn; this one is shard_index of them.")
+        int, Meta(ge=1, description="Shards that init_from, or a list in restore_from, is dealt out to in turn.")
     ] = 1
     token_file: Annotated[
         str | None, Meta(description="File with the token callers must show; null: HEADRACE_TOKEN, else none.")
@@ -135,8 +139,11 @@ class ShardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     def __post_init__(self) -> None:
         if self.durability != "checkpoint" and self.directory is None:
             raise ValueError(f"durability {self.durability} needs directory, where the shard keeps its journal")
+        if self.restore_from == ():
+            raise ValueError("restore_from is an empty list: name the snapshots, or null for none")
         if self.init_from and self.restore_from is not None:
             raise ValueError("init_from contradicts restore_from: a shard starts from one of them")
-        if self.init_from and self.shard_index >= self.init_shards:
+        dealt_out = self.init_from or not isinstance(self.restore_from, str | None)
+        if dealt_out and self.shard_index >= self.init_shards:
             raise ValueError(f"shard_index ({self.shard_index}) must be below init_shards ({self.init_shards})")
         self.rate_limiter.to_limiter().check_table(self.capacity, self.max_times_sampled)

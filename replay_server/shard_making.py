@@ -51,8 +51,7 @@ def make_shard(config: ShardConfig, *, salvage: bool = False) -> MadeShard:
     if config.durability == "checkpoint" or config.directory is None:
         _refuse_to_forget(config)
         shard = _shard(config, secrets.randbits(32), None)
-        if config.restore_from is not None:
-            shard.restore(config.restore_from)
+        _restore(shard, config)
         _preload(shard, config)
         return MadeShard(shard, budget)
     spec = config.spec.to_spec()
@@ -63,8 +62,7 @@ def make_shard(config: ShardConfig, *, salvage: bool = False) -> MadeShard:
         begin = time.monotonic()
         shard = _shard(config, next_incarnation(config.directory), journal)
         recovered = shard.recover()
-        if config.restore_from is not None:
-            shard.restore(config.restore_from)
+        _restore(shard, config)
         if config.init_from:
             _preload(shard, config)
             shard.journal_preloaded()
@@ -72,6 +70,16 @@ def make_shard(config: ShardConfig, *, salvage: bool = False) -> MadeShard:
         journal.close()
         raise
     return MadeShard(shard, budget, _told(recovered, config.directory, time.monotonic() - begin))
+
+
+def _restore(shard: Shard, config: ShardConfig) -> None:
+    match config.restore_from:
+        case None:
+            return
+        case str() as path:
+            shard.restore(path)
+        case paths:
+            shard.restore_share(paths, part=config.shard_index, parts=config.init_shards)
 
 
 def _preload(shard: Shard, config: ShardConfig) -> None:

@@ -58,9 +58,6 @@ from replay_server.writer_marks import WriterMarks
 PACE = 1.0
 """Seconds of rest for every second of work of a snapshot, so that the calls it runs beside keep the processor."""
 
-_MUST_BE_THE_SAME = ("shard", "max_times_sampled")
-"""In the shard that reads a snapshot. Its capacity may be larger, its sampler, remover and exponent are its own."""
-
 
 @dataclass(frozen=True)
 class ShardMeta:
@@ -176,7 +173,7 @@ def _read(handle: BinaryIO, table: Table, keep_incarnation: bool) -> ShardMeta:
     state, meta = _read_state(streams, attributes), _read_meta(attributes)
     if not keep_incarnation and state.incarnation == table.incarnation:
         raise CheckpointError(f"made by incarnation {table.incarnation}, give this shard a new one")
-    table.import_state(state, _records(streams, table.spec, size))
+    table.import_state(state, records_of(streams, table.spec, size))
     if keep_incarnation:
         table.incarnation = state.incarnation
     return meta
@@ -194,18 +191,26 @@ def _settings(table: Table) -> dict[str, Any]:
     }
 
 
-def _check_settings(attributes: dict[str, Any], table: Table) -> None:
+def refuse_other_records(attributes: dict[str, Any], table: Table) -> None:
+    """Raises CheckpointError where what was saved cannot be in this table, whichever shard it was."""
     theirs = RecordSpec.from_json(attributes["spec"])
     if theirs != table.spec:
         raise CheckpointError(f"made for another record spec: {_difference(theirs, table.spec)}")
-    settings = _settings(table)
-    for name in _MUST_BE_THE_SAME:
-        if attributes[name] != settings[name]:
-            raise CheckpointError(f"made with {name} {attributes[name]}, this shard has {settings[name]}")
+    _refuse_another("max_times_sampled", attributes, table)
+
+
+def _check_settings(attributes: dict[str, Any], table: Table) -> None:
+    refuse_other_records(attributes, table)
+    _refuse_another("shard", attributes, table)
     if attributes["capacity"] > table.capacity:
         raise CheckpointError(
             f"made with capacity {attributes['capacity']}, this shard has {table.capacity}: it may grow, not shrink"
         )
+
+
+def _refuse_another(name: str, attributes: dict[str, Any], table: Table) -> None:
+    if attributes[name] != (ours := _settings(table)[name]):
+        raise CheckpointError(f"made with {name} {attributes[name]}, this shard has {ours}")
 
 
 def _difference(theirs: RecordSpec, ours: RecordSpec) -> str:
@@ -318,7 +323,7 @@ def _read_meta(attributes: dict[str, Any]) -> ShardMeta:
     return ShardMeta(writers=writers, **counters)
 
 
-def _records(streams: dict[str, Stream], spec: RecordSpec, size: int) -> Iterator[NDArray[np.uint8]]:
+def records_of(streams: dict[str, Stream], spec: RecordSpec, size: int) -> Iterator[NDArray[np.uint8]]:
     """The records in blocks, oldest first."""
     padding = padding_of(spec)
     for start, stop in blocks(size, spec.record_size):

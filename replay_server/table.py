@@ -331,24 +331,27 @@ class Table:
             rng=self.rng_state,
         )
 
-    def import_state(self, state: TableState, records: Iterable[NDArray[np.uint8]]) -> None:
+    def import_state(
+        self, state: TableState, records: Iterable[NDArray[np.uint8]], places: NDArray[np.int64] | None = None
+    ) -> None:
         """Become the table that was exported, except for the incarnation; needs the same settings.
 
         Args:
             state: of the table.
             records: its records, the oldest first, in blocks uint8[n > 0, record_size]; checked when inserted.
+            places: int64[size], the slots of the records as they come, where that is not the oldest first.
 
         Raises:
             InvalidRecord: the state contradicts itself or this table's settings; nothing was changed.
         """
         state.check(self.capacity, self.max_times_sampled)
-        slots, priorities, written = state.order.astype(np.int64), state.priorities[state.order], 0
+        slots, written = state.order.astype(np.int64) if places is None else places, 0
         for block in records:
             self._write(block, slots[written : written + len(block)])
             written += len(block)
         assert written == len(slots), f"{written} records for {len(slots)} slots"
         self._tree.clear()
-        self._tree.assign(slots, priorities)
+        self._tree.assign(slots, state.priorities[slots])
         if self.times_sampled is not None and state.times_sampled is not None:
             self.times_sampled[slots] = state.times_sampled[slots]
         self.slots.restore(state.order, state.free, state.generations)

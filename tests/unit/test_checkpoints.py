@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kit.runs import changed, experiment, play
 
 from distributed.checkpoints import Checkpoints
 from distributed.manifest import read_manifest
 from distributed.run_directory import RunDirectory
 from distributed.runtime import Cut, Progress
 from learners.weights import WeightSnapshot
-from replay_server.errors import CheckpointError
+from replay_server.errors import CheckpointError, ConfigError
 
 POLICY = WeightSnapshot.of(3, {"w": np.ones(2, np.float32)})
 
@@ -133,3 +134,17 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_run(world: World, monkeypa
     world.turn(1000, due=True)
     world.write()
     assert world.names == [] and "No space left" in world.said[0]
+
+
+def test_a_serial_run_goes_on_with_as_many_shards_only(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run", "")
+    directory = run.new_checkpoint(100)
+    run.complete_checkpoint(directory, {"env_steps": 100, "scheduled": True, "shards": 3}, 2)
+    config = experiment("headrace/MoviePick10-v0", 4)
+    with pytest.raises(
+        ConfigError, match="replay.shards is 2, the checkpoint .*100 has 3; runtime serial .* set it to 3"
+    ):
+        play(config, run.path, checkpoint=run.checkpoints / "100")
+    config = changed(config, replay={"shards": 3}, actors={"count": 3})
+    with pytest.raises(ConfigError, match="100 has no replay, because its shards ran elsewhere"):
+        play(config, run.path, checkpoint=run.checkpoints / "100")

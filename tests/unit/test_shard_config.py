@@ -115,9 +115,30 @@ def test_every_field_of_the_server_reaches_it(tmp_path):
     assert server.metrics is None
 
 
+def test_shards_start_from_their_shares_of_what_another_number_saved(tmp_path):
+    files = [str(tmp_path / f"replay-{index}.h5") for index in range(2)]
+    for index, file in enumerate(files):
+        with start_server(SPEC, 20, shard_index=index) as server, connect([server.address], prefetch=0) as replay:
+            replay.insert({"observation": np.ones((8, 8), np.float32), "action": np.arange(8) + 8 * index})
+            server.shard.save(file)
+    actions = []
+    for index in range(3):
+        settings = {"restore_from": files, "init_shards": 3, "shard_index": index}
+        with start_server(SPEC, 20, **settings) as server:
+            table = server.shard.table
+            actions += SPEC.columns(table.records[table.slots.order()])["action"].tolist()
+    assert sorted(actions) == list(range(16))
+    journal = {"durability": "journal", "directory": str(tmp_path / "shard")}
+    for again in (settings, {"init_shards": 3, "shard_index": 2}):  # it is in the journal from then on
+        with start_server(SPEC, 20, **again, **journal) as server:
+            assert server.shard.stats().inserted == server.shard.table.size == 5
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
+        ({"restore_from": []}, "restore_from is an empty list"),
+        ({"restore_from": ["a.h5"], "shard_index": 2}, "shard_index .2. must be below init_shards .1."),
         ({"sampeler": "uniform"}, "unknown setting sampeler; did you mean sampler"),
         ({"sampler": "best"}, "sampler: Invalid enum value 'best'"),
         ({"seed": -1}, "seed: Expected `int` >= 0"),

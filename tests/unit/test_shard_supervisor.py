@@ -128,6 +128,8 @@ def complete(path: Path, step: int) -> Path:
     directory = RunDirectory(path).checkpoints / str(step)
     directory.mkdir(parents=True)
     write_json(directory / "manifest.json", {"scheduled": True})
+    for shard in range(2):
+        (directory / f"replay-{shard}.h5").write_bytes(b"")
     return directory
 
 
@@ -138,6 +140,9 @@ def test_a_shard_starts_from_the_newest_complete_checkpoint_or_the_log(tmp_path:
     newest = [complete(tmp_path, step) for step in (500, 1000)][1]
     config = plan.shard(1, "127.0.0.1:7401")
     assert (config.restore_from, config.init_from) == (str(newest / "replay-1.h5"), ())
+    config = plan_of(tmp_path, count=3, shards=3).shard(2, "127.0.0.1:7401")
+    assert config.restore_from == (str(newest / "replay-0.h5"), str(newest / "replay-1.h5"))
+    assert (config.shard_index, config.init_shards) == (2, 3)
 
 
 def test_journals_lie_in_the_run_directory_apart_for_every_start(tmp_path: Path) -> None:
