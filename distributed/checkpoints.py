@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distributed.remote_checkpoints import RemoteCheckpoints
 from distributed.run_directory import RunDirectory
 from distributed.runtime import Cut, Runtime
 from learners.checkpoint import save_snapshot
@@ -25,7 +26,7 @@ class _UnderWay:
 
     directory: Path
     scheduled: bool
-    completing: Future[None] | None = None
+    completing: Future[str | None] | None = None
 
 
 class Checkpoints:
@@ -40,16 +41,24 @@ class Checkpoints:
         keep: newest checkpoints that stay.
         clock: monotonic seconds.
         say: tells a person, in one line.
+        copies: where complete ones are copied to, or None. A copy that fails costs nothing but the copy.
     """
 
     def __init__(
-        self, runtime: Runtime, run: RunDirectory, keep: int, clock: Callable[[], float], say: Callable[[str], None]
+        self,
+        runtime: Runtime,
+        run: RunDirectory,
+        keep: int,
+        clock: Callable[[], float],
+        say: Callable[[str], None],
+        copies: RemoteCheckpoints | None,
     ) -> None:
         self._runtime = runtime
         self._run = run
         self._keep = keep
         self._clock = clock
         self._say = say
+        self._copies = copies
         self._due = False
         self._not_before = -math.inf
         self._under_way: _UnderWay | None = None
@@ -120,13 +129,14 @@ class Checkpoints:
         """Until the one whose cut is made is complete or given up."""
         if self._under_way is None or self._under_way.completing is None:
             return
-        error = self._under_way.completing.exception()
-        if isinstance(error, CheckpointError):
+        try:
+            notice = self._under_way.completing.result()
+        except CheckpointError as error:
             self._give_up(error)
-        elif error is not None:
-            raise error
-        else:
-            self._under_way = self.failure = None
+            return
+        self._under_way = self.failure = None
+        if notice is not None:
+            self._say(notice)
 
     def close(self) -> None:
         """End the thread, once the runtime has been stopped."""
@@ -134,15 +144,22 @@ class Checkpoints:
 
     def _write(
         self, directory: Path, cut: Cut, manifest: Mapping[str, Any], policies: Mapping[str, WeightSnapshot]
-    ) -> None:
+    ) -> str | None:
+        """In a thread; returns what a person should be told."""
         try:
             for name, policy in policies.items():
                 save_snapshot(policy, directory / name)
             if cut.write is not None:
                 cut.write()
-            self._run.complete_checkpoint(directory, manifest, self._keep)
+            complete = self._run.complete_checkpoint(directory, manifest, self._keep)
         except OSError as error:
             raise CheckpointError(f"{directory}: cannot be written: {error.strerror}") from error
+        if self._copies is not None:
+            try:
+                self._copies.upload(complete, self._keep)
+            except CheckpointError as error:
+                return f"checkpoint {complete.name} is complete and has no copy: {error}"
+        return None
 
     def _give_up(self, error: CheckpointError) -> None:
         assert self._under_way is not None

@@ -38,7 +38,8 @@ headrace train [CONFIG] [--section.key VALUE ...] [--run-dir DIR] [--resume DIR]
                        shipped: {shipped}
   --section.key VALUE  change one setting, for example --algorithm.learning-rate 3e-4 or --runtime serial
   --run-dir DIR        where to write; default: a new directory under run.directory
-  --resume DIR         continue the run in DIR from its newest checkpoint
+  --resume DIR         continue the run in DIR from its newest checkpoint; or --resume URL --run-dir DIR, the one that
+                       run.checkpoint_url left there, in a new directory
   --seeds N            train N times with run.seed, run.seed + 1, ... and sum up
 """
 _EVALUATE_HELP = """\
@@ -175,6 +176,9 @@ def _train(arguments: Arguments) -> int:
     from distributed.train import train
 
     resume, run_dir = arguments.path("resume"), arguments.path("run-dir")
+    if resume is not None and "://" in arguments.options["resume"]:
+        resume = _fetched(arguments)
+        run_dir = None
     if resume is None:
         path = find_config(arguments.positionals[0] if arguments.positionals else DEFAULT_CONFIG)
         name = path.stem
@@ -187,6 +191,16 @@ def _train(arguments: Arguments) -> int:
         path, name = RunDirectory.open(resume).config, resume.resolve().name
     config = load_experiment(path, arguments.overrides).config
     return train(config, name=name, run_dir=run_dir, resume=resume, seeds=arguments.count("seeds", 1))
+
+
+def _fetched(arguments: Arguments) -> Path:
+    """The run at a URL, as a run directory of this machine from here on."""
+    from distributed.remote_checkpoints import RemoteCheckpoints
+
+    url, run_dir = arguments.options["resume"], arguments.options.pop("run-dir", None)
+    if run_dir is None:
+        raise ConfigError(f"--resume: {url} needs --run-dir DIR too, a new directory to go on in")
+    return RemoteCheckpoints(url).fetch(Path(run_dir)).path
 
 
 def _evaluate(arguments: Arguments) -> int:

@@ -141,6 +141,12 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         Meta(ge=1, description="Transitions (updates without actors) between rows of metrics."),
     ] = 5_000
     directory: Annotated[str, Meta(description="Where run directories are made.")] = "runs"
+    checkpoint_url: Annotated[
+        Annotated[str, Meta(pattern=r"^\w+://.+")] | None,
+        Meta(
+            description="Where checkpoints are copied to: file://, s3://, gs://, ... (headrace[remote]); null: nowhere."
+        ),
+    ] = None
 
 
 class RayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -15,6 +15,7 @@ from distributed.logged_data import LoggedData, find_log
 from distributed.manifest import read_manifest
 from distributed.metrics import MetricsWriter
 from distributed.progress import LiveView
+from distributed.remote_checkpoints import RemoteCheckpoints
 from distributed.run_directory import RunDirectory, replay_snapshots
 from distributed.runtime import Casualties, Evaluation, Origin, Progress, Runtime
 from distributed.stop_signal import StopSignal
@@ -65,7 +66,9 @@ class Driver:
         self._evaluations: list[dict[str, Any]] = []
         self._asked: dict[int, float] = {}
         self._moments = RunMoments()
-        self._checkpoints = Checkpoints(runtime, run, config.run.keep_checkpoints, clock.monotonic, view.say)
+        url = config.run.checkpoint_url
+        copies = None if url is None else RemoteCheckpoints(url)
+        self._checkpoints = Checkpoints(runtime, run, config.run.keep_checkpoints, clock.monotonic, view.say, copies)
 
     def train(self, stop: StopSignal, checkpoint: Path | None) -> dict[str, Any]:
         """Run until a stop condition holds; returns the content of `result.json`, which it also writes."""

@@ -77,7 +77,7 @@ class RunDirectory:
         directory.mkdir(parents=True)
         return directory
 
-    def complete_checkpoint(self, directory: Path, manifest: Mapping[str, Any], keep: int) -> None:
+    def complete_checkpoint(self, directory: Path, manifest: Mapping[str, Any], keep: int) -> Path:
         """Write the manifest, name the directory after its `env_steps`, and remove the oldest beyond `keep`.
 
         The newest scheduled checkpoint always stays: a serial run continues from it.
@@ -89,6 +89,7 @@ class RunDirectory:
         for old in checkpoints[:-keep]:
             if old not in scheduled:
                 _remove(old)
+        return self.checkpoints / str(manifest["env_steps"])
 
     def remove_unfinished(self, directory: Path) -> None:
         """Remove what there is of a checkpoint that was given up; what somebody still writes goes with `clean_up`."""

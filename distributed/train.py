@@ -19,6 +19,7 @@ from distributed.driver import Clock, Driver
 from distributed.ladder import measure_ladder, print_ladder
 from distributed.logged_data import find_log
 from distributed.progress import LiveView
+from distributed.remote_checkpoints import RemoteCheckpoints
 from distributed.run_directory import RunDirectory, is_scheduled, refuse_used
 from distributed.runtime import Runtime
 from distributed.stages import Stages
@@ -46,25 +47,38 @@ def train(config: ExperimentConfig, *, name: str, run_dir: Path | None, resume: 
             for name in run.clean_up():
                 print(f"checkpoint {name} was cut short before it was complete: left out, removed")
             checkpoint = _checkpoint_to_resume(config, run)
+            if config.run.checkpoint_url is not None:
+                copies = RemoteCheckpoints(config.run.checkpoint_url)
+                copies.write_config(dump_yaml(config))
+                copies.discard_after(int(checkpoint.name))
             run.write_config(dump_yaml(config))
             _report(config, run, _one_run(config, run, stop, name, checkpoint), stop)
             return 0
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         directory = run_dir if run_dir is not None else Path(config.run.directory) / f"{name}-{stamp}"
         if seeds == 1:
-            run = RunDirectory.create(directory, dump_yaml(config))
+            run = _new_run(config, directory)
             _report(config, run, _one_run(config, run, stop, name, None), stop)
             return 0
         _several_seeds(config, directory, seeds, stop, name)
     return 0
 
 
+def _new_run(config: ExperimentConfig, directory: Path) -> RunDirectory:
+    refuse_used(directory)
+    if config.run.checkpoint_url is not None:
+        RemoteCheckpoints(config.run.checkpoint_url).create(dump_yaml(config))
+    return RunDirectory.create(directory, dump_yaml(config))
+
+
 def _several_seeds(config: ExperimentConfig, directory: Path, seeds: int, stop: StopSignal, name: str) -> None:
     refuse_used(directory)
     results: list[dict[str, Any]] = []
     for seed in range(config.run.seed, config.run.seed + seeds):
-        seeded = msgspec.structs.replace(config, run=msgspec.structs.replace(config.run, seed=seed))
-        run = RunDirectory.create(directory / f"seed-{seed}", dump_yaml(seeded))
+        url = config.run.checkpoint_url and f"{config.run.checkpoint_url}/seed-{seed}"
+        part = msgspec.structs.replace(config.run, seed=seed, checkpoint_url=url)
+        seeded = msgspec.structs.replace(config, run=part)
+        run = _new_run(seeded, directory / f"seed-{seed}")
         results.append(_one_run(seeded, run, stop, f"{name} seed {seed}", None))
         print(_summary(results[-1]))
         write_json(directory / "result.json", {"evaluation": _over_seeds(results), "seeds": results})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from actors.environments import EnvironmentConfig
 from actors.evaluator import EvaluationConfig
 from distributed import ray_runtime, ray_session, ray_workers, shard_plan
 from distributed.build import make_spec, make_task, resolve_device
+from distributed.cli import main
 from distributed.config import ActorsConfig, ExperimentConfig, LearnerConfig, ReplayConfig, RunConfig
 from distributed.config_loading import dump_yaml
 from distributed.config_types import field_types, sentence, struct_in
@@ -307,6 +309,18 @@ def see_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run.name.startswith("mine-") and (run / "result.json").is_file()
 
 
+def see_checkpoint_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    url = f"file://{tmp_path}/copies/one"
+    train(changed(BASE, {"run.checkpoint_url": url}), name="a", run_dir=tmp_path / "a", resume=None, seeds=1)
+    copies = sorted(int(path.name) for path in (tmp_path / "copies" / "one" / "checkpoints").iterdir())
+    assert copies == [int(path.name) for path in RunDirectory(tmp_path / "a").complete_checkpoints()]
+    steps = ["--run.total-env-steps", "500"]
+    assert main(["train", "--resume", url, "--run-dir", "b", *steps]) == 0
+    assert json.loads((tmp_path / "b" / "result.json").read_text())["env_steps"] >= 500
+    assert main(["train", "--resume", url]) == 2
+
+
 def see_ray_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "init", tell)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
@@ -335,6 +349,7 @@ LOOKS: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
     "learner.device": see_device,
     "learner.threads": see_threads,
     "run.directory": see_directory,
+    "run.checkpoint_url": see_checkpoint_url,
     "ray.address": see_ray_address,
 }
 """Fields that act under Ray only, or outside the run itself: where each one arrives."""

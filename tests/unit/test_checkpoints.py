@@ -50,7 +50,7 @@ class World:
         self.runtime, self.said, self.now = FakeRuntime(), [], 100.0
         self.run = RunDirectory.create(path / "run", "")
         runtime: Any = self.runtime
-        self.checkpoints = Checkpoints(runtime, self.run, 2, lambda: self.now, self.said.append)
+        self.checkpoints = Checkpoints(runtime, self.run, 2, lambda: self.now, self.said.append, None)
 
     said: list[str]
 
