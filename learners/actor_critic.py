@@ -165,8 +165,9 @@ class ActorCriticRule(UpdateRule):
         loss = weighted_mean(critic_losses(q_tm1, target_tm1), weights)
         penalty = self.penalty()
         self.optimizers["critics"].minimise(loss if penalty is None else loss + penalty)
+        about_actor: dict[str, Tensor] = {}
         if number % self._actor_period == 0:
-            self.improve_actor(t["observation"], weights)
+            about_actor = self.improve_actor(t["observation"], weights, diagnose=diagnose)
             self._move_targets(number)
         errors = critic_td_errors(q_tm1, target_tm1).abs_().mean(dim=0)
         if not diagnose:
@@ -174,18 +175,20 @@ class ActorCriticRule(UpdateRule):
         with torch.no_grad():
             about_values = spread(q=q_tm1, target=target_tm1, bootstrap=q_t.amin(dim=0))
             about_values |= {"loss": loss, "td_error": errors.mean()}
-            return Updated(errors, about_values | self._about_actor(t["observation"]))
+            return Updated(errors, about_values | about_actor)
 
-    def improve_actor(self, observation: Tensor, weights: Tensor) -> None:
-        """One step of the actor up the first critic's values of records [B] that count as float[B] says."""
-        q = self.critics.first_of_unit(observation, self.actor.unit(observation))
-        self.optimizers["actor"].minimise(weighted_mean(deterministic_policy_losses(q), weights))
-
-    def _about_actor(self, observation: Tensor) -> dict[str, Tensor]:
+    def improve_actor(self, observation: Tensor, weights: Tensor, *, diagnose: bool) -> dict[str, Tensor]:
+        """One step of the actor up the first critic's values of records [B] that count as float[B] says; its
+        diagnostics, of the actor before the step, when asked for.
+        """
         unit = self.actor.unit(observation)
         q = self.critics.first_of_unit(observation, unit)
-        return spread(expected_value=q) | {
-            "action_mean": unit.mean(),
-            "action_std": unit.std(dim=0, correction=0).mean(),
-            "action_saturation": (unit.abs() > _SATURATED).float().mean(),
-        }
+        self.optimizers["actor"].minimise(weighted_mean(deterministic_policy_losses(q), weights))
+        if not diagnose:
+            return {}
+        with torch.no_grad():
+            return spread(expected_value=q) | {
+                "action_mean": unit.mean(),
+                "action_std": unit.std(dim=0, correction=0).mean(),
+                "action_saturation": (unit.abs() > _SATURATED).float().mean(),
+            }

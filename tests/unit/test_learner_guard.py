@@ -79,7 +79,7 @@ def test_a_bad_actor_takes_the_critics_step_back_too(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(
             learner._rule,
             "improve_actor",
-            lambda observation, weights, rule=learner._rule: rule.optimizers["actor"].minimise(
+            lambda observation, weights, diagnose, rule=learner._rule: rule.optimizers["actor"].minimise(
                 rule.actor(observation).mean() * np.nan
             ),
         )
