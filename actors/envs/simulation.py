@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
+from gymnasium.spaces import MultiDiscrete
 from numpy.typing import NDArray
 
 Observation = NDArray[Any] | dict[str, NDArray[Any]]
@@ -66,6 +67,31 @@ class Simulation(Protocol):
 
     def observe(self) -> Observation:
         """What the agent sees now, as new arrays."""
+
+
+def check_actions(space: gymnasium.Space[Any], actions: NDArray[Any]) -> None:
+    """Refuse actions that would pass for others: those of another shape broadcast, those below 0 count from the end.
+
+    Args:
+        space: of B users.
+        actions: theirs.
+
+    Raises:
+        ValueError: one line.
+    """
+    if actions.shape != space.shape:
+        raise ValueError(f"actions have shape {actions.shape}, the action space says {space.shape}")
+    if isinstance(space, MultiDiscrete):
+        least, most = space.start, space.start + space.nvec - 1
+    else:
+        least, most = space.low, space.high  # type: ignore[attr-defined]  # batches of lists are Boxes of whole numbers
+    if space.dtype is not None and space.dtype.kind in "iu":
+        if actions.dtype.kind not in "iu":
+            raise ValueError(f"actions are {actions.dtype}, the action space says whole numbers")
+        if ((actions < least) | (actions > most)).any():
+            raise ValueError(f"an action lies outside {least.min()} .. {most.max()}")
+    elif not np.isfinite(actions).all():
+        raise ValueError("an action is NaN or infinite")
 
 
 def never(num_users: int) -> NDArray[np.bool_]:

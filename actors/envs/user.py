@@ -6,8 +6,9 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.vector.utils import batch_space
 
-from actors.envs.simulation import Observation, Simulation
+from actors.envs.simulation import Observation, Simulation, check_actions
 
 
 class UserEnv(gymnasium.Env[Any, Any]):
@@ -32,6 +33,7 @@ class UserEnv(gymnasium.Env[Any, Any]):
         self.item_embeddings = simulation.item_embeddings
         self.observation_space = simulation.observation_space
         self.action_space = simulation.action_space
+        self._actions = batch_space(self.action_space, 1)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Meet a new user."""
@@ -41,8 +43,14 @@ class UserEnv(gymnasium.Env[Any, Any]):
         return _first(self.simulation.observe()), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Act once."""
-        outcome = self.simulation.step(np.asarray(action)[None])
+        """Act once.
+
+        Raises:
+            ValueError: it is no action.
+        """
+        actions = np.asarray(action)[None]
+        check_actions(self._actions, actions)
+        outcome = self.simulation.step(actions)
         info = {name: values[0] for name, values in outcome.info.items()}
         ended = bool(outcome.terminated[0]), bool(outcome.truncated[0])
         return _first(self.simulation.observe()), float(outcome.reward[0]), *ended, info

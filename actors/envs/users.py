@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from actors.envs.simulation import Observation, Simulation
+from actors.envs.simulation import Observation, Simulation, check_actions
 
 Step = tuple[Observation, NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]
 
@@ -83,22 +83,35 @@ class UsersVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Meet new users, at the rows of `options["reset_mask"]` (bool[B]) or everywhere."""
+        """Meet new users, at the rows of `options["reset_mask"]` (bool[B]) or everywhere.
+
+        Raises:
+            ValueError: the mask is none.
+        """
+        mask = np.ones(self.num_envs, dtype=np.bool_)
+        if options is not None and "reset_mask" in options:
+            mask = np.asarray(options["reset_mask"])
+            if mask.dtype != np.bool_ or mask.shape != (self.num_envs,):
+                raise ValueError(f"reset_mask is {mask.dtype}{list(mask.shape)}, must be bool[{self.num_envs}]")
         super().reset(seed=seed)
         self.simulation.generator = self.np_random
-        if options is not None and "reset_mask" in options:
-            self._reset_rows(np.asarray(options["reset_mask"], dtype=np.bool_))
-        else:
-            self._reset_rows(np.ones(self.num_envs, dtype=np.bool_))
+        self._reset_rows(mask)
         return self.simulation.observe(), {}
 
     def step(self, actions: Any) -> Step:
-        """Act once on every user."""
+        """Act once on every user.
+
+        Raises:
+            ValueError: these are no actions.
+            RuntimeError: in DISABLED mode an episode has ended and was not reset.
+        """
+        actions = np.asarray(actions)
+        check_actions(self.action_space, actions)
         mode = self.metadata["autoreset_mode"]
         if mode is AutoresetMode.DISABLED and self._ended.any():
             raise RuntimeError('an episode has ended: call reset(options={"reset_mask": mask}) first')
         fresh = self._ended.copy()
-        outcome = self.simulation.step(np.asarray(actions))
+        outcome = self.simulation.step(actions)
         reward, terminated, truncated = outcome.reward, outcome.terminated, outcome.truncated
         self._steps += 1
         if fresh.any():  # only in NEXT_STEP mode: these rows ignore their action and begin anew

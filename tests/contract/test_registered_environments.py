@@ -35,8 +35,10 @@ def env_id(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def vector(env_id: str, mode: str = "SameStep", users: int = USERS) -> VectorEnv[Any, Any, Any]:
-    kwargs = {**KWARGS.get(env_id, {}), "max_episode_steps": LIMIT, "autoreset_mode": mode}
+def vector(
+    env_id: str, mode: str = "SameStep", users: int = USERS, limit: int | None = LIMIT
+) -> VectorEnv[Any, Any, Any]:
+    kwargs = {**KWARGS.get(env_id, {}), "max_episode_steps": limit, "autoreset_mode": mode}
     return gymnasium.make_vec(env_id, users, vectorization_mode="vector_entry_point", **kwargs)
 
 
@@ -124,6 +126,49 @@ def test_final_observations_belong_to_the_user_that_ended(env_id: str) -> None:
         assert same(row_of(same_step[last][0], int(row)), row_of(observation, int(row)))
 
 
+def test_the_step_after_an_end_only_begins_the_next_episode_in_next_step_mode(env_id: str) -> None:
+    env = vector(env_id, "NextStep")
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    ended, began = np.zeros(USERS, dtype=np.bool_), 0
+    for _ in range(STEPS):
+        observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
+        assert not (reward[ended].any() or terminated[ended].any() or truncated[ended].any())
+        for name in env.unwrapped.episode_metrics:  # type: ignore[attr-defined]
+            assert same(info[f"_{name}"], ~ended)
+        if ended.any():
+            now = env.unwrapped.simulation.observe()  # type: ignore[attr-defined]
+            assert all(same(row_of(observation, row), row_of(now, row)) for row in np.flatnonzero(ended).tolist())
+        began += int(ended.sum())
+        ended = terminated | truncated
+    assert began >= USERS
+
+
+def test_what_is_no_action_is_refused(env_id: str) -> None:
+    alone, many = gymnasium.make(env_id, **KWARGS.get(env_id, {})).unwrapped, vector(env_id)
+    alone.reset(seed=0)
+    many.reset(seed=0)
+    good = many.action_space.sample()
+    wrong = [good[:, None], good[1:], np.full_like(good, np.nan if good.dtype.kind == "f" else -1)]
+    if good.dtype.kind != "f":
+        wrong += [good.astype(np.float64), np.full_like(good, 10**6)]
+    for actions in wrong:
+        with pytest.raises(ValueError, match="action"):
+            many.step(actions)
+    for action in wrong[2:]:
+        with pytest.raises(ValueError, match="action"):
+            alone.step(action[0])
+    many.step(good)
+
+
+def test_what_is_no_mask_of_resets_is_refused(env_id: str) -> None:
+    env = vector(env_id)
+    env.reset(seed=0)
+    for mask in ([0, 2], np.ones(USERS), np.ones(USERS + 1, dtype=np.bool_)):
+        with pytest.raises(ValueError, match=r"must be bool\[4\]"):
+            env.reset(options={"reset_mask": mask})
+
+
 def test_an_observation_given_out_does_not_change(env_id: str) -> None:
     env = vector(env_id)
     env.action_space.seed(0)
@@ -143,6 +188,8 @@ def test_a_limit_truncates_and_nothing_else_does(env_id: str) -> None:
         assert not (truncated & (length < LIMIT)).any() and (length <= LIMIT).all()
         assert ((terminated | truncated) | (length < LIMIT)).all()
         length[terminated | truncated] = 0
+    limited, endless = (play(vector(env_id, "Disabled", limit=limit), 1) for limit in (LIMIT, None))
+    assert same(limited[-1][2], endless[len(limited) - 1][2])  # who is cut off has not left
 
 
 def test_one_user_alone_lives_as_in_a_crowd_of_one(env_id: str) -> None:
