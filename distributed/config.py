@@ -153,8 +153,12 @@ class RayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """The Ray cluster a run uses."""
 
     address: Annotated[
-        str, Meta(description="local starts a private Ray; auto or HOST:PORT joins one, on this machine's node.")
+        str, Meta(description="local starts a private Ray; auto or HOST:PORT joins a cluster, over all of its nodes.")
     ] = "local"
+    placement: Annotated[
+        Literal["auto", "roles"],
+        Meta(description="roles: shards and learner need the resources replay, learner; auto: where nodes have them."),
+    ] = "auto"
 
     def __post_init__(self) -> None:
         if self.address not in ("local", "auto") and not re.fullmatch(r"[^\s/]+:\d+", self.address):

@@ -12,6 +12,7 @@ from distributed.cut_off import CutOff
 from distributed.processes import Processes, Role
 from distributed.ray_weights import RayWeightSink
 from distributed.ray_workers import LearnerCut, LearnerPlace, LearnerWorker
+from distributed.replay_access import ReplayAccess
 from distributed.run_directory import RunDirectory
 from distributed.runtime import Casualties, Origin
 from distributed.seat import Seat
@@ -57,7 +58,7 @@ class LearnerSupervisor:
         self._clock = clock
         self._seat = Seat("the learner", processes, run.logs / "learner_failures.log", clock)
         self._cut_off = CutOff(config.replay.unreachable_seconds, clock)
-        self._addresses: tuple[str, ...] = ()
+        self._access: ReplayAccess | None = None
         self._inserted_before = 0
         self._version = 0 if origin.snapshot is None else origin.snapshot.version
         self._moments: dict[str, NDArray[Any]] | None = None
@@ -69,14 +70,14 @@ class LearnerSupervisor:
         self._cut: LearnerCut | None = None
         self._seat.fill(LearnerWorker, Role.LEARNER)
 
-    def start(self, addresses: tuple[str, ...], inserted_before: int) -> None:
+    def start(self, access: ReplayAccess, inserted_before: int) -> None:
         """Have it build everything and publish the first policy.
 
         Args:
-            addresses: HOST:PORT of every shard.
+            access: to every shard.
             inserted_before: records the shards were given before the run.
         """
-        self._addresses, self._inserted_before = addresses, inserted_before
+        self._access, self._inserted_before = access, inserted_before
         place = LearnerPlace(self._origin.checkpoint, self._origin.snapshot, 0, inserted_before)
         self._begin(place)
 
@@ -161,6 +162,11 @@ class LearnerSupervisor:
         if self.learning:
             self._seat.handle.set_moments.remote(self._moments)
 
+    def moved(self, shards: Mapping[int, str]) -> None:
+        """Shards came back at other addresses."""
+        if not self._seat.vacant:
+            self._seat.handle.moved.remote(shards)
+
     def publish_again(self) -> None:
         """The weight store is empty: publish what there is."""
         if self.learning:
@@ -189,7 +195,7 @@ class LearnerSupervisor:
 
     def _begin(self, place: LearnerPlace) -> None:
         handle = self._seat.handle
-        call = handle.begin.remote(self._config, self._addresses, self._sink, place, self._run.logs)
+        call = handle.begin.remote(self._config, self._access, self._sink, place, self._run.logs)
         self._beginning = True
         self._seat.issue(call, _START_SECONDS)
 
@@ -225,4 +231,5 @@ class LearnerSupervisor:
             self._cut_off.reached()
 
     def _missed(self) -> None:
-        self._cut_off.missed(f"the learner has reached no replay shard of {', '.join(self._addresses)}")
+        assert self._access is not None
+        self._cut_off.missed(f"the learner has reached no replay shard of {', '.join(self._access.addresses)}")

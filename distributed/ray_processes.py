@@ -7,32 +7,43 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from distributed.build import resolve_device
+from distributed.cluster.roles import LEARNER, REPLAY
+from distributed.config import ExperimentConfig
 from distributed.processes import Role
 from distributed.ray_session import get
 
+_CUSTOM = {Role.SHARD: REPLAY, Role.LEARNER: LEARNER}
+
 
 class RayProcesses:
-    """Starts workers on the driver's own node: that is where the shards' addresses mean something.
+    """Starts workers: on the only node of a private Ray, or over the nodes of a cluster.
+
+    There, shards are spread over nodes and ask for a unit of the resource `replay`, the learner asks for one of
+    `learner`, where nodes offer them; actors go wherever a processor is free. Store and evaluator stay with the driver.
 
     Ray restarts none of them but the weight store, which has no state that is not published again; the others need to
     be told where to go on.
 
     Args:
-        gpu: the learner gets one.
+        config: the experiment.
+        private: Ray was started for this run alone.
     """
 
-    def __init__(self, *, gpu: bool) -> None:
-        self._gpu = gpu
+    def __init__(self, config: ExperimentConfig, *, private: bool) -> None:
+        self._config = config
+        self._private = private
 
     def spawn(self, cls: type, role: Role) -> Any:
         """A new Ray actor of a class."""
         options: dict[str, Any] = {"num_cpus": 1 if role in (Role.ACTOR, Role.LEARNER) else 0}
-        if role is Role.LEARNER and self._gpu:
+        if role is Role.LEARNER and self._wants_gpu():
             options["num_gpus"] = 1
         if role is Role.STORE:
             options["max_restarts"] = -1
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        return ray.remote(cls).options(scheduling_strategy=here, **options).remote()
+        if not self._private and (name := _CUSTOM.get(role)) is not None and self._offered(name):
+            options["resources"] = {name: 1}
+        return ray.remote(cls).options(scheduling_strategy=self._strategy(role), **options).remote()
 
     def done(self, call: Any) -> bool:
         """Whether a call has ended, well or badly."""
@@ -45,3 +56,23 @@ class RayProcesses:
     def kill(self, handle: Any) -> None:
         """End a process at once."""
         ray.kill(handle)
+
+    def _strategy(self, role: Role) -> Any:
+        if self._private or role in (Role.STORE, Role.EVALUATOR):
+            return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        return "SPREAD" if role is Role.SHARD else "DEFAULT"
+
+    def _offered(self, name: str) -> bool:
+        return self._config.ray.placement == "roles" or _total(name) >= 1
+
+    def _wants_gpu(self) -> bool:
+        device = self._config.learner.device
+        if self._private:
+            return resolve_device(device).startswith("cuda")
+        return device == "cuda" or (device == "auto" and _total("GPU") >= 1)
+
+
+def _total(name: str) -> float:
+    """Of a resource, over all nodes there are now."""
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return resources.get(name, 0.0)

@@ -12,7 +12,7 @@ import ray
 from numpy.typing import NDArray
 
 from actors.evaluator import EvaluationResult
-from distributed.build import make_spec, make_task, resolve_device
+from distributed.build import make_spec, make_task
 from distributed.config import ExperimentConfig
 from distributed.learner_supervisor import LearnerSupervisor
 from distributed.processes import Role
@@ -21,14 +21,15 @@ from distributed.ray_evaluator import RayEvaluator
 from distributed.ray_processes import RayProcesses
 from distributed.ray_session import start_ray
 from distributed.ray_weights import RayWeightSink, RayWeightSource, WeightStore
+from distributed.replay_access import ReplayAccess
 from distributed.rollout_supervisor import RolloutSupervisor
 from distributed.run_directory import RunDirectory
+from distributed.run_secrets import RunSecrets
 from distributed.runtime import Casualties, Cut, Evaluation, Origin, Progress
 from distributed.shard_plan import ShardPlan
 from distributed.shard_supervisor import ShardSupervisor
 from distributed.store_watch import StoreWatch
 from learners.weights import WeightSnapshot
-from replay_server import connect
 from replay_server.client import ReplayClient
 from replay_server.replay import ReplayStats
 
@@ -56,22 +57,27 @@ class RayRuntime:
         """Start or join Ray, then everything of the run; returns when all are ready to work."""
         config, logs = self._config, self._run.logs
         self._owns_ray = start_ray(config)
-        processes = self._processes = RayProcesses(gpu=resolve_device(config.learner.device).startswith("cuda"))
+        private = config.ray.address == "local"
+        processes = self._processes = RayProcesses(config, private=private)
         if not config.replay.addresses:  # begins with the slowest to start
             plan = ShardPlan(config, self._spec, self._run, origin)
-            self._shards = ShardSupervisor(plan, processes, logs, time.monotonic)
+            secrets = RunSecrets(tls=not private)
+            self._shards = ShardSupervisor(plan, processes, secrets, logs, time.monotonic, loopback=private)
         self._store = processes.spawn(WeightStore, Role.STORE)
         source, sink = RayWeightSource(self._store), RayWeightSink(self._store)
         self._store_watch = StoreWatch(self._store, processes, time.monotonic)
         self._learner = LearnerSupervisor(config, processes, sink, origin, self._run, time.monotonic)
         self._rollouts = RolloutSupervisor(config, processes, source, origin, logs, time.monotonic)
-        addresses = config.replay.addresses if self._shards is None else self._shards.wait_ready()
-        self._replay = connect(addresses, spec=self._spec, prefetch=0)
+        if self._shards is None:
+            access = ReplayAccess(dict(enumerate(config.replay.addresses)), None)
+        else:
+            access = self._shards.wait_ready()
+        self._access, self._replay = access, access.connect(self._spec)
         others = 0
         if config.replay.addresses:  # shards that outlive runs: what they were given before this one
             others = max(self._replay.stats().inserted - sum(origin.actor_env_steps), 0)
-        self._learner.start(addresses, others)
-        self._rollouts.start(addresses)
+        self._learner.start(access, others)
+        self._rollouts.start(access)
         self._learner.wait_ready()
         self._rollouts.wait_ready(_START_SECONDS)
         self._evaluator = RayEvaluator(config, processes, source, logs, time.monotonic)
@@ -91,6 +97,9 @@ class RayRuntime:
         if self._shards is not None:
             self._shards.collect([self._rollouts.acknowledged(i) for i in range(self._config.replay.shards)])
             notices = self._shards.take_notices()
+            if moved := self._shards.take_moved():
+                for part in (self._access, self._rollouts, self._learner):
+                    part.moved(moved)
         if self._store_watch.found_empty():
             self._learner.publish_again()
         actors, learner = self._rollouts.collect(_SLICE_SECONDS), self._learner.collect()
@@ -145,6 +154,7 @@ class RayRuntime:
         """End shards and actors, and Ray itself when this run started it."""
         if self._replay is not None:
             self._replay.close()
+            self._access.close()
         for part in (self._rollouts, self._learner, self._evaluator, self._shards):
             if part is not None:
                 part.stop()

@@ -22,10 +22,10 @@ from actors.seeds import SeedFamily, derive
 from distributed.build import make_actor_loop, make_learner, make_learner_loop, make_spec, make_task, resolve_device
 from distributed.config import ExperimentConfig
 from distributed.ray_weights import RayWeightSink, RayWeightSource
+from distributed.replay_access import ReplayAccess
 from learners.checkpoint import learner_arrays, load_learner
 from learners.loop import LearnerReport
 from learners.weights import WeightSnapshot
-from replay_server import connect
 from replay_server.errors import CheckpointError, ReplayTimeout, Unavailable
 from replay_server.reopening import ReopeningWriter
 
@@ -56,11 +56,14 @@ class RolloutWorker:
     def arrive(self) -> None:
         """Answers as soon as there was room for this process and it has started."""
 
-    def begin(self, config: ExperimentConfig, place: ActorPlace, address: str, weights: RayWeightSource) -> None:
-        """Build everything, connect to the shard at HOST:PORT and reset the environments."""
+    def begin(
+        self, config: ExperimentConfig, place: ActorPlace, access: ReplayAccess, weights: RayWeightSource
+    ) -> None:
+        """Build everything, connect to this actor's shard and reset the environments."""
         torch.set_num_threads(1)
         task = make_task(config)
-        replay = connect([address], spec=make_spec(config, task), transport=config.replay.transport, prefetch=0)
+        self._access = access
+        replay = access.connect(make_spec(config, task), transport=config.replay.transport)
         self._writer = ReopeningWriter(
             replay,
             writer_id=place.writer_id,
@@ -72,6 +75,10 @@ class RolloutWorker:
         # The transitions made before tell restarts and resumed runs apart: no seed is used twice.
         seed = derive(config.run.seed, "actor", place.index, place.epoch, place.env_steps)
         self._loop.begin(seed, place.env_steps)
+
+    def moved(self, shards: Mapping[int, str]) -> None:
+        """Shards came back at other addresses."""
+        self._access.moved(shards)
 
     def run(self, seconds: float) -> Turn:
         """Act for a while."""
@@ -121,7 +128,7 @@ class LearnerWorker:
     def begin(
         self,
         config: ExperimentConfig,
-        addresses: tuple[str, ...],
+        access: ReplayAccess,
         sink: RayWeightSink,
         place: LearnerPlace,
         logs: Path,
@@ -130,7 +137,8 @@ class LearnerWorker:
         torch.set_num_threads(config.learner.threads)
         task = make_task(config)
         spec = make_spec(config, task)
-        self._replay = connect(addresses, spec=spec, transport=config.replay.transport, prefetch=config.replay.prefetch)
+        self._access = access
+        self._replay = access.connect(spec, transport=config.replay.transport, prefetch=config.replay.prefetch)
         device = resolve_device(config.learner.device)
         self._learner = make_learner(config, task, spec, seed=derive(config.run.seed, "learner"), device=device)
         self._loop = make_learner_loop(
@@ -146,6 +154,10 @@ class LearnerWorker:
             load_learner(self._learner, place.checkpoint)
         self._learner.skip_versions(place.above)
         self._loop.begin(place.published)
+
+    def moved(self, shards: Mapping[int, str]) -> None:
+        """Shards came back at other addresses."""
+        self._access.moved(shards)
 
     def run(self, seconds: float) -> LearnerReport:
         """Learn for a while."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -16,6 +16,7 @@ from distributed.cut_off import CutOff
 from distributed.processes import Processes, Role
 from distributed.ray_weights import RayWeightSource
 from distributed.ray_workers import ActorPlace, RolloutWorker, Turn
+from distributed.replay_access import ReplayAccess
 from distributed.runtime import Casualties, Origin
 from distributed.seat import Seat
 from replay_server.errors import ConfigError, HeadraceError, Unavailable, WorkerDied
@@ -88,7 +89,7 @@ class RolloutSupervisor:
         clock: Callable[[], float],
     ) -> None:
         self._config = config
-        self._addresses: tuple[str, ...] = ()
+        self._access: ReplayAccess | None = None
         self._weights = weights
         self._log_file = logs / "rollout_failures.log"
         self._clock = clock
@@ -107,9 +108,9 @@ class RolloutSupervisor:
         for rollout in self._rollouts:
             self._spawn(rollout)
 
-    def start(self, addresses: tuple[str, ...]) -> None:
+    def start(self, access: ReplayAccess) -> None:
         """Have every actor that is there build its environments and connect to its shard."""
-        self._addresses = addresses
+        self._access = access
         self._step_all()
 
     def wait_ready(self, seconds: float) -> None:
@@ -159,9 +160,17 @@ class RolloutSupervisor:
                 rollout.seat.issue(call, self._config.actors.hang_seconds)
         return reports
 
+    def moved(self, shards: Mapping[int, str]) -> None:
+        """Shards came back at other addresses: tell everybody who has begun."""
+        for rollout in self._rollouts:
+            if not rollout.seat.vacant and rollout.stage is not _Stage.ARRIVING:
+                rollout.seat.handle.moved.remote(shards)
+
     def acknowledged(self, shard: int) -> int:
         """Records that this shard has acknowledged since the run began, as the actors last told."""
-        ours = [r for r in self._rollouts if r.index % max(len(self._addresses), 1) == shard]
+        assert self._access is not None
+        count = len(self._access.addresses)
+        ours = [rollout for rollout in self._rollouts if rollout.index % count == shard]
         return sum(rollout.acknowledged_before + rollout.stored for rollout in ours)
 
     def casualties(self) -> Casualties:
@@ -216,13 +225,13 @@ class RolloutSupervisor:
         rollout.seat.issue(rollout.seat.handle.arrive.remote(), None)
 
     def _begin(self, rollout: _Rollout) -> None:
-        if not self._addresses:
+        if self._access is None:
             return  # asked again when the shards are there
         rollout.stage = _Stage.BEGINNING
         rollout.begun_at, rollout.turn = rollout.env_steps, None
         place = ActorPlace(rollout.index, self._first_writer_id + rollout.index, rollout.epoch, rollout.env_steps)
-        address = self._addresses[rollout.index % len(self._addresses)]
-        begin = rollout.seat.handle.begin.remote(self._config, place, address, self._weights)
+        access = self._access.of_actor(rollout.index)
+        begin = rollout.seat.handle.begin.remote(self._config, place, access, self._weights)
         rollout.seat.issue(begin, self._config.actors.hang_seconds)
 
     def _note(self, rollout: _Rollout, turn: Turn) -> None:
@@ -233,7 +242,8 @@ class RolloutSupervisor:
             rollout.cut_off.reached()
 
     def _missed(self, rollout: _Rollout) -> None:
-        address = self._addresses[rollout.index % len(self._addresses)]
+        assert self._access is not None
+        [address] = self._access.of_actor(rollout.index).addresses
         rollout.cut_off.missed(f"{rollout.seat.name} has not reached the replay shard at {address}")
 
     def _replace(self, rollout: _Rollout, error: HeadraceError) -> None:

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import ray
 import yaml
 
+from distributed.private_file import PrivateFile
+from distributed.replay_access import ReplayAccess
+from distributed.run_secrets import ClientSecrets, ShardSecrets
 from distributed.shard_process import ShardProcess
-from replay_server import Replay, connect
+from replay_server import Replay, ServerTLS
 from replay_server.shard_config import ShardConfig
 
 _HANG_SECONDS = 60.0
-_CONNECT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,19 @@ class ShardHost:
     def __init__(self) -> None:
         self._process: ShardProcess | None = None
         self._replay: Replay | None = None
+        self._files: list[PrivateFile] = []
 
-    def begin(self, config: ShardConfig, logs: Path) -> Served:
+    def arrive(self) -> str:
+        """The IP address of the node, as soon as there was room for this process there and it has started."""
+        return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+
+    def begin(self, config: ShardConfig, secrets: ShardSecrets, client: ClientSecrets, logs: Path) -> Served:
         """Start the shard, from its journal where that holds something; returns once it serves.
 
         Args:
             config: of the shard; journals of earlier starts of the run, beside its directory, are removed.
+            secrets: what it asks of its clients.
+            client: what a client shows.
             logs: directory for its config file and its log.
 
         Raises:
@@ -54,9 +64,11 @@ class ShardHost:
             _remove_earlier_starts(Path(config.directory).parent)
             if _holds_something(Path(config.directory)):
                 config = msgspec.structs.replace(config, restore_from=None, init_from=())
+        config = self._secured(config, secrets)
         config_file.write_text(yaml.safe_dump(msgspec.to_builtins(config), sort_keys=False))
-        self._process = ShardProcess(config_file, log_file)
-        self._replay = connect([self._process.address], prefetch=0, transport="grpc", timeout_s=_CONNECT_SECONDS)
+        self._process = ShardProcess(config_file, log_file, [file.descriptor for file in self._files])
+        self._access = ReplayAccess({config.shard_index: self._process.address}, client)
+        self._replay = self._access.connect(config.spec.to_spec(), transport="grpc")
         self._heard = time.monotonic()
         stats = self._replay.stats()
         return Served(self._process.address, stats.inserted, stats.size)
@@ -80,13 +92,26 @@ class ShardHost:
         if directory is not None:
             shutil.rmtree(directory, ignore_errors=True)
 
+    def _secured(self, config: ShardConfig, secrets: ShardSecrets) -> ShardConfig:
+        """The config with its secrets in files of this process and its child."""
+        files = {"token": secrets.token.encode(), "certificate": secrets.certificate, "key": secrets.key}
+        made = {name: PrivateFile(name, content) for name, content in files.items() if content is not None}
+        self._files = list(made.values())
+        paths = {name: str(file.path) for name, file in made.items()}
+        tls = ServerTLS(certificate=paths["certificate"], key=paths["key"]) if "key" in paths else None
+        return msgspec.structs.replace(config, token_file=paths["token"], tls=tls)
+
     def _end(self) -> None:
         """End the shard at once, if there is one."""
         replay, self._replay = self._replay, None
         if replay is not None:
             replay.close()
+            self._access.close()
         if self._process is not None:
             self._process.kill()
+        for file in self._files:
+            file.close()
+        self._files = []
 
 
 def _holds_something(directory: Path) -> bool:

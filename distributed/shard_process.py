@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from replay_server.errors import WorkerDied
@@ -18,18 +19,20 @@ class ShardProcess:
     Args:
         config_file: of the shard.
         log_file: its errors are added to this.
+        descriptors: of this process, that it is to have too.
 
     Raises:
         WorkerDied: it ended before it served.
     """
 
-    def __init__(self, config_file: Path, log_file: Path) -> None:
+    def __init__(self, config_file: Path, log_file: Path, descriptors: Sequence[int] = ()) -> None:
         with log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "headrace", "serve-replay", str(config_file)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
+                pass_fds=descriptors,
                 env={**os.environ, VARIABLE: str(os.getpid())},
                 start_new_session=True,  # Ctrl-C in the terminal is the driver's to handle
             )

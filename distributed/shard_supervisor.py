@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from distributed.processes import Processes, Role
+from distributed.replay_access import ReplayAccess
+from distributed.run_secrets import RunSecrets
 from distributed.runtime import Casualties
 from distributed.seat import Seat
 from distributed.shard_host import Served, ShardHost
 from distributed.shard_plan import ShardPlan
 from replay_server.errors import HeadraceError, WorkerDied
 
-_ANYWHERE = "127.0.0.1:0"
+_LOOPBACK = "127.0.0.1"
+_SAME_PORT_TRIES = 3  # then the port is somebody else's, and another will do
 _START_SECONDS = 120.0  # with a journal to recover
 _WATCH_SECONDS = 0.5
 _LATE_SECONDS = 30.0
@@ -27,28 +30,44 @@ class _Place:
 
     index: int
     seat: Seat
+    ip: str = ""  # of its host's node
     served: Served | None = None  # as it last began to serve
     began_with: int = 0  # records inserted before this start of the run
     lost: int = 0
     down_since: float | None = None
+    arriving: bool = True  # its host waits for room and for its process
 
 
 class ShardSupervisor:
     """Shards as children of hosts, each host with one short call in flight that tells when its shard has ended.
 
-    A shard that ends or does not answer any more is started again at its address, from its journal, or where it keeps
-    none from the newest complete checkpoint of the run: at once the first time, after growing pauses when it fails
-    again before it has served for a while; then the run ends. Clients take it back by themselves.
+    A shard that ends or does not answer any more is started again, at its address while its node is there: from its
+    journal, or where it keeps none from the newest complete checkpoint of the run. At once the first time, after
+    growing pauses when it fails again before it has served for a while; then the run ends. Clients take it back by
+    themselves, and are told where it is when that is elsewhere.
 
     Args:
         plan: configs of the shards.
+        secrets: what they ask of their clients.
+        loopback: they serve this machine alone; else at the addresses of their nodes.
         processes: runs the hosts.
         logs: directory for the shards' logs and the reasons of failures.
         clock: monotonic seconds.
     """
 
-    def __init__(self, plan: ShardPlan, processes: Processes, logs: Path, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        plan: ShardPlan,
+        processes: Processes,
+        secrets: RunSecrets,
+        logs: Path,
+        clock: Callable[[], float],
+        *,
+        loopback: bool,
+    ) -> None:
         self._plan = plan
+        self._secrets = secrets
+        self._loopback = loopback
         self._processes = processes
         self._logs = logs
         self._clock = clock
@@ -57,21 +76,23 @@ class ShardSupervisor:
             _Place(index, Seat(f"replay shard {index}", processes, log_file, clock)) for index in range(plan.count)
         ]
         self._notices: list[str] = []
+        self._moved: dict[int, str] = {}
         for place in self._places:
             self._start(place)
 
-    def wait_ready(self) -> tuple[str, ...]:
-        """The addresses of all shards, once they serve.
+    def wait_ready(self) -> ReplayAccess:
+        """Wait until all shards serve.
 
         Raises:
             WorkerDied: one ended before it served, or did not start in time.
         """
         for place in self._places:
-            seat = place.seat
-            place.served = self._processes.get(seat.call, _START_SECONDS, seat.name)
+            self._begin(place, self._processes.get(place.seat.call, _START_SECONDS, f"the host of {place.seat.name}"))
+        for place in self._places:
+            place.served = self._processes.get(place.seat.call, _START_SECONDS, place.seat.name)
             place.began_with = place.served.inserted
             self._watch(place)
-        return tuple(place.served.address for place in self._places if place.served is not None)
+        return ReplayAccess(self._addresses(), self._secrets.client())
 
     def pending(self) -> list[Any]:
         """Calls in flight."""
@@ -99,12 +120,20 @@ class ShardSupervisor:
             except HeadraceError as error:
                 self._down(place, error, keep_host=False)
                 continue
+            if place.arriving:
+                self._begin(place, answer)
+                continue
             if isinstance(answer, Served):
                 self._back(place, answer, told)
             elif answer is not None:
                 self._down(place, WorkerDied(f"{seat.name}: {answer}"), keep_host=True)
                 continue
             self._watch(place)
+
+    def take_moved(self) -> Mapping[int, str]:
+        """HOST:PORT of the shards that came back at other addresses since the last call."""
+        moved, self._moved = self._moved, {}
+        return moved
 
     def casualties(self) -> Casualties:
         """Restarts, and records that shards had acknowledged and did not have any more."""
@@ -131,10 +160,26 @@ class ShardSupervisor:
             place.seat.stop()
 
     def _start(self, place: _Place) -> None:
-        address = _ANYWHERE if place.served is None else place.served.address
+        host_is_there = place.seat.handle is not None
         place.seat.fill(ShardHost, Role.SHARD)
-        begin = place.seat.handle.begin.remote(self._plan.shard(place.index, address), self._logs)
-        place.seat.issue(begin, _START_SECONDS)
+        if host_is_there:
+            self._begin(place, place.ip)
+            return
+        place.arriving = True
+        place.seat.issue(place.seat.handle.arrive.remote(), _START_SECONDS)
+
+    def _begin(self, place: _Place, ip: str) -> None:
+        place.arriving, place.ip = False, _LOOPBACK if self._loopback else ip
+        port = "0"
+        if place.served is not None and place.seat.failures <= _SAME_PORT_TRIES:
+            host, _, before = place.served.address.rpartition(":")
+            port = before if host == place.ip else port
+        config = self._plan.shard(place.index, f"{place.ip}:{port}")
+        secrets, client = self._secrets.shard(place.ip), self._secrets.client()
+        place.seat.issue(place.seat.handle.begin.remote(config, secrets, client, self._logs), _START_SECONDS)
+
+    def _addresses(self) -> dict[int, str]:
+        return {place.index: place.served.address for place in self._places if place.served is not None}
 
     def _watch(self, place: _Place) -> None:
         place.seat.issue(place.seat.handle.watch.remote(_WATCH_SECONDS), _LATE_SECONDS)
@@ -148,6 +193,8 @@ class ShardSupervisor:
         """It serves again. Everything it ever acknowledged counts as inserted, unless it has forgotten it."""
         lost = max(place.began_with + acknowledged - served.inserted - place.lost, 0)
         place.lost += lost
+        if place.served is not None and place.served.address != served.address:
+            self._moved[place.index] = served.address
         place.served = served
         seconds = 0.0 if place.down_since is None else self._clock() - place.down_since
         place.down_since = None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from replay_server.client import ReplayClient
+from replay_server.directory import ShardDirectory
 from replay_server.errors import ConfigError, HeadraceError
 from replay_server.security import TLS, client_credentials
 from replay_server.specs import RecordSpec, check_same_spec
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def connect(
-    addresses: Sequence[str],
+    addresses: Sequence[str] | ShardDirectory,
     spec: RecordSpec | None = None,
     *,
     transport: str = "auto",
@@ -29,7 +30,7 @@ def connect(
     """Connect to the shards of one replay.
 
     Args:
-        addresses: HOST:PORT of every shard, in any order.
+        addresses: HOST:PORT of every shard, in any order; or who knows them, also of shards that come back elsewhere.
         spec: what the records must be; None takes what the shards hold.
         transport: `auto` shares memory with shards on this host and speaks gRPC alone to others; `grpc`; `shm`.
         prefetch: batches asked for ahead of `sample`, twice as many over several shards; 0 for a client that only
@@ -48,12 +49,15 @@ def connect(
     """
     from replay_server.remote import RemoteShard
 
+    directory: ShardDirectory | None = None
+    if isinstance(addresses, ShardDirectory):
+        directory, addresses = addresses, addresses.addresses
     if isinstance(addresses, str) or not addresses:
         raise ConfigError("connect takes a list of one or more HOST:PORT addresses")
     security = client_credentials(token_file, tls)
 
     def open_shard(address: str, timeout_s: float) -> RemoteShard:
-        port = RemoteShard(address, timeout_s, security, transport=transport)
+        port = RemoteShard(address, timeout_s, security, transport=transport, directory=directory)
         try:
             if spec is not None:
                 check_same_spec(spec, port.hello.spec, address)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -13,6 +14,7 @@ import grpc
 from replay_server import wire
 from replay_server.arena import Arena
 from replay_server.channels import CLIENT_OPTIONS
+from replay_server.directory import ShardDirectory
 from replay_server.documents import hello_from, stats_from
 from replay_server.errors import ConfigError, HeadraceError, InvalidRecord, NotShared, Unavailable
 from replay_server.frames import Layout
@@ -54,6 +56,7 @@ class RemoteShard:
         address: HOST:PORT.
         timeout_s: how long to try.
         security: token and TLS; None for neither.
+        directory: where to look for a shard that does not answer; None: it comes back at its address.
         transport: `auto` shares memory with a shard on the same host and speaks gRPC alone otherwise, `grpc` never
             shares, `shm` insists on it at the start (after a shard's restart, gRPC serves until memory is shared anew).
 
@@ -66,14 +69,22 @@ class RemoteShard:
     synchronous = False
 
     def __init__(
-        self, address: str, timeout_s: float, security: ClientSecurity | None = None, *, transport: str = "auto"
+        self,
+        address: str,
+        timeout_s: float,
+        security: ClientSecurity | None = None,
+        *,
+        transport: str = "auto",
+        directory: ShardDirectory | None = None,
     ) -> None:
         if transport not in ("auto", "grpc", "shm"):
             raise ConfigError(f"transport {transport!r} is unknown: use auto, grpc or shm")
         self._address = address
         self._security = security or ClientSecurity()
-        self._channel: Any = self._security.channel(address, CLIENT_OPTIONS)
-        self._methods = {name: self._channel.unary_unary(f"/{wire.SERVICE}/{name}") for name in wire.METHODS}
+        self._directory = directory
+        self._doubtful = False  # a call was not answered since the last one was sent
+        self._moving = threading.Lock()
+        self._open(address)
         self._sharing = Sharing(self._offer) if transport != "grpc" else None
         deadline = time.monotonic() + timeout_s
         try:
@@ -242,13 +253,35 @@ class RemoteShard:
 
         future.add_done_callback(answer)
 
+    def _open(self, address: str) -> None:
+        self._address = address
+        self._channel: Any = self._security.channel(address, CLIENT_OPTIONS)
+        self._methods = {name: self._channel.unary_unary(f"/{wire.SERVICE}/{name}") for name in wire.METHODS}
+
+    def _follow(self, directory: ShardDirectory) -> None:
+        """Open another connection where the directory says that the shard has moved."""
+        with self._moving:
+            self._doubtful = False
+            address = directory.address(self.hello.shard)
+            if address is not None and address != self._address:
+                self._channel.close()
+                self._open(address)
+
     def _start(self, method: str, frame: bytes, timeout_s: float, wait_for_ready: bool = False) -> Any:
+        if self._doubtful and self._directory is not None:
+            self._follow(self._directory)
         try:
-            return self._methods[method].future(
+            future = self._methods[method].future(
                 frame, timeout=timeout_s, wait_for_ready=wait_for_ready, metadata=self._security.metadata
             )
         except ValueError:  # grpc says so of a closed channel
             raise Unavailable(f"the connection to the shard at {self._address} was closed") from None
+        if self._directory is not None:
+            future.add_done_callback(self._doubt)
+        return future
+
+    def _doubt(self, future: Any) -> None:
+        self._doubtful |= future.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 def _document(frame: bytes) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -16,14 +17,16 @@ from kit.runs import metric_rows, play, replay_digest, weights_digest
 
 from actors.environments import EnvironmentConfig
 from actors.evaluator import EvaluationConfig
-from distributed import ray_runtime, ray_session, ray_workers, shard_plan
+from distributed import ray_processes, ray_runtime, ray_session, ray_workers, replay_access, shard_plan
 from distributed.build import make_spec, make_task, resolve_device
 from distributed.cli import main
 from distributed.config import ActorsConfig, ExperimentConfig, LearnerConfig, ReplayConfig, RunConfig
 from distributed.config_loading import dump_yaml
 from distributed.config_types import field_types, sentence, struct_in
 from distributed.loading import load_experiment
+from distributed.processes import Role
 from distributed.raw_config import Override
+from distributed.replay_access import ReplayAccess
 from distributed.run_directory import RunDirectory
 from distributed.runtime import Origin
 from distributed.serial_runtime import SerialRuntime
@@ -238,7 +241,9 @@ def ray_config(**changes: Any) -> ExperimentConfig:
 
 
 def begin_learner(config: ExperimentConfig) -> None:
-    ray_workers.LearnerWorker().begin(config, ("127.0.0.1:1",), None, ray_workers.LearnerPlace(), Path())  # type: ignore[arg-type]
+    ray_workers.LearnerWorker().begin(
+        config, ReplayAccess({0: "127.0.0.1:1"}, None), None, ray_workers.LearnerPlace(), Path()
+    )  # type: ignore[arg-type]
 
 
 def see_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,20 +266,20 @@ def see_algorithm_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def see_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_runtime, "start_ray", lambda config: False)
-    monkeypatch.setattr(ray_runtime, "RayProcesses", lambda **_: FakeProcesses())
-    monkeypatch.setattr(ray_runtime, "connect", tell)
+    monkeypatch.setattr(ray_runtime, "RayProcesses", lambda *_, **__: FakeProcesses())
+    monkeypatch.setattr(replay_access, "connect", tell)
     config = ray_config(replay__shards=1, replay__addresses=("10.0.0.1:7400",))
     runtime = ray_runtime.RayRuntime(config, RunDirectory(tmp_path))
     assert seen(lambda: runtime.start(Origin(None, None, (0, 0), 0)))[0] == (("10.0.0.1:7400",),)
 
 
 def see_prefetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_workers, "connect", tell)
+    monkeypatch.setattr(replay_access, "connect", tell)
     assert seen(lambda: begin_learner(ray_config(replay__prefetch=3)))[1]["prefetch"] == 3
 
 
 def see_transport(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_workers, "connect", tell)
+    monkeypatch.setattr(replay_access, "connect", tell)
     assert seen(lambda: begin_learner(ray_config(replay__transport="grpc")))[1]["transport"] == "grpc"
 
 
@@ -287,7 +292,7 @@ def see_durability(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def see_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_workers, "connect", lambda *_, **__: None)
+    monkeypatch.setattr(replay_access, "connect", lambda *_, **__: None)
     monkeypatch.setattr(ray_workers, "make_learner", tell)
     monkeypatch.setattr(ray_workers, "resolve_device", lambda device: device)
     for device in ("cpu", "cuda"):
@@ -338,6 +343,15 @@ def see_init_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 SUPERVISED = "tests/unit/test_rollout_supervisor.py, tests/unit/test_learner_supervisor.py"
 
+
+def see_placement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0})
+    monkeypatch.setattr(ray, "remote", lambda cls: SimpleNamespace(options=tell))
+    for placement, asked in (("auto", None), ("roles", {"replay": 1})):
+        processes = ray_processes.RayProcesses(ray_config(ray__placement=placement), private=False)
+        assert seen(lambda: processes.spawn(object, Role.SHARD))[1].get("resources") == asked  # noqa: B023
+
+
 LOOKS: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
     "runtime": see_runtime,
     "algorithm.type": see_algorithm_type,
@@ -351,6 +365,7 @@ LOOKS: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
     "run.directory": see_directory,
     "run.checkpoint_url": see_checkpoint_url,
     "ray.address": see_ray_address,
+    "ray.placement": see_placement,
 }
 """Fields that act under Ray only, or outside the run itself: where each one arrives."""
 

@@ -39,6 +39,8 @@ class _Method:
 
     def remote(self, *arguments: Any) -> FakeCall:
         call = FakeCall(self._name, arguments)
+        if self._name in self._worker.replies:
+            call.answer(self._worker.replies[self._name])
         self._worker.calls.append(call)
         return call
 
@@ -50,6 +52,7 @@ class FakeWorker:
         self.cls = cls
         self.role = role
         self.calls: list[FakeCall] = []
+        self.replies: dict[str, Any] = {}  # methods that are answered at once
         self.killed = False
 
     def __getattr__(self, name: str) -> _Method:
@@ -86,6 +89,9 @@ class FakeProcesses:
         return call.ended
 
     def get(self, call: FakeCall, seconds: float, who: str) -> Any:
+        for worker in self.workers:  # the answer may have been told after the call was made
+            if call in worker.calls and not call.ended and call.method in worker.replies:
+                call.answer(worker.replies[call.method])
         assert call.ended, f"{who}: waited for {call.method}, which has not ended"
         if isinstance(call.outcome, Exception):
             raise call.outcome

@@ -12,6 +12,7 @@ from distributed.learner_supervisor import LearnerSupervisor
 from distributed.processes import Role
 from distributed.ray_weights import StoreState
 from distributed.ray_workers import LearnerCut
+from distributed.replay_access import ReplayAccess
 from distributed.run_directory import RunDirectory
 from distributed.runtime import Casualties, Origin
 from distributed.store_watch import StoreWatch
@@ -51,7 +52,7 @@ class Learning:
         self.run.logs.mkdir(parents=True)
         sink: Any = self.sink
         self.supervisor = LearnerSupervisor(config, self.processes, sink, origin, self.run, self.clock)
-        self.supervisor.start(("127.0.0.1:1",), 11)
+        self.supervisor.start(ReplayAccess({0: "127.0.0.1:1"}, None), 11)
         self.processes.newest.call.answer()
         self.supervisor.wait_ready()
         self.supervisor.learn_on(0.2)

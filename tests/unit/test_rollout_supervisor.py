@@ -12,11 +12,12 @@ from kit.runs import experiment
 from actors.loop import ActorReport
 from distributed.failures import PAUSES_S
 from distributed.ray_workers import Turn
+from distributed.replay_access import ReplayAccess
 from distributed.rollout_supervisor import RolloutSupervisor
 from distributed.runtime import Casualties, Origin
 from replay_server.errors import ConfigError, EnvironmentFault, HeadraceError, Unavailable, WorkerDied
 
-ADDRESSES = ("127.0.0.1:1", "127.0.0.1:2")
+ACCESS = ReplayAccess({0: "127.0.0.1:1", 1: "127.0.0.1:2"}, None)
 
 
 def turn(env_steps: int, stored: int = 0, blocked_on: str | None = None, given_up: int = 0) -> Turn:
@@ -45,7 +46,7 @@ class Rollouts:
         """All arrive, begin and act."""
         for worker in self.processes.workers:
             worker.call.answer()
-        self.supervisor.start(ADDRESSES)
+        self.supervisor.start(ACCESS)
         for worker in self.processes.workers:
             worker.call.answer()
         self.collect()
@@ -63,7 +64,8 @@ class Rollouts:
 def test_reports_come_in_and_everyone_goes_on(tmp_path: Path) -> None:
     rollouts = Rollouts(tmp_path, 3)
     first, second, third = rollouts.start()
-    assert [w.calls[1].arguments[2] for w in (first, second, third)] == [ADDRESSES[0], ADDRESSES[1], ADDRESSES[0]]
+    shards = [w.calls[1].arguments[2].addresses for w in (first, second, third)]
+    assert shards == [("127.0.0.1:1",), ("127.0.0.1:2",), ("127.0.0.1:1",)]
     second.call.answer(turn(40, stored=32))
     third.call.answer(turn(10, stored=8))
     assert {index: report.env_steps for index, report in rollouts.collect().items()} == {1: 40, 2: 10}
@@ -200,7 +202,7 @@ def test_a_run_starts_with_those_for_whom_there_is_room_and_the_others_join(
     first, second, third = rollouts.processes.workers
     first.call.answer()
     second.call.answer()
-    rollouts.supervisor.start(ADDRESSES)
+    rollouts.supervisor.start(ACCESS)
     first.call.answer()
 
     def sleep(seconds: float) -> None:
@@ -225,9 +227,18 @@ def test_a_run_starts_with_those_for_whom_there_is_room_and_the_others_join(
     assert third.call.method == "run" and rollouts.supervisor.casualties() == Casualties()
 
 
+def test_actors_are_told_of_shards_that_moved(tmp_path: Path) -> None:
+    rollouts = Rollouts(tmp_path, 2)
+    first, second = rollouts.start()
+    first.die()
+    rollouts.collect()
+    rollouts.supervisor.moved({0: "10.0.0.9:1"})
+    assert (first.call.method, second.call.method) == ("run", "moved")
+
+
 def test_a_run_without_any_actor_in_time_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rollouts = Rollouts(tmp_path, 2)
-    rollouts.supervisor.start(ADDRESSES)
+    rollouts.supervisor.start(ACCESS)
 
     def sleep(seconds: float) -> None:
         rollouts.clock.now += 1.0

@@ -9,6 +9,7 @@ from kit.runs import experiment
 
 from distributed.logged_data import LoggedData
 from distributed.run_directory import RunDirectory
+from distributed.run_secrets import RunSecrets
 from distributed.runtime import Casualties, Origin
 from distributed.shard_host import Served
 from distributed.shard_plan import ShardPlan
@@ -34,13 +35,19 @@ def plan_of(path: Path, origin: Origin = Origin(None, None, (0, 0), 0), count: i
 class Shards:
     """A supervisor of two shards that serve, with the processes and the clock it has."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, loopback: bool = True) -> None:
         self.processes, self.clock = FakeProcesses(), FakeClock()
-        self.supervisor = ShardSupervisor(plan_of(path), self.processes, path, self.clock)
+        self.supervisor = ShardSupervisor(
+            plan_of(path), self.processes, RunSecrets(tls=False), path, self.clock, loopback=loopback
+        )
         self.hosts = self.processes.workers[:2]
+        self.ip = "127.0.0.1" if loopback else "10.0.0.1"
         for index, host in enumerate(self.hosts):
-            host.call.answer(Served(f"127.0.0.1:{7400 + index}", 100, 100))
-        assert self.supervisor.wait_ready() == ("127.0.0.1:7400", "127.0.0.1:7401")
+            host.replies = {"arrive": "10.0.0.1", "begin": Served(f"{self.ip}:{7400 + index}", 100, 100)}
+        self.access = self.supervisor.wait_ready()
+        assert self.access.addresses == (f"{self.ip}:7400", f"{self.ip}:7401")
+        for host in self.hosts:
+            host.replies = {}
 
 
 def test_shards_are_watched_and_one_that_ends_comes_back_at_its_address_in_its_host(tmp_path: Path) -> None:
@@ -84,6 +91,8 @@ def test_a_host_that_dies_or_does_not_answer_is_replaced(tmp_path: Path) -> None
     shards.supervisor.collect(NOTHING)
     shards.supervisor.collect(NOTHING)
     again = shards.processes.newest
+    again.call.answer("10.0.0.1")
+    shards.supervisor.collect(NOTHING)
     assert again is not shards.hosts[0] and shards.hosts[0].killed
     assert again.call.arguments[0].address == "127.0.0.1:7400"
     shards.clock.now += 31.0
@@ -91,29 +100,66 @@ def test_a_host_that_dies_or_does_not_answer_is_replaced(tmp_path: Path) -> None
     assert shards.hosts[1].killed and not again.killed
 
 
+def test_a_shard_whose_node_is_gone_comes_back_elsewhere_and_everybody_is_told(tmp_path: Path) -> None:
+    shards = Shards(tmp_path, loopback=False)
+    shards.hosts[1].die()
+    shards.supervisor.collect(NOTHING)
+    shards.supervisor.collect(NOTHING)
+    again = shards.processes.newest
+    again.call.answer("10.0.0.9")
+    shards.supervisor.collect(NOTHING)
+    assert again.call.arguments[0].address == "10.0.0.9:0"
+    again.call.answer(Served("10.0.0.9:7777", 60, 60))
+    shards.supervisor.collect([0, 25])
+    assert shards.supervisor.take_moved() == {1: "10.0.0.9:7777"} and shards.supervisor.take_moved() == {}
+    assert shards.supervisor.casualties() == Casualties(1, lost_transitions=100 + 25 - 60)
+
+
+def test_a_port_that_somebody_took_meanwhile_is_left_to_them(tmp_path: Path) -> None:
+    shards = Shards(tmp_path)
+    host = shards.hosts[0]
+    host.call.answer("it ended by signal SIGKILL")
+    tried = []
+    for _ in range(5):
+        shards.supervisor.collect(NOTHING)
+        shards.clock.now += 5.0
+        shards.supervisor.collect(NOTHING)
+        worker = shards.processes.newest if len(shards.processes.workers) > 2 else host
+        if worker.call.method == "arrive":
+            worker.call.answer("10.0.0.1")
+            shards.supervisor.collect(NOTHING)
+        tried.append(worker.call.arguments[0].address)
+        worker.call.answer(WorkerDied("the port is taken"))
+    assert tried == ["127.0.0.1:7400"] * 3 + ["127.0.0.1:0"] * 2
+
+
 def test_a_shard_that_cannot_be_started_again_ends_the_run(tmp_path: Path) -> None:
     shards = Shards(tmp_path)
     shards.hosts[0].call.answer("it ended with code 1")
     with pytest.raises(WorkerDied, match="replay shard 0 failed 6 times in a row, last with: the disk is gone"):
-        for _ in range(20):
+        for _ in range(40):
             shards.supervisor.collect(NOTHING)
             shards.clock.now += 5.0
             worker = shards.processes.newest if len(shards.processes.workers) > 2 else shards.hosts[0]
-            if worker.call.method == "begin":
+            if worker.call.method == "arrive":
+                worker.call.answer("10.0.0.1")
+            elif worker.call.method == "begin":
                 worker.call.answer(WorkerDied("the disk is gone"))
 
 
 def test_one_that_does_not_start_at_all_is_not_tried_again(tmp_path: Path) -> None:
     processes = FakeProcesses()
-    supervisor = ShardSupervisor(plan_of(tmp_path), processes, tmp_path, FakeClock())
-    processes.workers[0].call.answer(WorkerDied("it would not fit into memory"))
+    secrets = RunSecrets(tls=False)
+    supervisor = ShardSupervisor(plan_of(tmp_path), processes, secrets, tmp_path, FakeClock(), loopback=True)
+    for worker in processes.workers:
+        worker.replies = {"arrive": "10.0.0.1", "begin": WorkerDied("it would not fit into memory")}
     with pytest.raises(WorkerDied, match="memory"):
         supervisor.wait_ready()
 
 
 def test_the_end_of_a_run_ends_shards_and_removes_journals(tmp_path: Path) -> None:
     shards = Shards(tmp_path)
-    kept = shards.hosts[0].calls[0].arguments[0].directory
+    kept = shards.hosts[0].calls[1].arguments[0].directory
 
     def get(call: object, seconds: float, who: str) -> None:
         raise WorkerDied("it has gone already")
