@@ -33,11 +33,16 @@ def test_shipped_manifests_are_right_once_they_are_filled_in(name: str) -> None:
     assert [offer.nodes for offer in offers] == [1, 4, 12]
 
 
-def test_volumes_that_are_claimed_are_asked_for() -> None:
+def test_learner_and_shards_share_the_directory_of_runs() -> None:
     claim, job = documents(SHIPPED[1])
-    head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
-    named = [v["persistentVolumeClaim"]["claimName"] for v in head["volumes"] if "persistentVolumeClaim" in v]
-    assert named == [claim["metadata"]["name"]]
+    spec = job["spec"]["rayClusterSpec"]
+    for group in (spec["headGroupSpec"], spec["workerGroupSpecs"][0]):
+        pod = group["template"]["spec"]
+        volumes = {v["name"]: v.get("persistentVolumeClaim", {}).get("claimName") for v in pod["volumes"]}
+        mounted = [m["name"] for m in pod["containers"][0]["volumeMounts"] if m["mountPath"] == "/runs"]
+        assert [volumes[name] for name in mounted] == [claim["metadata"]["name"]]
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    assert "--run-dir /runs/" in job["spec"]["entrypoint"]
 
 
 HEAD, REPLAY, ACTORS = "spec.headGroupSpec", "spec.workerGroupSpecs.0", "spec.workerGroupSpecs.1"
