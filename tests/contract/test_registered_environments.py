@@ -161,6 +161,19 @@ def test_what_is_no_action_is_refused(env_id: str) -> None:
     many.step(good)
 
 
+@pytest.mark.parametrize("kwargs", [{}, {"obs_mode": "ids"}, {"pomdp": True}], ids=["default", "ids", "pomdp"])
+def test_a_reset_forgets_everything(env_id: str, kwargs: dict[str, Any]) -> None:
+    given = {**KWARGS.get(env_id, {}), **kwargs}
+    try:
+        fresh, used = (
+            gymnasium.make_vec(env_id, USERS, vectorization_mode="vector_entry_point", **given) for _ in range(2)
+        )
+    except (TypeError, ValueError):
+        pytest.skip(f"it has no setting {kwargs}")
+    play(used, 1)
+    assert same(play(fresh, 2), play(used, 2))
+
+
 def test_what_is_no_mask_of_resets_is_refused(env_id: str) -> None:
     env = vector(env_id)
     env.reset(seed=0)

@@ -83,3 +83,10 @@ def test_propensities_are_those_of_the_draws() -> None:
 def test_wrong_constants_are_refused(constants: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TopKToyVectorEnv(2, **constants)
+
+
+def test_who_leaves_with_the_last_step_has_left_and_is_not_cut_off() -> None:
+    env = TopKToyVectorEnv(3, max_episode_steps=1)
+    env.reset(seed=0)
+    _, _, terminated, truncated, _ = env.step(np.zeros((3, 2), dtype=np.int64))
+    assert terminated.all() and not truncated.any()
