@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from learners.checkpoint import save_learner
+from learners.checkpoint import save_learner, sync
 from replay_server.client import ReplayClient
 from replay_server.errors import CheckpointError, ReplayTimeout, Unavailable
 from replay_server.messages import SavedFile
@@ -34,13 +34,29 @@ def write_cut(directory: Path, arrays: Mapping[str, NDArray[Any]], replay: Repla
     save_learner(arrays, directory)
     if replay is None:
         return
-    for file in _await_saved(replay, directory.name):
+    for shard, file in enumerate(_await_saved(replay, directory.name)):
         path = directory / Path(file.path).name
-        if not path.is_file() or stated_checksum(path) != file.checksum:
-            raise CheckpointError(
-                f"{path}: a shard has written it where this process does not see it; the run directory has to be on a "
-                "file system that every node with a shard shares"
-            )
+        if not _is_here(path, file):
+            _carry_over(replay, shard, directory.name, path, file)
+
+
+def _is_here(path: Path, file: SavedFile) -> bool:
+    """Whether what a shard has written is seen from here: it is on this node, or on a disk that both share."""
+    return path.is_file() and path.stat().st_size == file.bytes and stated_checksum(path) == file.checksum
+
+
+def _carry_over(replay: ReplayClient, shard: int, name: str, path: Path, file: SavedFile) -> None:
+    """Copy a snapshot from a disk of another node, and remove it there."""
+    try:
+        with path.open("wb") as copy:
+            for piece in replay.read_saved(shard, name):
+                copy.write(piece)
+        sync(path)
+        replay.drop_saved(shard, name)
+    except (OSError, ReplayTimeout, Unavailable) as error:
+        raise CheckpointError(f"{path}: cannot be copied from the node of its shard: {error}") from error
+    if not _is_here(path, file):
+        raise CheckpointError(f"{path}: is not what its shard has written; was it changed there?")
 
 
 def _await_saved(replay: ReplayClient, name: str) -> list[SavedFile]:

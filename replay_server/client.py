@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -279,6 +279,22 @@ class ReplayClient:
         deadline = self._clock.now() + timeout_s
         calls = [port.saved(directory) for port in self._members.ports]
         return [call.result(max(deadline - self._clock.now(), 0.0)) for call in calls]
+
+    def read_saved(self, shard: int, directory: str) -> Iterator[bytes]:
+        """The snapshot of one shard that `saved` told is done, piece by piece: for who does not see its disk.
+
+        Raises:
+            Unavailable: the shard does not answer.
+            CheckpointError: it cannot read the file.
+        """
+        offset = 0
+        while piece := self._members.ports[shard].read_saved(directory, offset):
+            offset += len(piece)
+            yield piece
+
+    def drop_saved(self, shard: int, directory: str) -> None:
+        """Have one shard remove its snapshot; raises as `read_saved`."""
+        self._members.ports[shard].drop_saved(directory)
 
     def close(self) -> None:
         """End writers of `insert`, give unread batches back to the rate limiters, close connections."""

@@ -22,6 +22,7 @@ from replay_server.shard import Shard
 from replay_server.snapshot_file import stated_checksum
 
 _UNLIMITED = 2**62
+_PIECE_BYTES = 4 << 20
 
 
 def snapshot_name(shard: int) -> str:
@@ -88,6 +89,14 @@ class LocalShard:
     def saved(self, directory: str) -> Call[SavedFile]:
         path = Path(directory) / snapshot_name(self.hello.shard)
         return Finished(lambda: SavedFile(str(path), True, path.stat().st_size, stated_checksum(path)))
+
+    def read_saved(self, directory: str, offset: int) -> bytes:
+        with (Path(directory) / snapshot_name(self.hello.shard)).open("rb") as file:
+            file.seek(offset)
+            return file.read(_PIECE_BYTES)
+
+    def drop_saved(self, directory: str) -> None:
+        (Path(directory) / snapshot_name(self.hello.shard)).unlink()
 
     def close(self) -> None:
         """The shard belongs to whoever made it."""

@@ -231,4 +231,10 @@ class ShardPort(Protocol):
     def saved(self, directory: str) -> Call[SavedFile]:
         """What has become of it."""
 
+    def read_saved(self, directory: str, offset: int) -> bytes:
+        """A piece of it, once it is done; empty at its end."""
+
+    def drop_saved(self, directory: str) -> None:
+        """Remove it there."""
+
     def close(self) -> None: ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -137,6 +138,12 @@ class RemoteShard:
     def saved(self, directory: str) -> Call[SavedFile]:
         frame = wire.encode_json({"directory": directory}, reply=False)
         return self._call("Saved", frame, lambda reply: SavedFile(**_document(reply)))
+
+    def read_saved(self, directory: str, offset: int) -> bytes:
+        return b64decode(self._ask("ReadSaved", {"directory": directory, "offset": offset}, CALL_S)["base64"])
+
+    def drop_saved(self, directory: str) -> None:
+        self._ask("DropSaved", {"directory": directory}, CALL_S)
 
     def close(self) -> None:
         session = self._sharing.close() if self._sharing is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from replay_server.snapshot_file import stated_checksum
 _SAVES = 2
 """One that writes and one that waits for it, or for a compaction; others would only take threads."""
 _LONGEST_PATH = 4096
+_PIECE_BYTES = 4 << 20
+_LONGEST_FILE = 1 << 60
 _CUT_S = 2.0
 """How long a cut waits for a snapshot under way: who asks for one stands still meanwhile."""
 
@@ -92,10 +95,44 @@ class Saves:
         except OSError as error:
             raise CheckpointError(f"{path}: written, and gone since: {error.strerror}") from error
 
+    def read(self, requested: object, offset: object) -> bytes:
+        """The next few megabytes of a snapshot that is done, from an offset on; empty at its end.
+
+        Raises:
+            InvalidRecord: the offset is no whole number from 0 on.
+            CheckpointError: as `outcome`, or the snapshot is not done or cannot be read.
+        """
+        path = self._done(requested)
+        if not isinstance(offset, int) or not 0 <= offset < _LONGEST_FILE:
+            raise InvalidRecord("an offset is a whole number of bytes")
+        try:
+            with path.open("rb") as file:
+                file.seek(offset)
+                return file.read(_PIECE_BYTES)
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+
+    def drop(self, requested: object) -> None:
+        """Remove a snapshot that is done, and its directory where that is empty then: its asker has another copy.
+
+        Raises:
+            CheckpointError: as `outcome`, or the snapshot is not done.
+        """
+        path = self._done(requested)
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # others are in it
+            path.parent.rmdir()
+
     def join(self) -> None:
         """Wait for the thread of a snapshot that its shard has been told to give up."""
         if self._begun is not None and self._begun.thread is not None:
             self._begun.thread.join()
+
+    def _done(self, requested: object) -> Path:
+        file = self.outcome(requested)
+        if not file.done:
+            raise CheckpointError(f"{file.path}: is being written")
+        return Path(file.path)
 
     def _write(self, begun: _Begun, write: Callable[[], None]) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -106,6 +107,8 @@ class ReplayService:
             "Save": self._save,
             "BeginSave": self._begin_save,
             "Saved": self._saved,
+            "ReadSaved": self._read_saved,
+            "DropSaved": self._drop_saved,
             "Attach": self._attach,
             "Detach": self._detach,
         }
@@ -229,6 +232,15 @@ class ReplayService:
 
     def _saved(self, frame: bytes, _: Any) -> bytes:
         return self._told(dataclasses.asdict(self._saves.outcome(self._asked(frame).get("directory"))))
+
+    def _read_saved(self, frame: bytes, _: Any) -> bytes:
+        asked = self._asked(frame)
+        piece = self._saves.read(asked.get("directory"), asked.get("offset"))
+        return self._told({"base64": b64encode(piece).decode()})
+
+    def _drop_saved(self, frame: bytes, _: Any) -> bytes:
+        self._saves.drop(self._asked(frame).get("directory"))
+        return self._told({})
 
     def _typed(self, name: str, arrivals: Arrivals) -> Callable[[Iterator[bytes], Any], bytes]:
         """A method with its errors as status and details, counted."""

@@ -27,7 +27,21 @@ from replay_server.messages import (
 from replay_server.specs import RecordSpec
 
 SERVICE = "headrace.Replay"
-METHODS = ("Hello", "Insert", "Sample", "Update", "Stats", "Clear", "Save", "BeginSave", "Saved", "Attach", "Detach")
+METHODS = (
+    "Hello",
+    "Insert",
+    "Sample",
+    "Update",
+    "Stats",
+    "Clear",
+    "Save",
+    "BeginSave",
+    "Saved",
+    "ReadSaved",
+    "DropSaved",
+    "Attach",
+    "Detach",
+)
 MAX_REPLY_BYTES = 64 << 20
 _MOST_BATCHES = 4096
 _CHUNK_BYTES = 4 << 20

@@ -405,10 +405,13 @@ class TestReplayContract:
             path = target / f"replay-{shard}.h5"
             assert (Path(file.path), file.bytes) == (path.resolve(), path.stat().st_size)
             assert file.checksum == int.from_bytes(path.read_bytes()[-4:], "little")
+            assert b"".join(replay.read_saved(shard, str(target))) == path.read_bytes()
             with h5py.File(path) as content:
                 numbers += content["columns/number"][()].tolist()
                 priorities += content["priorities"][()].tolist()
                 sampled += content.attrs["sampled"]
+            replay.drop_saved(shard, str(target))
+            assert not path.exists()
         assert sorted(numbers) == list(range(10))
         drawn = set(batch.columns["number"].tolist())
         assert dict(zip(numbers, priorities, strict=True)) == {n: 1.0 + n * (n in drawn) for n in range(10)}

@@ -1,5 +1,6 @@
 """A client written from docs/wire.md alone: struct, json and gRPC, nothing of ours but the shard it talks to."""
 
+import base64
 import fcntl
 import hashlib
 import json
@@ -206,6 +207,10 @@ def test_it_begins_a_save_and_asks_after_it(tmp_path):
             "path": str(tmp_path / "1" / "replay-0.h5"), "done": True, "bytes": len(content),
             "checksum": struct.unpack("<I", content[-4:])[0],
         }  # fmt: skip
+        pieces = [client.ask("ReadSaved", {"directory": "1", "offset": at})["base64"] for at in (0, len(content))]
+        assert [base64.b64decode(piece) for piece in pieces] == [content, b""]
+        assert client.ask("DropSaved", {"directory": "1"}) == {}
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_its_chunks_are_stored_once(client):

@@ -149,6 +149,8 @@ def test_without_the_right_token_nothing_is_answered(tmp_path, token_file, shown
             "Save",
             "BeginSave",
             "Saved",
+            "ReadSaved",
+            "DropSaved",
             "Nothing",
         ):
             assert raw_code(server.address, f"/headrace.Replay/{method}") is grpc.StatusCode.UNAUTHENTICATED
