@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
+
 from distributed.build import make_spec, make_task
 from distributed.config_loading import find_config
 from distributed.loading import load_experiment
@@ -156,8 +158,11 @@ def test_the_run_of_a_killed_driver_goes_on(headrace: Callable[..., Any], tmp_pa
     wait_until_gone(command, 30.0, _AGENTS_OF_RAY)
     checkpoint = checkpoints()[-1]
     at = json.loads((checkpoint / "manifest.json").read_text())
+    with h5py.File(checkpoint / "replay-0.h5") as one, h5py.File(checkpoint / "replay-1.h5") as other:
+        records, inserted = (one.attrs[name] + other.attrs[name] for name in ("size", "inserted"))
     again = headrace(
-        "train", "--resume", str(run), "--run.max-seconds", str(at["seconds"] + 6), "--actors.count", "3"
+        "train", "--resume", str(run), "--run.max-seconds", str(at["seconds"] + 6), "--actors.count", "3",
+        "--replay.shards", "3",
     )  # fmt: skip
     again.wait_for(lambda: again.descendants("ray::EvaluatorWorker") != [], 90)
     os.kill(again.descendants("ray::EvaluatorWorker")[0], signal.SIGKILL)  # no evaluation is lost for good either
@@ -167,6 +172,9 @@ def test_the_run_of_a_killed_driver_goes_on(headrace: Callable[..., Any], tmp_pa
     assert document["env_steps"] > at["env_steps"] + 2000
     assert document["updates"] > at["totals"]["updates"] + 10
     assert document["weights_version"] > at["policy_version"]
+    later = next(row for row in rows(run) if row["env_steps"] > at["env_steps"])
+    assert later["replay"]["size"] >= records and later["replay"]["inserted"] >= inserted
+    assert (run / "checkpoints" / str(document["env_steps"]) / "replay-2.h5").is_file()
     assert document["evaluation"] is not None
     steps = [row["env_steps"] for row in rows(run)]
     assert steps == sorted(steps)
