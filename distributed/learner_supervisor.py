@@ -19,7 +19,6 @@ from distributed.seat import Seat
 from learners.loop import LearnerReport
 from replay_server.errors import CheckpointError, ConfigError, Diverged, HeadraceError, Unavailable
 
-_START_SECONDS = 120.0  # Ray workers importing torch on a loaded machine
 _NOTHING = LearnerReport(0, 0, {}, 0.0, None)
 
 
@@ -88,7 +87,7 @@ class LearnerSupervisor:
             WorkerDied: not in time.
             HeadraceError: what it raised.
         """
-        self._processes.get(self._seat.call, _START_SECONDS, "the learner")
+        self._processes.get(self._seat.call, self._processes.room_seconds, "the learner")
         self._beginning = False
 
     def learn_on(self, slice_seconds: float) -> None:
@@ -197,7 +196,7 @@ class LearnerSupervisor:
         handle = self._seat.handle
         call = handle.begin.remote(self._config, self._access, self._sink, place, self._run.logs)
         self._beginning = True
-        self._seat.issue(call, _START_SECONDS)
+        self._seat.issue(call, self._processes.room_seconds)
 
     def _begin_again(self) -> None:
         newest = self._run.complete_checkpoints()[-1:]

@@ -23,6 +23,10 @@ class Processes(Protocol):
     `get`.
     """
 
+    @property
+    def room_seconds(self) -> float:
+        """How long a new process may take to find room and to start."""
+
     def spawn(self, cls: type, role: Role) -> Any:
         """A new process for a worker of this class; it may have to wait for room."""
 

@@ -13,6 +13,8 @@ from distributed.config import ExperimentConfig
 from distributed.processes import Role
 from distributed.ray_session import get
 
+_START_SECONDS = 120.0  # workers that import torch on a loaded machine
+_NODE_SECONDS = 900.0  # nodes that an autoscaler has to start first
 _CUSTOM = {Role.SHARD: REPLAY, Role.LEARNER: LEARNER}
 
 
@@ -33,6 +35,11 @@ class RayProcesses:
     def __init__(self, config: ExperimentConfig, *, private: bool) -> None:
         self._config = config
         self._private = private
+
+    @property
+    def room_seconds(self) -> float:
+        """How long a new process may take to find room and to start."""
+        return _START_SECONDS if self._private else _NODE_SECONDS
 
     def spawn(self, cls: type, role: Role) -> Any:
         """A new Ray actor of a class."""

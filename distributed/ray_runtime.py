@@ -34,7 +34,6 @@ from replay_server.client import ReplayClient
 from replay_server.replay import ReplayStats
 
 _SLICE_SECONDS = 0.2
-_START_SECONDS = 120.0  # Ray workers importing torch on a loaded machine
 
 
 class RayRuntime:
@@ -79,7 +78,7 @@ class RayRuntime:
         self._learner.start(access, others)
         self._rollouts.start(access)
         self._learner.wait_ready()
-        self._rollouts.wait_ready(_START_SECONDS)
+        self._rollouts.wait_ready()
         self._evaluator = RayEvaluator(config, processes, source, logs, time.monotonic)
         self._learner.learn_on(_SLICE_SECONDS)
 

@@ -89,6 +89,7 @@ class RolloutSupervisor:
         clock: Callable[[], float],
     ) -> None:
         self._config = config
+        self._processes = processes
         self._access: ReplayAccess | None = None
         self._weights = weights
         self._log_file = logs / "rollout_failures.log"
@@ -113,7 +114,7 @@ class RolloutSupervisor:
         self._access = access
         self._step_all()
 
-    def wait_ready(self, seconds: float) -> None:
+    def wait_ready(self) -> None:
         """Wait until actors have built their environments; they begin to act with the next `collect`.
 
         All of them, or after 20 s those for which there was room, at least one.
@@ -121,7 +122,7 @@ class RolloutSupervisor:
         Raises:
             WorkerDied: none was ready in time, or all failed.
         """
-        begin = self._clock()
+        begin, seconds = self._clock(), self._processes.room_seconds
         while self._rollouts:
             waited = self._clock() - begin
             here = [r for r in self._rollouts if r.stage is not _Stage.ARRIVING]

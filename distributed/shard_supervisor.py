@@ -87,7 +87,8 @@ class ShardSupervisor:
             WorkerDied: one ended before it served, or did not start in time.
         """
         for place in self._places:
-            self._begin(place, self._processes.get(place.seat.call, _START_SECONDS, f"the host of {place.seat.name}"))
+            seconds = self._processes.room_seconds
+            self._begin(place, self._processes.get(place.seat.call, seconds, f"the host of {place.seat.name}"))
         for place in self._places:
             place.served = self._processes.get(place.seat.call, _START_SECONDS, place.seat.name)
             place.began_with = place.served.inserted
@@ -166,7 +167,7 @@ class ShardSupervisor:
             self._begin(place, place.ip)
             return
         place.arriving = True
-        place.seat.issue(place.seat.handle.arrive.remote(), _START_SECONDS)
+        place.seat.issue(place.seat.handle.arrive.remote(), self._processes.room_seconds)
 
     def _begin(self, place: _Place, ip: str) -> None:
         place.arriving, place.ip = False, _LOOPBACK if self._loopback else ip

@@ -57,7 +57,7 @@ class RemoteShard:
         address: HOST:PORT.
         timeout_s: how long to try.
         security: token and TLS; None for neither.
-        directory: where to look for a shard that does not answer; None: it comes back at its address.
+        directory: where the shard is, also when it has moved; None: it keeps its address.
         transport: `auto` shares memory with a shard on the same host and speaks gRPC alone otherwise, `grpc` never
             shares, `shm` insists on it at the start (after a shard's restart, gRPC serves until memory is shared anew).
 
@@ -83,7 +83,7 @@ class RemoteShard:
         self._address = address
         self._security = security or ClientSecurity()
         self._directory = directory
-        self._doubtful = False  # a call was not answered since the last one was sent
+        self._index: int | None = None  # of the shard, once it has greeted
         self._moving = threading.Lock()
         self._open(address)
         self._sharing = Sharing(self._offer) if transport != "grpc" else None
@@ -118,6 +118,7 @@ class RemoteShard:
     def adopt(self, hello: Hello) -> None:
         """Go on with the shard that greeted: the one known, or another life of it."""
         self.hello: Hello = hello
+        self._index = hello.shard
         self._layout = Layout(hello.spec, hello.table)
         if self._sharing is not None and hello.shared_memory:
             self._sharing.begin()
@@ -267,28 +268,22 @@ class RemoteShard:
 
     def _follow(self, directory: ShardDirectory) -> None:
         """Open another connection where the directory says that the shard has moved."""
+        address = None if self._index is None else directory.address(self._index)
+        if address is None or address == self._address:
+            return
         with self._moving:
-            self._doubtful = False
-            address = directory.address(self.hello.shard)
-            if address is not None and address != self._address:
-                self._channel.close()
-                self._open(address)
+            self._channel.close()
+            self._open(address)
 
     def _start(self, method: str, frame: bytes, timeout_s: float, wait_for_ready: bool = False) -> Any:
-        if self._doubtful and self._directory is not None:
+        if self._directory is not None:
             self._follow(self._directory)
         try:
-            future = self._methods[method].future(
+            return self._methods[method].future(
                 frame, timeout=timeout_s, wait_for_ready=wait_for_ready, metadata=self._security.metadata
             )
         except ValueError:  # grpc says so of a closed channel
             raise Unavailable(f"the connection to the shard at {self._address} was closed") from None
-        if self._directory is not None:
-            future.add_done_callback(self._doubt)
-        return future
-
-    def _doubt(self, future: Any) -> None:
-        self._doubtful |= future.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 def _document(frame: bytes) -> dict[str, Any]:

@@ -36,27 +36,31 @@ def result(run: Path) -> dict[str, Any]:
     return document
 
 
-def test_a_killed_actor_is_replaced_and_training_goes_on(headrace: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_killed_actor_and_a_killed_shard_are_replaced_and_training_goes_on(
+    headrace: Callable[..., Any], tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     command = headrace(
-        "train", "movie_pick_dqn", *_SMALL, "--run.total-env-steps", "1e9", "--run.max-seconds", "18",
+        "train", "movie_pick_dqn", *_SMALL, "--run.total-env-steps", "1e9", "--run.max-seconds", "22",
         "--run-dir", str(run),
     )  # fmt: skip
     command.wait_for(lambda: len(rows(run)) >= 2, 90)
     os.kill(command.descendants("ray::RolloutWorker")[0], signal.SIGKILL)
+    os.kill(command.descendants("serve-replay")[0], signal.SIGKILL)
     killed_at = rows(run)[-1]["env_steps"]
     code, output, errors = command.finish(120)
     assert code == 0, errors
     assert "round-robin" in output and "ours" in output and str(run) in output
     document = result(run)
-    assert document["restarts"] == 1
+    assert document["restarts"] == 2
+    assert "is back after" in errors and "had acknowledged are lost" not in errors  # its journal brought them back
     assert document["env_steps"] > killed_at + 10_000
     assert document["updates"] > 0 and document["weights_version"] > 1
     assert document["evaluation"]["episodes"] == 16 and document["evaluation"]["mean"] > 0
     assert document["staleness"]["max"] >= document["staleness"]["mean"] >= 0
     assert document["fenced_transitions"] == 0
     last = rows(run)[-1]
-    assert last["restarts"] == 1
+    assert last["restarts"] == 2
     # The limiter kept the ratio, whoever was faster, and over both shards together.
     error = last["replay"]["inserted"] * 1.0 - last["replay"]["sampled"]
     assert abs(error - 1000) < 10_000
@@ -145,7 +149,9 @@ def test_one_shard_serves_one_run_after_another(headrace: Callable[..., Any], tm
     assert shard.finish(10)[0] == 0
 
 
-def test_the_run_of_a_killed_driver_goes_on(headrace: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_run_of_a_killed_driver_goes_on_also_when_its_learner_is_killed_then(
+    headrace: Callable[..., Any], tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     command = headrace(
         "train", "movie_pick_dqn", *_SMALL, "--run.total-env-steps", "1e9", "--run.max-seconds", "1000",
@@ -161,15 +167,17 @@ def test_the_run_of_a_killed_driver_goes_on(headrace: Callable[..., Any], tmp_pa
     with h5py.File(checkpoint / "replay-0.h5") as one, h5py.File(checkpoint / "replay-1.h5") as other:
         records, inserted = (one.attrs[name] + other.attrs[name] for name in ("size", "inserted"))
     again = headrace(
-        "train", "--resume", str(run), "--run.max-seconds", str(at["seconds"] + 6), "--actors.count", "3",
+        "train", "--resume", str(run), "--run.max-seconds", str(at["seconds"] + 15), "--actors.count", "3",
         "--replay.shards", "3",
     )  # fmt: skip
     again.wait_for(lambda: again.descendants("ray::EvaluatorWorker") != [], 90)
     os.kill(again.descendants("ray::EvaluatorWorker")[0], signal.SIGKILL)  # no evaluation is lost for good either
+    os.kill(again.descendants("ray::LearnerWorker")[0], signal.SIGKILL)
     code, _, errors = again.finish(120)
     assert code == 0, errors
     document = result(run)
     assert document["env_steps"] > at["env_steps"] + 2000
+    assert document["restarts"] >= at["restarts"] + 2 and "the learner is back after" in errors
     assert document["updates"] > at["totals"]["updates"] + 10
     assert document["weights_version"] > at["policy_version"]
     later = next(row for row in rows(run) if row["env_steps"] > at["env_steps"])

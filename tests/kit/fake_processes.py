@@ -73,6 +73,8 @@ class FakeWorker:
 class FakeProcesses:
     """Implements `distributed.processes.Processes`."""
 
+    room_seconds = 60.0
+
     def __init__(self) -> None:
         self.workers: list[FakeWorker] = []
 

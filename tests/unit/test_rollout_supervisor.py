@@ -211,7 +211,7 @@ def test_a_run_starts_with_those_for_whom_there_is_room_and_the_others_join(
             second.call.answer()
 
     monkeypatch.setattr("distributed.rollout_supervisor.time.sleep", sleep)
-    rollouts.supervisor.wait_ready(60.0)
+    rollouts.supervisor.wait_ready()
     assert rollouts.clock.now == pytest.approx(121.0, abs=1.5)
     rollouts.collect()
     assert (first.call.method, second.call.method, third.call.method) == ("run", "run", "arrive")
@@ -245,4 +245,4 @@ def test_a_run_without_any_actor_in_time_does_not_start(tmp_path: Path, monkeypa
 
     monkeypatch.setattr("distributed.rollout_supervisor.time.sleep", sleep)
     with pytest.raises(WorkerDied, match="no rollout actor was ready within 60 s"):
-        rollouts.supervisor.wait_ready(60.0)
+        rollouts.supervisor.wait_ready()
