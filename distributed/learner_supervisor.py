@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -16,7 +17,9 @@ from distributed.replay_access import ReplayAccess
 from distributed.run_directory import RunDirectory
 from distributed.runtime import Casualties, Origin
 from distributed.seat import Seat
+from learners.checkpoint import read_learner
 from learners.loop import LearnerReport
+from learners.weights import WeightSnapshot
 from replay_server.errors import CheckpointError, ConfigError, Diverged, HeadraceError, Unavailable
 
 _NOTHING = LearnerReport(0, 0, {}, 0.0, None)
@@ -77,8 +80,7 @@ class LearnerSupervisor:
             inserted_before: records the shards were given before the run.
         """
         self._access, self._inserted_before = access, inserted_before
-        place = LearnerPlace(self._origin.checkpoint, self._origin.snapshot, 0, inserted_before)
-        self._begin(place)
+        self._begin(self._place(self._origin.checkpoint, self._origin.snapshot, 0))
 
     def wait_ready(self) -> None:
         """Wait until it has; it begins to learn with `learn_on`.
@@ -202,7 +204,11 @@ class LearnerSupervisor:
         newest = self._run.complete_checkpoints()[-1:]
         checkpoint = newest[0] if newest else self._origin.checkpoint
         self._seat.fill(LearnerWorker, Role.LEARNER)
-        self._begin(LearnerPlace(checkpoint, None, self._sink.newest_version(self._version), self._inserted_before))
+        self._begin(self._place(checkpoint, None, self._sink.newest_version(self._version)))
+
+    def _place(self, checkpoint: Path | None, published: WeightSnapshot | None, above: int) -> LearnerPlace:
+        arrays = {} if checkpoint is None else read_learner(checkpoint)
+        return LearnerPlace(checkpoint, arrays, published, above, self._inserted_before)
 
     def _down(self, error: HeadraceError) -> None:
         if self._down_since is None:

@@ -23,7 +23,7 @@ from distributed.build import make_actor_loop, make_learner, make_learner_loop, 
 from distributed.config import ExperimentConfig
 from distributed.ray_weights import RayWeightSink, RayWeightSource
 from distributed.replay_access import ReplayAccess
-from learners.checkpoint import learner_arrays, load_learner
+from learners.checkpoint import learner_arrays, restore_learner
 from learners.loop import LearnerReport
 from learners.weights import WeightSnapshot
 from replay_server.errors import CheckpointError, ReplayTimeout, Unavailable
@@ -93,13 +93,15 @@ class LearnerPlace:
     """Where a learner starts.
 
     Attributes:
-        checkpoint: directory to continue from, or None.
+        checkpoint: directory to continue from, or None; the learner's node need not see it.
+        arrays: of the learner there.
         published: the policy to publish first, as it is; None: the learner's own.
         above: what the learner publishes has versions above this one.
         inserted_before: records the shards were given before the run.
     """
 
     checkpoint: Path | None = None
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     published: WeightSnapshot | None = None
     above: int = 0
     inserted_before: int = 0
@@ -151,7 +153,7 @@ class LearnerWorker:
             inserted_before=place.inserted_before,
         )
         if place.checkpoint is not None:
-            load_learner(self._learner, place.checkpoint)
+            restore_learner(self._learner, place.arrays, place.checkpoint)
         self._learner.skip_versions(place.above)
         self._loop.begin(place.published)
 

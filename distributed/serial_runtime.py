@@ -26,7 +26,7 @@ from distributed.build import (
 )
 from distributed.config import ExperimentConfig
 from distributed.runtime import Casualties, Cut, Evaluation, Origin, Progress
-from learners.checkpoint import learner_arrays, load_learner, save_learner, write_json
+from learners.checkpoint import learner_arrays, read_learner, restore_learner, save_learner, write_json
 from learners.weights import WeightSlot, WeightSnapshot
 from replay_server.connecting import in_process
 from replay_server.errors import CheckpointError
@@ -70,7 +70,7 @@ class SerialRuntime:
             config, self._learner, self._replay, self._slot, time.monotonic, logs=self._logs
         )
         if origin.checkpoint is not None:
-            load_learner(self._learner, origin.checkpoint)
+            restore_learner(self._learner, read_learner(origin.checkpoint), origin.checkpoint)
             self._replay.load_state_dict(_client_state(origin.checkpoint))
         self._learner_loop.begin(origin.snapshot)
         self._begin(list(origin.actor_env_steps), origin.barriers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +46,9 @@ class ShardHost:
         """The IP address of the node, as soon as there was room for this process there and it has started."""
         return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
 
-    def begin(self, config: ShardConfig, secrets: ShardSecrets, client: ClientSecrets, logs: Path) -> Served:
+    def begin(
+        self, config: ShardConfig, secrets: ShardSecrets, client: ClientSecrets, logs: Path, *, again: bool
+    ) -> Served:
         """Start the shard, from its journal where that holds something; returns once it serves.
 
         Args:
@@ -53,6 +56,7 @@ class ShardHost:
             secrets: what it asks of its clients.
             client: what a client shows.
             logs: directory for its config file and its log.
+            again: it has served before: without a snapshot on this node it begins empty, and goes on.
 
         Raises:
             WorkerDied: it ended before it served.
@@ -64,6 +68,8 @@ class ShardHost:
             _remove_earlier_starts(Path(config.directory).parent)
             if _holds_something(Path(config.directory)):
                 config = msgspec.structs.replace(config, restore_from=None, init_from=())
+        if again and not all(Path(file).is_file() for file in _snapshots(config)):
+            config = msgspec.structs.replace(config, restore_from=None)
         config = self._secured(config, secrets)
         config_file.write_text(yaml.safe_dump(msgspec.to_builtins(config), sort_keys=False))
         self._process = ShardProcess(config_file, log_file, [file.descriptor for file in self._files])
@@ -117,6 +123,11 @@ class ShardHost:
 def _holds_something(directory: Path) -> bool:
     """Whether a shard began its journal here."""
     return (directory / "base.h5").exists() or any((directory / "journal").glob("*.log"))
+
+
+def _snapshots(config: ShardConfig) -> Sequence[str]:
+    named = config.restore_from or ()
+    return (named,) if isinstance(named, str) else named
 
 
 def _remove_earlier_starts(start: Path) -> None:

@@ -41,6 +41,11 @@ class ShardPlan:
         """Shards."""
         return self._config.replay.shards
 
+    @property
+    def capacity(self) -> int:
+        """Records one shard holds."""
+        return shard_capacity(self._config)
+
     def directory(self, index: int) -> Path | None:
         """Where a shard keeps its journal; None where it keeps none."""
         return None if self._durability == "checkpoint" else self._start / f"shard-{index}"

@@ -33,7 +33,8 @@ class _Place:
     ip: str = ""  # of its host's node
     served: Served | None = None  # as it last began to serve
     began_with: int = 0  # records inserted before this start of the run
-    lost: int = 0
+    forgotten: int = 0  # records that it had counted as inserted
+    lost: int = 0  # those of them that it still held
     down_since: float | None = None
     arriving: bool = True  # its host waits for room and for its process
 
@@ -177,7 +178,9 @@ class ShardSupervisor:
             port = before if host == place.ip else port
         config = self._plan.shard(place.index, f"{place.ip}:{port}")
         secrets, client = self._secrets.shard(place.ip), self._secrets.client()
-        place.seat.issue(place.seat.handle.begin.remote(config, secrets, client, self._logs), _START_SECONDS)
+        again = place.served is not None
+        begin = place.seat.handle.begin.remote(config, secrets, client, self._logs, again=again)
+        place.seat.issue(begin, _START_SECONDS)
 
     def _addresses(self) -> dict[int, str]:
         return {place.index: place.served.address for place in self._places if place.served is not None}
@@ -192,7 +195,9 @@ class ShardSupervisor:
 
     def _back(self, place: _Place, served: Served, acknowledged: int) -> None:
         """It serves again. Everything it ever acknowledged counts as inserted, unless it has forgotten it."""
-        lost = max(place.began_with + acknowledged - served.inserted - place.lost, 0)
+        forgotten = max(place.began_with + acknowledged - served.inserted - place.forgotten, 0)
+        place.forgotten += forgotten
+        lost = min(forgotten, self._plan.capacity)  # the others had been overwritten
         place.lost += lost
         if place.served is not None and place.served.address != served.address:
             self._moved[place.index] = served.address

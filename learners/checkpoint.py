@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import load_file
 
 from learners.learner import Learner
 from learners.weights import WeightSnapshot
@@ -37,19 +37,32 @@ def save_learner(arrays: Mapping[str, NDArray[Any]], directory: Path) -> None:
     _save(dict(arrays), directory / LEARNER_FILE)
 
 
-def load_learner(learner: Learner, directory: Path) -> None:
-    """Continue a learner from `save_learner`.
-
-    Raises:
-        CheckpointError: a file is missing or damaged, or the tensors are of another network.
-    """
+def read_learner(directory: Path) -> dict[str, NDArray[Any]]:
+    """What `save_learner` wrote; raises CheckpointError where it is missing or damaged."""
     path = directory / LEARNER_FILE
     try:
-        learner.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
+        return load_arrays(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: no readable learner ({error})") from error
+
+
+def restore_learner(learner: Learner, arrays: Mapping[str, NDArray[Any]], directory: Path) -> None:
+    """Continue a learner from `learner_arrays`.
+
+    Args:
+        learner: becomes what was saved.
+        arrays: copied.
+        directory: they come from, for messages.
+
+    Raises:
+        CheckpointError: they are of another network.
+    """
+    try:
+        learner.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()})
+    except (KeyError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(
-            f"{path}: not a checkpoint of this learner ({reason}); was the config changed?"
+            f"{directory / LEARNER_FILE}: not a checkpoint of this learner ({reason}); was the config changed?"
         ) from error
 
 

@@ -37,7 +37,7 @@ class _Method:
         self._worker = worker
         self._name = name
 
-    def remote(self, *arguments: Any) -> FakeCall:
+    def remote(self, *arguments: Any, **_: Any) -> FakeCall:
         call = FakeCall(self._name, arguments)
         if self._name in self._worker.replies:
             call.answer(self._worker.replies[self._name])

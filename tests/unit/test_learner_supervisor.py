@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from kit.fake_processes import FakeClock, FakeProcesses
 from kit.runs import experiment
@@ -16,7 +17,7 @@ from distributed.replay_access import ReplayAccess
 from distributed.run_directory import RunDirectory
 from distributed.runtime import Casualties, Origin
 from distributed.store_watch import StoreWatch
-from learners.checkpoint import write_json
+from learners.checkpoint import save_learner, write_json
 from learners.loop import LearnerReport
 from learners.weights import WeightSnapshot
 from replay_server.errors import CheckpointError, Diverged, ReplayError, Unavailable, WorkerDied
@@ -73,22 +74,19 @@ class Learning:
 def complete(run: RunDirectory, step: int) -> Path:
     directory = run.checkpoints / str(step)
     directory.mkdir(parents=True)
+    save_learner({"counters": np.array([step])}, directory)
     write_json(directory / "manifest.json", {"scheduled": True})
     return directory
 
 
 def test_the_first_learner_starts_where_the_run_does_and_reports(tmp_path: Path) -> None:
-    origin = Origin(tmp_path / "500", SNAPSHOT, (250, 250), 1)
+    origin = Origin(complete(RunDirectory(tmp_path), 500), SNAPSHOT, (250, 250), 1)
     learning = Learning(tmp_path, origin)
     [worker] = learning.processes.workers
     assert worker.role is Role.LEARNER
     place = worker.calls[0].arguments[3]
-    assert (place.checkpoint, place.published, place.above, place.inserted_before) == (
-        tmp_path / "500",
-        SNAPSHOT,
-        0,
-        11,
-    )
+    assert (place.checkpoint, place.published) == (origin.checkpoint, SNAPSHOT)
+    assert (place.above, place.inserted_before) == (0, 11)
     assert learning.supervisor.collect() == ()
     worker.call.answer(report(3, 8))
     assert learning.supervisor.collect() == (report(3, 8),)
@@ -111,6 +109,7 @@ def test_a_killed_learner_goes_on_from_the_newest_checkpoint_above_all_published
     assert learning.supervisor.collect() == ()
     place = learning.place()
     assert (place.checkpoint, place.published, place.above, place.inserted_before) == (newest, None, 14, 11)
+    assert place.arrays["counters"] == 1000  # read here: the learner's node need not see the file
     learning.clock.now += 4.0
     learning.processes.newest.call.answer()
     assert learning.supervisor.collect() == ()

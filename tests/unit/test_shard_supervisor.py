@@ -83,6 +83,13 @@ def test_records_that_were_acknowledged_and_did_not_come_back_are_counted_once(t
         shards.supervisor.collect([acknowledged, 0])
         assert shards.supervisor.casualties().lost_transitions == lost
     assert "20 that it had acknowledged are lost" in shards.supervisor.take_notices()[0]
+    host.call.answer("it ended by signal SIGKILL")
+    shards.supervisor.collect([9_000, 0])
+    shards.clock.now += 50.0
+    shards.supervisor.collect([9_000, 0])
+    host.call.answer(Served("127.0.0.1:7400", 0, 0))
+    shards.supervisor.collect([9_000, 0])
+    assert shards.supervisor.casualties().lost_transitions == 400 + 2_000  # it never held more
 
 
 def test_a_host_that_dies_or_does_not_answer_is_replaced(tmp_path: Path) -> None:
