@@ -18,7 +18,7 @@ from replay_server.errors import HeadraceError, WorkerDied
 
 _LOOPBACK = "127.0.0.1"
 _SAME_PORT_TRIES = 3  # then the port is somebody else's, and another will do
-_START_SECONDS = 120.0  # with a journal to recover
+_START_SECONDS = 600.0  # with a large journal to recover
 _WATCH_SECONDS = 0.5
 _LATE_SECONDS = 30.0
 _STOP_SECONDS = 3.0

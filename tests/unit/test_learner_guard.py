@@ -21,7 +21,7 @@ from learners.staging import PinnedRing, Staging
 from learners.task import Task
 from learners.weights import WeightSlot
 from replay_server.batches import SampleBatch
-from replay_server.errors import Diverged
+from replay_server.errors import Diverged, Unavailable
 
 REINFORCE = ReinforceConfig(hidden_sizes=(8,), baseline=False, softmax="sampled", negatives=2, max_skipped_updates=3)
 DQN = DQNConfig(target_update_tau=0.1, hidden_sizes=(8,), max_skipped_updates=3, lookahead_period_updates=2)
@@ -184,6 +184,29 @@ def test_the_batch_that_ends_the_run_is_kept(tmp_path: Path, deferred: bool) -> 
         assert np.array_equal(kept[name], column)
     assert kept["key"].shape == (16, 4) and np.array_equal(kept["probability"], bad.probabilities)
     assert loop.report().skipped_updates == 3
+
+
+def test_a_learner_waits_for_shards_that_are_away_and_says_so() -> None:
+    class Away(OneBatch):
+        def sample(self, batch_size: int, timeout_s: float) -> SampleBatch:
+            if self.sampled < 2:
+                self.sampled += 1
+                raise Unavailable("no shard of this replay answers")
+            return super().sample(batch_size, timeout_s)
+
+    [good] = batches(DQN, DISCRETE, 1)
+    loop = loop_of(learner_of(DQN, DISCRETE, deferred=False), Away(good))
+    assert not loop.step(0.0) and not loop.step(0.0)
+    assert loop.report().blocked_on == "shard"
+    assert loop.step(0.0) and loop.report().blocked_on is None
+
+
+def test_a_learner_publishes_above_versions_that_others_published() -> None:
+    learner = learner_of(DQN, DISCRETE, deferred=False)
+    learner.skip_versions(7)
+    assert learner.snapshot().version == 8
+    learner.skip_versions(3)
+    assert learner.snapshot().version == 9
 
 
 def test_several_updates_from_each_batch_publish_when_due() -> None:
