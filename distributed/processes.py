@@ -27,6 +27,10 @@ class Processes(Protocol):
     def room_seconds(self) -> float:
         """How long a new process may take to find room and to start."""
 
+    @property
+    def patience_seconds(self) -> float:
+        """How long a run waits with its start for processes that it can do without."""
+
     def spawn(self, cls: type, role: Role) -> Any:
         """A new process for a worker of this class; it may have to wait for room."""
 

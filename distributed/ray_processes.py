@@ -15,6 +15,7 @@ from distributed.ray_session import get
 
 _START_SECONDS = 120.0  # workers that import torch on a loaded machine
 _NODE_SECONDS = 900.0  # nodes that an autoscaler has to start first
+_PATIENCE_SECONDS = 20.0
 _CUSTOM = {Role.SHARD: REPLAY, Role.LEARNER: LEARNER}
 
 
@@ -40,6 +41,11 @@ class RayProcesses:
     def room_seconds(self) -> float:
         """How long a new process may take to find room and to start."""
         return _START_SECONDS if self._private else _NODE_SECONDS
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long a run waits with its start for processes that it can do without: a private Ray has room for all."""
+        return _START_SECONDS if self._private else _PATIENCE_SECONDS
 
     def spawn(self, cls: type, role: Role) -> Any:
         """A new Ray actor of a class."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -32,6 +33,7 @@ from distributed.store_watch import StoreWatch
 from learners.weights import WeightSnapshot
 from replay_server.client import ReplayClient
 from replay_server.replay import ReplayStats
+from replay_server.security import TOKEN_VARIABLE
 
 _SLICE_SECONDS = 0.2
 
@@ -60,7 +62,7 @@ class RayRuntime:
         processes = self._processes = RayProcesses(config, private=private)
         if not config.replay.addresses:  # begins with the slowest to start
             plan = ShardPlan(config, self._spec, self._run, origin)
-            secrets = RunSecrets(tls=not private)
+            secrets = RunSecrets(os.environ.get(TOKEN_VARIABLE), tls=not private)
             self._shards = ShardSupervisor(plan, processes, secrets, logs, time.monotonic, loopback=private)
         self._store = processes.spawn(WeightStore, Role.STORE)
         source, sink = RayWeightSource(self._store), RayWeightSink(self._store)

@@ -21,9 +21,7 @@ from distributed.runtime import Casualties, Origin
 from distributed.seat import Seat
 from replay_server.errors import ConfigError, HeadraceError, Unavailable, WorkerDied
 
-_ROOM_SECONDS = 20.0
-"""A run waits so long for actors that have found no room yet; then it starts with those that have."""
-
+_BEGIN_SECONDS = 120.0  # at least, to build environments on a loaded machine
 _POLL_SECONDS = 0.1
 
 
@@ -117,7 +115,7 @@ class RolloutSupervisor:
     def wait_ready(self) -> None:
         """Wait until actors have built their environments; they begin to act with the next `collect`.
 
-        All of them, or after 20 s those for which there was room, at least one.
+        All of them, or after `patience_seconds` those for which there was room, at least one.
 
         Raises:
             WorkerDied: none was ready in time, or all failed.
@@ -127,7 +125,7 @@ class RolloutSupervisor:
             waited = self._clock() - begin
             here = [r for r in self._rollouts if r.stage is not _Stage.ARRIVING]
             ready = [r for r in here if r.stage is _Stage.READY]
-            if len(ready) == len(self._rollouts) or (ready == here != [] and waited > _ROOM_SECONDS):
+            if len(ready) == len(self._rollouts) or (ready == here != [] and waited > self._processes.patience_seconds):
                 return
             if waited > seconds:
                 raise WorkerDied(
@@ -233,7 +231,7 @@ class RolloutSupervisor:
         place = ActorPlace(rollout.index, self._first_writer_id + rollout.index, rollout.epoch, rollout.env_steps)
         access = self._access.of_actor(rollout.index)
         begin = rollout.seat.handle.begin.remote(self._config, place, access, self._weights)
-        rollout.seat.issue(begin, self._config.actors.hang_seconds)
+        rollout.seat.issue(begin, max(self._config.actors.hang_seconds, _BEGIN_SECONDS))
 
     def _note(self, rollout: _Rollout, turn: Turn) -> None:
         rollout.env_steps, rollout.turn = turn.report.env_steps, turn

@@ -40,14 +40,15 @@ class RunSecrets:
     """Makes a token, and an authority that certifies shards by their IP addresses; its key stays in this object.
 
     Args:
+        token: of the user, who wants to ask the shards too; None makes one that nobody else knows.
         tls: shards can be reached from other machines; else the token is all they ask for.
 
     Raises:
         ConfigError: TLS is wanted and the package that makes certificates is not installed.
     """
 
-    def __init__(self, *, tls: bool) -> None:
-        self._token = secrets.token_urlsafe(32)
+    def __init__(self, token: str | None = None, *, tls: bool) -> None:
+        self._token = token or secrets.token_urlsafe(32)
         self._authority = _Authority() if tls else None
 
     def client(self) -> ClientSecrets:

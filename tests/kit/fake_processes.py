@@ -74,6 +74,7 @@ class FakeProcesses:
     """Implements `distributed.processes.Processes`."""
 
     room_seconds = 60.0
+    patience_seconds = 20.0
 
     def __init__(self) -> None:
         self.workers: list[FakeWorker] = []

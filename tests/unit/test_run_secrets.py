@@ -69,6 +69,7 @@ def test_secrets_show_themselves_to_nobody(tmp_path: Path) -> None:
     for shown in (repr(client), repr(shard), str(client)):
         assert client.token not in shown and "PRIVATE" not in shown
     assert RunSecrets(tls=False).client().ca is None
+    assert RunSecrets("a token of the user", tls=False).client().token == "a token of the user"
     assert isinstance(client, ClientSecrets) and not hasattr(client, "key")
 
 
