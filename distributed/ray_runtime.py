@@ -25,6 +25,7 @@ from distributed.ray_weights import RayWeightSink, RayWeightSource, WeightStore
 from distributed.replay_access import ReplayAccess
 from distributed.rollout_supervisor import RolloutSupervisor
 from distributed.run_directory import RunDirectory
+from distributed.run_files import FileReader, RunFiles
 from distributed.run_secrets import RunSecrets
 from distributed.runtime import Casualties, Cut, Evaluation, Origin, Progress
 from distributed.shard_plan import ShardPlan
@@ -52,6 +53,7 @@ class RayRuntime:
         self._learner: LearnerSupervisor | None = None
         self._evaluator: RayEvaluator | None = None
         self._store: Any = None
+        self._reader: Any = None
         self._owns_ray = False
 
     def start(self, origin: Origin) -> None:
@@ -60,8 +62,11 @@ class RayRuntime:
         self._owns_ray = start_ray(config)
         private = config.ray.address == "local"
         processes = self._processes = RayProcesses(config, private=private)
+        if not private:
+            self._reader = processes.spawn(FileReader, Role.STORE)
+        files = RunFiles(self._reader)
         if not config.replay.addresses:  # begins with the slowest to start
-            plan = ShardPlan(config, self._spec, self._run, origin)
+            plan = ShardPlan(config, self._spec, self._run, origin, files)
             secrets = RunSecrets(os.environ.get(TOKEN_VARIABLE), tls=not private)
             self._shards = ShardSupervisor(plan, processes, secrets, logs, time.monotonic, loopback=private)
         self._store = processes.spawn(WeightStore, Role.STORE)
@@ -159,9 +164,11 @@ class RayRuntime:
         for part in (self._rollouts, self._learner, self._evaluator, self._shards):
             if part is not None:
                 part.stop()
-        if self._store is not None:
-            self._processes.kill(self._store)
-        self._replay = self._shards = self._rollouts = self._learner = self._evaluator = self._store = None
+        for worker in (self._store, self._reader):
+            if worker is not None:
+                self._processes.kill(worker)
+        self._replay = self._shards = self._rollouts = self._learner = self._evaluator = None
+        self._store = self._reader = None
         if self._owns_ray:
             ray.shutdown()
             self._owns_ray = False

@@ -14,6 +14,7 @@ import yaml
 
 from distributed.private_file import PrivateFile
 from distributed.replay_access import ReplayAccess
+from distributed.run_files import RunFiles
 from distributed.run_secrets import ClientSecrets, ShardSecrets
 from distributed.shard_process import ShardProcess
 from replay_server import Replay, ServerTLS
@@ -47,7 +48,14 @@ class ShardHost:
         return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
 
     def begin(
-        self, config: ShardConfig, secrets: ShardSecrets, client: ClientSecrets, logs: Path, *, again: bool
+        self,
+        config: ShardConfig,
+        secrets: ShardSecrets,
+        client: ClientSecrets,
+        logs: Path,
+        files: RunFiles,
+        *,
+        again: bool,
     ) -> Served:
         """Start the shard, from its journal where that holds something; returns once it serves.
 
@@ -56,7 +64,8 @@ class ShardHost:
             secrets: what it asks of its clients.
             client: what a client shows.
             logs: directory for its config file and its log.
-            again: it has served before: without a snapshot on this node it begins empty, and goes on.
+            files: gives snapshots that this node does not see.
+            again: it has served before: without a snapshot it begins empty, and goes on.
 
         Raises:
             WorkerDied: it ended before it served.
@@ -68,6 +77,8 @@ class ShardHost:
             _remove_earlier_starts(Path(config.directory).parent)
             if _holds_something(Path(config.directory)):
                 config = msgspec.structs.replace(config, restore_from=None, init_from=())
+        fetched = logs / f"fetched-{config.shard_index}"
+        config = _with_files(config, files, fetched)
         if again and not all(Path(file).is_file() for file in _snapshots(config)):
             config = msgspec.structs.replace(config, restore_from=None)
         config = self._secured(config, secrets)
@@ -76,6 +87,7 @@ class ShardHost:
         self._access = ReplayAccess({config.shard_index: self._process.address}, client)
         self._replay = self._access.connect(config.spec.to_spec(), transport="grpc")
         self._heard = time.monotonic()
+        shutil.rmtree(fetched, ignore_errors=True)
         stats = self._replay.stats()
         return Served(self._process.address, stats.inserted, stats.size)
 
@@ -118,6 +130,16 @@ class ShardHost:
         for file in self._files:
             file.close()
         self._files = []
+
+
+def _with_files(config: ShardConfig, files: RunFiles, place: Path) -> ShardConfig:
+    """The config with what it starts from where this node sees it."""
+    own = config.restore_from
+    paths = (own,) if isinstance(own, str) else own or config.init_from
+    here = tuple(str(path) for path in files.here(tuple(Path(path) for path in paths), place))
+    if own is None:
+        return msgspec.structs.replace(config, init_from=here)
+    return msgspec.structs.replace(config, restore_from=here[0] if isinstance(own, str) else here)
 
 
 def _holds_something(directory: Path) -> bool:

@@ -9,6 +9,7 @@ from actors.seeds import derive
 from distributed.build import shard_capacity, shard_limiter, shard_sampling
 from distributed.config import ExperimentConfig
 from distributed.run_directory import RunDirectory, replay_snapshots
+from distributed.run_files import RunFiles
 from distributed.runtime import Origin
 from replay_server.shard_config import RateLimiterConfig, ShardConfig, SpecConfig
 from replay_server.specs import RecordSpec
@@ -26,13 +27,22 @@ class ShardPlan:
         spec: layout of the records.
         run: where checkpoints and journals lie.
         origin: where the run starts.
+        files: gives snapshots to shards that do not see the run directory.
     """
 
-    def __init__(self, config: ExperimentConfig, spec: RecordSpec, run: RunDirectory, origin: Origin) -> None:
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        spec: RecordSpec,
+        run: RunDirectory,
+        origin: Origin,
+        files: RunFiles = RunFiles(),  # noqa: B008
+    ) -> None:
         self._config = config
         self._spec = spec
         self._run = run
         self._origin = origin
+        self.files = files
         self._durability = config.replay.durability if config.actors.count else "checkpoint"
         self._start = run.journals / secrets.token_hex(4)
 

@@ -178,8 +178,8 @@ class ShardSupervisor:
             port = before if host == place.ip else port
         config = self._plan.shard(place.index, f"{place.ip}:{port}")
         secrets, client = self._secrets.shard(place.ip), self._secrets.client()
-        again = place.served is not None
-        begin = place.seat.handle.begin.remote(config, secrets, client, self._logs, again=again)
+        files, again = self._plan.files, place.served is not None
+        begin = place.seat.handle.begin.remote(config, secrets, client, self._logs, files, again=again)
         place.seat.issue(begin, _START_SECONDS)
 
     def _addresses(self) -> dict[int, str]:
