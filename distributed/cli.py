@@ -25,7 +25,7 @@ headrace trains reinforcement learning policies with many actors, sharded replay
   headrace serve-replay CONFIG.yaml                     a stand-alone replay shard
   headrace fit-users LOG [MODEL]                        simulated users from a log of ratings
   headrace status HOST:PORT...                          what shards hold, how fast they go, who waits for what
-  headrace bench replay | learner                       how fast replay and updates are here, beside their peers
+  headrace bench replay | learner | scaling             how fast replay, updates and whole runs are, here or larger
   headrace config show [CONFIG]                         the complete config, with the source of each value
   headrace cluster check [FILE...]                      what is wrong with cluster.yaml, before machines cost money
 
@@ -88,17 +88,27 @@ headrace status HOST:PORT... [--json] [--token-file FILE] [--tls-ca FILE] [--deb
 _BENCH_HELP = """\
 headrace bench replay [--json FILE] [--quick] [--rows NAME,...] [--peer NAME=PYTHON ...] [--directory DIR] [--shards N]
 headrace bench learner [--json FILE] [--quick] [--rows NAME,...] [--peer NAME=PYTHON ...]
+headrace bench scaling [CONFIG] [--simulate] [--actors N,...] [--shards N] [--calibration FILE] [--learner-times X]
+                       [--step-seconds X] [--price KIND=PRICE ...] [--json FILE] [--quick]
 headrace bench table FILE
 
   replay               measure every row of the replay server's table: about ten minutes, on a machine with nothing
                        else to do; a row that cannot be measured says why
   learner              measure what one update of DQN and TD3 costs beside bare torch and Stable-Baselines3 (peer sb3)
-  table FILE           print the table of a file that --json wrote, as Markdown
+  scaling [CONFIG]     measure what the parts of a run cost, run it with 1 to 4 actors, and hold a model against that
+  --simulate           no real runs: what the model says of 10 to 10,000 actors on a cluster, what holds each size up,
+                       what to add, and what it takes (docs/scaling.md)
+  --actors N,...       these sizes instead
+  --calibration FILE   take what the parts cost from what an earlier `bench scaling --json` of this config wrote
+  --learner-times X    predict with a learner X times as fast as the one measured
+  --step-seconds X     predict with vector steps of X seconds, for a simulator that you have not got yet
+  --price KIND=PRICE   of an hour of a node: head, actor or shard; adds the price of 1e9 environment steps
+  table FILE           print the table of a file that --json of replay or learner wrote, as Markdown
   --json FILE          write the raw figures, with the machine's facts
   --quick              small sizes and short times, to see that everything runs; the figures mean little
   --rows NAME,...      these rows only; * stands for anything, as in grpc-*,shm-sample-8
   --peer NAME=PYTHON   compare with another replay: the interpreter of its environment (see benchmarks/README.md)
-  --shards N           compare N shards with one; default: 2
+  --shards N           replay: compare N shards with one; default: 2. scaling: shards; default: the config's
   --directory DIR      where shards write journals and snapshots; default: the system's place for temporary files
 """
 _CONFIG_HELP = """\
@@ -296,24 +306,42 @@ def _cluster(arguments: Arguments) -> int:
     return check_files([Path(name) for name in arguments.positionals[1:] or ["cluster.yaml"]])
 
 
+_BENCH_OPTIONS = {
+    "replay": {"json", "rows", "directory", "shards", "peer", "quick"},
+    "learner": {"json", "rows", "peer", "quick"},
+    "scaling": {
+        "json", "shards", "quick", "simulate", "actors", "calibration", "learner-times", "step-seconds", "price",
+    },
+    "table": set[str](),
+}  # fmt: skip
+
+
 def _bench(arguments: Arguments) -> int:
     name = arguments.positionals[0] if arguments.positionals else ""
-    if name not in ("replay", "learner", "table") or (len(arguments.positionals) == 2) != (name == "table"):
-        raise ConfigError("bench: needs `replay`, `learner` or `table FILE`, as in headrace bench replay --json FILE")
+    second = len(arguments.positionals) == 2
+    if name not in _BENCH_OPTIONS or (name == "table" and not second) or (name in ("replay", "learner") and second):
+        raise ConfigError(
+            "bench: needs `replay`, `learner`, `scaling [CONFIG]` or `table FILE`, as in headrace bench replay --quick"
+        )
+    for option in (*arguments.options, *arguments.switches, *arguments.lists):
+        if option not in _BENCH_OPTIONS[name]:
+            owners = " and ".join(f"bench {other}" for other, taken in _BENCH_OPTIONS.items() if option in taken)
+            raise ConfigError(f"--{option}: belongs to {owners}; leave it out of bench {name}")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its log lines say again what our own errors say
     if name == "table":
         from distributed.bench.report import Report, markdown
 
         print(markdown(Report.read(Path(arguments.positionals[1]))), end="")
         return 0
+    return _bench_scaling(arguments) if name == "scaling" else _bench_rows(name, arguments)
+
+
+def _bench_rows(name: str, arguments: Arguments) -> int:
     from distributed.bench.peers import peers_from
     from distributed.bench.rows import chosen
 
     patterns = [pattern for pattern in arguments.options.get("rows", "").split(",") if pattern]
     if name == "learner":
-        for option in ("directory", "shards"):
-            if option in arguments.options:
-                raise ConfigError(f"--{option}: belongs to bench replay; leave it out of bench learner")
         from distributed.bench.learner import LEARNER_ROWS, LearnerBench
 
         return LearnerBench(
@@ -337,6 +365,28 @@ def _bench(arguments: Arguments) -> int:
     ).run()
 
 
+def _bench_scaling(arguments: Arguments) -> int:
+    from distributed.scaling.bench import ScalingBench, positive, prices_from, sizes_from
+
+    options, simulate = arguments.options, "simulate" in arguments.switches
+    for option in ("learner-times", "step-seconds", "price"):
+        if not simulate and (option in options or option in arguments.lists):
+            raise ConfigError(f"--{option}: says something about predictions; add --simulate or leave it out")
+    step = options.get("step-seconds")
+    return ScalingBench(
+        config=(arguments.positionals[1:] or [DEFAULT_CONFIG])[0],
+        simulate=simulate,
+        actors=sizes_from(options["actors"]) if "actors" in options else (),
+        shards=arguments.count("shards", 1) if "shards" in options else None,
+        calibration=arguments.path("calibration"),
+        learner_times=positive("learner-times", options.get("learner-times", "1")),
+        step_s=None if step is None else positive("step-seconds", step),
+        prices=prices_from(arguments.lists.get("price", [])),
+        quick="quick" in arguments.switches,
+        json=arguments.path("json"),
+    ).run()
+
+
 _COMMANDS: dict[str, tuple[Callable[[Arguments], int], Grammar, str]] = {
     "train": (_train, Grammar(("[CONFIG]",), ("run-dir", "resume", "seeds"), (), settings=True), _TRAIN_HELP),
     "evaluate": (_evaluate, Grammar(("RUN_DIR",), ("episodes", "video"), ("baselines", "json")), _EVALUATE_HELP),
@@ -355,10 +405,10 @@ _COMMANDS: dict[str, tuple[Callable[[Arguments], int], Grammar, str]] = {
     "bench": (
         _bench,
         Grammar(
-            ("replay | learner | table", "[FILE]"),
-            ("json", "rows", "directory", "shards"),
-            ("quick",),
-            repeated=("peer",),
+            ("replay | learner | scaling | table", "[CONFIG | FILE]"),
+            ("json", "rows", "directory", "shards", "actors", "calibration", "learner-times", "step-seconds"),
+            ("quick", "simulate"),
+            repeated=("peer", "price"),
         ),
         _BENCH_HELP,
     ),

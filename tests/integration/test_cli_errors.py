@@ -39,7 +39,7 @@ def run(*arguments, cwd=None):
         (["train", "--resume", ".", "--seeds", "2"], "--resume: contradicts --seeds"),
         (["train", "--resume", "."], "not a run directory"),
         (["evaluate"], "evaluate: needs a run directory"),
-        (["bench", "learner", "--shards", "2"], "--shards: belongs to bench replay; leave it out"),
+        (["bench", "learner", "--shards", "2"], "--shards: belongs to bench replay and bench scaling; leave it out"),
         (["evaluate", ".", "--episode", "3"], "--episode: unknown option; did you mean --episodes?"),
         (["serve-replay"], "serve-replay: needs a shard's config"),
         (["serve-replay", "nope.yaml"], "nope.yaml: cannot read it: No such file or directory; check the path"),

@@ -1,0 +1,167 @@
+"""Real runs of a config with so many actors, for the model to be held against."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from distributed.config import ExperimentConfig
+from distributed.config_loading import dump_yaml
+from distributed.scaling.system import sized
+from replay_server.errors import WorkerDied
+
+_LOOK_S = 0.25
+_START_S = 300.0
+_ENDLESS = 10**12
+
+
+class Point(Struct, frozen=True):
+    """One real run after its warm-up; `cores_ours` and `cores_others` are processors in use, ours and all others'."""
+
+    actors: int
+    shards: int
+    env_steps_per_second: float
+    updates_per_second: float
+    actors_blocked: float
+    learner_waiting: float
+    staleness: float
+    seconds: float
+    cores_ours: float
+    cores_others: float
+
+
+def measure_point(config: ExperimentConfig, actors: int, seconds: float) -> Point:
+    """A run of `headrace train` without evaluations and checkpoints; a third of `seconds` before them is warm-up.
+
+    Raises:
+        WorkerDied: it failed, or was not under way within five minutes.
+        ConfigError: the config can't have so many actors.
+    """
+    config = sized(config, actors, config.replay.shards)
+    warm_s = seconds / 3
+    run = replace(
+        config.run, total_env_steps=_ENDLESS, max_seconds=seconds + warm_s + 2.0, checkpoint_every_env_steps=0
+    )
+    evaluation = replace(config.evaluation, every_env_steps=0, final_episodes=2)
+    config = replace(config, runtime="ray", run=replace(run, stop_at_return=None), evaluation=evaluation)
+    with tempfile.TemporaryDirectory(prefix="headrace-scaling-") as directory:
+        file, run_dir, log = (Path(directory) / name for name in ("run.yaml", "run", "log"))
+        file.write_text(dump_yaml(config))
+        command = [sys.executable, "-m", "headrace", "train", str(file), "--run-dir", str(run_dir)]
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=output)
+        try:
+            rows, cores_ours, cores_others = _watch(process, run_dir / "metrics.jsonl", log, warm_s, seconds)
+        finally:
+            process.terminate()  # an orderly stop, which ends everything of the run
+            process.wait()
+    return _point(config, rows, cores_ours, cores_others)
+
+
+def _watch(
+    process: subprocess.Popen[bytes], metrics: Path, log: Path, warm_s: float, seconds: float
+) -> tuple[list[dict[str, Any]], float, float]:
+    """Rows of metrics of the time that counts, and the processors in use meanwhile, ours and others'."""
+    usage, began, give_up = _Usage(process.pid), 0.0, time.monotonic() + _START_S
+    while time.monotonic() < give_up + seconds:
+        time.sleep(_LOOK_S)
+        rows = _rows(metrics)
+        ended = process.poll() is not None
+        if ended and process.returncode:
+            said = (log.read_text(errors="replace").strip().splitlines() or ["no message"])[-1]
+            raise WorkerDied(f"bench scaling: a run failed: {said}")
+        now = rows[-1]["time"]["seconds"] if rows else 0.0
+        usage.look()
+        if not began and now >= warm_s:
+            began = now
+            usage.begin()
+        if began and (ended or now >= began + seconds):
+            return [row for row in rows if row["time"]["seconds"] >= began], *usage.cores()
+        if ended:
+            break
+    raise WorkerDied("bench scaling: a run made too few rows of metrics to measure it by; take a smaller config")
+
+
+def _rows(metrics: Path) -> list[dict[str, Any]]:
+    if not metrics.exists():
+        return []
+    return [json.loads(line) for line in metrics.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _point(config: ExperimentConfig, rows: list[dict[str, Any]], cores_ours: float, cores_others: float) -> Point:
+    first, last = rows[0], rows[-1]
+    seconds = last["time"]["seconds"] - first["time"]["seconds"]
+    if seconds <= 0.0:
+        raise WorkerDied("bench scaling: a run made too few rows of metrics to measure it by; take more seconds")
+    counted = rows[1:]
+    return Point(
+        actors=config.actors.count,
+        shards=config.replay.shards,
+        env_steps_per_second=(last["env_steps"] - first["env_steps"]) / seconds,
+        updates_per_second=(last["updates"] - first["updates"]) / seconds,
+        actors_blocked=fmean(row["time"]["actors_blocked"] for row in counted),
+        learner_waiting=fmean(row["time"]["learner_waiting"] for row in counted),
+        staleness=fmean(row["staleness"] or 0.0 for row in counted),
+        seconds=seconds,
+        cores_ours=cores_ours,
+        cores_others=cores_others,
+    )
+
+
+class _Usage:
+    """Processors that a process with all that descends from it uses, and that all others use."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._ours: dict[int, float] = {}  # ended ones too, as last seen
+        self.begin()
+
+    def look(self) -> None:
+        self._ours |= dict(_descendants(self._pid))
+
+    def begin(self) -> None:
+        """What is used counts from now on."""
+        self._begin, self._before, self._all_before = time.monotonic(), sum(self._ours.values()), _machine_s()
+
+    def cores(self) -> tuple[float, float]:
+        seconds = time.monotonic() - self._begin
+        ours = (sum(self._ours.values()) - self._before) / seconds
+        return ours, max((_machine_s() - self._all_before) / seconds - ours, 0.0)
+
+
+def _descendants(root: int) -> Iterator[tuple[int, float]]:
+    """(process, its processor seconds) of a process and all below it."""
+    parents: dict[int, int] = {}
+    seconds: dict[int, float] = {}
+    tick = os.sysconf("SC_CLK_TCK")
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:  # it has ended
+                continue
+            parents[int(entry.name)] = int(fields[1])
+            seconds[int(entry.name)] = (int(fields[11]) + int(fields[12])) / tick
+    for pid in parents:
+        above: int | None = pid
+        while above is not None and above != root:
+            above = parents.get(above)
+        if above == root:
+            yield pid, seconds[pid]
+
+
+def _machine_s() -> float:
+    """Processor seconds of the machine that were not idle, since it started."""
+    user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,151 @@
+"""The parts of the model: a shard with its law, and the weight store."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from distributed.scaling.events import Attempt, Gate, Lane, Shared, Simulation, Steps
+from distributed.scaling.system import ServiceTimes, System
+
+_ROOM = 12  # calls of a kind that may wait inside a shard
+_WAIT_S = 0.08  # one of them, before it is sent back
+_ENDLESS = 1 << 62
+
+
+@dataclass
+class Node:
+    """A machine: its processors, its network card, and the newest weights that lie in its memory."""
+
+    cores: Shared
+    card: Shared | None
+    version: int = 0
+
+    def transfer(self, bytes_: float, latency_s: float) -> Steps:
+        """So many bytes through the card; nothing where all is one machine."""
+        if self.card is not None:
+            yield latency_s
+            yield self.card.work(bytes_)
+
+
+@dataclass(eq=False)
+class _Waiting:
+    rows: float
+    gate: Gate
+    let_in: bool = False
+
+
+@dataclass
+class Shard:
+    """One replay shard: an interpreter that does one thing at a time, and the law that says who may go on.
+
+    Inserts that may not go on wait inside, twelve of them, for a while; one more is sent back, and its actor asks again
+    after a pause. That each such call costs what a call costs is what many blocked actors do to few shards.
+    """
+
+    simulation: Simulation
+    node: Node
+    system: System
+    times: ServiceTimes
+    ahead: bool
+    inserted: float = 0.0
+    sampled: float = 0.0
+    _inserts: deque[_Waiting] = field(default_factory=deque)
+    _samples: deque[_Waiting] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self.lane = Lane(self.simulation)
+        law = self.system.limiter
+        self.inserted = float(law.min_size)  # it is full, and one side is as far ahead as the law lets it
+        if law.samples_per_insert is not None and law.error_buffer is not None:
+            self.sampled = -law.error_buffer if self.ahead else law.error_buffer
+
+    def insert(self, rows: int) -> Attempt:
+        """Whether the chunk was stored; False: the call was sent back."""
+        yield from self._serve(self.times.insert_shard.of(rows))
+        if not self._insert_blocked():
+            self._store(rows)
+            return True
+        if len(self._inserts) >= _ROOM:
+            return False
+        waiting = _Waiting(rows, Gate(self.simulation))
+        self._inserts.append(waiting)
+        yield waiting.gate.within(_WAIT_S)
+        if not waiting.let_in:
+            self._inserts.remove(waiting)
+        return waiting.let_in
+
+    def sample(self, rows: float) -> Steps:
+        """Until the rows are drawn and paid for; priorities of as many earlier ones come along."""
+        yield from self._serve(self.times.sample_shard.of(rows))
+        if self._sample_blocked():
+            waiting = _Waiting(rows, Gate(self.simulation))
+            self._samples.append(waiting)
+            yield waiting.gate
+        else:
+            self._draw(rows)
+
+    def _serve(self, seconds: float) -> Steps:
+        yield self.lane
+        yield self.node.cores.work(seconds)
+        self.lane.leave()
+
+    def _insert_blocked(self) -> bool:
+        return self.system.limiter.blocks_insert(_ENDLESS, int(self.inserted), self.sampled, 0) is not None
+
+    def _sample_blocked(self) -> bool:
+        return self.system.limiter.blocks_sample(_ENDLESS, int(self.inserted), self.sampled, 0) is not None
+
+    def _store(self, rows: float) -> None:
+        self.inserted += rows
+        while self._samples and not self._sample_blocked():
+            waiting = self._samples.popleft()
+            waiting.gate.open_all()
+            self._draw(waiting.rows)
+
+    def _draw(self, rows: float) -> None:
+        self.sampled += rows
+        while self._inserts and not self._insert_blocked():
+            waiting = self._inserts.popleft()
+            waiting.let_in = True
+            waiting.gate.open_all()
+            self._store(waiting.rows)
+
+
+@dataclass
+class Store:
+    """The weight store: one process that tells every actor of every version it asks for."""
+
+    simulation: Simulation
+    head: Node
+    times: ServiceTimes
+    version: int = 0
+
+    def __post_init__(self) -> None:
+        self.lane = Lane(self.simulation)
+        self.newer = Gate(self.simulation)
+        self.idle = Gate(self.simulation)
+        self.taking = False
+
+    def publish(self) -> Steps:
+        """Take a version."""
+        yield self.lane
+        yield self.head.cores.work(self.times.store_publish_s)
+        self.lane.leave()
+        self.version += 1
+        self.taking = False
+        self.newer.open_all()
+        self.idle.open_all()
+
+    def fetch(self, node: Node, known: int, latency_s: float) -> Steps:
+        """Until a version above the known one is in the node's memory: its first actor brings it over the network."""
+        while self.version <= known:
+            yield self.newer
+        if node is not self.head:
+            yield latency_s
+        yield self.lane
+        yield self.head.cores.work(self.times.store_answer_s)
+        self.lane.leave()
+        if node.version < self.version and node is not self.head:
+            node.version = self.version
+            yield from self.head.transfer(self.times.weight_bytes, latency_s)

@@ -1,0 +1,111 @@
+"""What Ray's part of a run costs: the driver's looks and reports, the weight store's versions and answers."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ray
+from msgspec.structs import replace
+
+from distributed.config import ExperimentConfig
+from distributed.processes import Role
+from distributed.ray_processes import RayProcesses
+from distributed.ray_session import start_ray
+from distributed.ray_weights import RayWeightSink, WeightStore
+from learners.weights import WeightSnapshot
+
+_START_S = 120.0
+_PENDING = 64
+
+
+class RayCosts(NamedTuple):
+    """Processor seconds: of the learner that sends a version, of the store, of the driver; see `ServiceTimes`."""
+
+    send_s: float
+    store_publish_s: float
+    store_answer_s: float
+    look_s: float
+    report_s: float
+
+
+class _Store(WeightStore):
+    """The weight store, which also says which process it is."""
+
+    async def pid(self) -> int:
+        return os.getpid()
+
+
+class _Worker:
+    """Answers at once, as long a list as a report is."""
+
+    def run(self, seconds: float) -> list[float]:
+        return [seconds] * 16
+
+
+def ray_costs(config: ExperimentConfig, snapshot: WeightSnapshot, seconds: float) -> RayCosts:
+    """Measured on a Ray of this process's own.
+
+    Args:
+        config: of the run; what it says of a cluster does not count.
+        snapshot: as large as the run's are.
+        seconds: to spend on each of three parts.
+    """
+    config = replace(config, ray=replace(config.ray, address="local"))
+    owned = start_ray(config)
+    try:
+        processes = RayProcesses(config, private=True)
+        store = processes.spawn(_Store, Role.STORE)
+        worker = processes.spawn(_Worker, Role.ACTOR)
+        pid = ray.get(store.pid.remote(), timeout=_START_S)
+        ray.get(worker.run.remote(0.0), timeout=_START_S)
+        send_s, publish_s = _publishing(store, pid, snapshot, seconds)
+        answer_s = _answering(store, pid, seconds)
+        return RayCosts(send_s, publish_s, answer_s, _looking(processes, store, seconds), _reporting(worker, seconds))
+    finally:
+        if owned:
+            ray.shutdown()
+
+
+def _cpu_s(pid: int) -> float:
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def _publishing(store: Any, pid: int, snapshot: WeightSnapshot, seconds: float) -> tuple[float, float]:
+    sink, count = RayWeightSink(store), 0
+    ours, theirs, end = time.process_time(), _cpu_s(pid), time.perf_counter() + seconds
+    while not count or time.perf_counter() < end:
+        sink.publish(snapshot)
+        count += 1
+    return (time.process_time() - ours) / count, (_cpu_s(pid) - theirs) / count
+
+
+def _answering(store: Any, pid: int, seconds: float) -> float:
+    count, theirs, end = 0, _cpu_s(pid), time.perf_counter() + seconds
+    while not count or time.perf_counter() < end:
+        ray.get(ray.get(store.wait_newer.remote(0, 1.0))[0])
+        count += 1
+    return (_cpu_s(pid) - theirs) / count
+
+
+def _looking(processes: RayProcesses, store: Any, seconds: float) -> float:
+    """A turn of the driver over calls that have not been answered."""
+    calls = [store.wait_newer.remote(1 << 40, 2.0 * seconds + 1.0) for _ in range(_PENDING)]
+    count, begin, end = 0, time.process_time(), time.perf_counter() + seconds
+    while not count or time.perf_counter() < end:
+        ray.wait(calls, timeout=0)
+        for call in calls:
+            processes.done(call)
+        count += 1
+    return (time.process_time() - begin) / count / _PENDING
+
+
+def _reporting(worker: Any, seconds: float) -> float:
+    count, begin, end = 0, time.process_time(), time.perf_counter() + seconds
+    while not count or time.perf_counter() < end:
+        ray.get(worker.run.remote(0.2))
+        count += 1
+    return (time.process_time() - begin) / count

@@ -1,0 +1,147 @@
+"""What `headrace bench scaling` found: as JSON, and as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+import msgspec
+from msgspec import Struct
+
+from distributed.bench.machine import Machine
+from distributed.scaling.measured import Point
+from distributed.scaling.model import Outcome
+from distributed.scaling.prediction import Prediction, saturation
+from distributed.scaling.system import Machines, ServiceTimes
+from replay_server.errors import ConfigError
+
+
+class Check(Struct, frozen=True):
+    """A real run, and what the model says of it on the processors that others left it."""
+
+    measured: Point
+    simulated: Outcome
+
+    @property
+    def error(self) -> float:
+        """Of the environment steps a second: simulated / measured - 1."""
+        return self.simulated.env_steps_per_second / self.measured.env_steps_per_second - 1.0
+
+
+class ScalingReport(Struct, frozen=True):
+    """Everything a run found; `began` is UTC. Without real runs `checks` is empty, without --simulate the others are.
+
+    Attributes:
+        times: as measured.
+        learner_times, step_s: what predictions put in the place of what was measured: a learner so many times as
+            fast, seconds of a vector step (None: as measured).
+    """
+
+    config: str
+    machine: Machine
+    began: str
+    quick: bool
+    times: ServiceTimes
+    checks: tuple[Check, ...] = ()
+    predictions: tuple[Prediction, ...] = ()
+    machines: Machines | None = None
+    prices: dict[str, float] = {}
+    learner_times: float = 1.0
+    step_s: float | None = None
+
+    def to_json(self) -> bytes:
+        return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"
+
+    @staticmethod
+    def read(path: Path) -> ScalingReport:
+        """Raises ConfigError when the file is not a report."""
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=ScalingReport)
+        except OSError as error:
+            raise ConfigError(f"--calibration: {path}: cannot read it: {error.strerror}; check the path") from None
+        except msgspec.MsgspecError as error:
+            raise ConfigError(f"--calibration: {path}: not what bench scaling --json wrote: {error}") from None
+
+
+def tables(report: ScalingReport) -> str:
+    """What there is, as Markdown."""
+    parts = [_times(report.times)]
+    if report.checks:
+        parts.append(_checks(report.checks))
+    if report.predictions:
+        parts.append(_predictions(report))
+    return "\n".join(parts)
+
+
+def _times(times: ServiceTimes) -> str:
+    rows = []
+    for name, value in msgspec.to_builtins(times).items():
+        if isinstance(value, dict):
+            text = f"{1e6 * value['call']:,.0f} us + {1e6 * value['record']:.3g} us a record"
+        else:
+            text = f"{1e6 * value:,.0f} us" if name.endswith("_s") else f"{value:,} B"
+        rows.append((name.removesuffix("_s").replace("_", " "), text))
+    return _table(("service time", "one processor"), rows)
+
+
+def _checks(checks: Sequence[Check]) -> str:
+    head = ("actors", "shards", "measured steps/s", "simulated", "error", "updates/s", "simulated", "others used")
+    rows = [
+        (
+            f"{check.measured.actors}",
+            f"{check.measured.shards}",
+            f"{check.measured.env_steps_per_second:,.0f}",
+            f"{check.simulated.env_steps_per_second:,.0f}",
+            f"{check.error:+.0%}",
+            f"{check.measured.updates_per_second:,.0f}",
+            f"{check.simulated.updates_per_second:,.0f}",
+            f"{check.measured.cores_others:.2f} cores",
+        )
+        for check in checks
+    ]
+    return _table(head, rows) + f"\nMean error {fmean(abs(check.error) for check in checks):.0%}.\n"
+
+
+def _predictions(report: ScalingReport) -> str:
+    head = ["actors", "shards", "nodes", "steps/s", "updates/s", "learner", "staleness", "bound by", "what to add"]
+    head += ["node hours for 1e9 steps"] + (["price"] if report.prices else [])
+    rows = [_row(prediction) for prediction in report.predictions]
+    full = saturation(list(report.predictions))
+    text = _table(head, rows)
+    text += f"\nSaturates at {full.actors:,} actors ({full.outcome.env_steps_per_second:,.0f} steps/s"
+    return text + f"), bound by {full.bound_by}.\n" + _assumed(report)
+
+
+def _row(prediction: Prediction) -> tuple[str, ...]:
+    outcome = prediction.outcome
+    cells = (
+        f"{prediction.actors:,}",
+        f"{prediction.shards:,}",
+        f"{sum(prediction.nodes.values()):,}",
+        f"{outcome.env_steps_per_second:,.0f}",
+        f"{outcome.updates_per_second:,.1f}",
+        f"{outcome.busy['learner']:.0%}",
+        f"{outcome.staleness:.1f}",
+        prediction.bound_by,
+        f"{prediction.add}: x {prediction.gain:.2f}",
+        f"{prediction.node_hours:,.0f}",
+    )
+    return cells if prediction.price is None else (*cells, f"{prediction.price:,.0f}")
+
+
+def _assumed(report: ScalingReport) -> str:
+    machines = report.machines
+    assert machines is not None
+    changed = f", a learner {report.learner_times:g} times as fast" if report.learner_times != 1.0 else ""
+    changed += f", {1e3 * report.step_s:g} ms a vector step" if report.step_s is not None else ""
+    return (
+        f"Assumed: a head of {machines.head_cores:g} cores, actors on nodes of {machines.actor_cores} cores with one "
+        f"each, {machines.shards_per_node} shards on a node of {machines.shard_cores}, "
+        f"{8e-9 * machines.bytes_per_s:g} Gbit/s, {1e6 * machines.latency_s:g} us{changed}.\n"
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
