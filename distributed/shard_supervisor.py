@@ -14,7 +14,7 @@ from distributed.runtime import Casualties
 from distributed.seat import Seat
 from distributed.shard_host import Served, ShardHost
 from distributed.shard_plan import ShardPlan
-from replay_server.errors import HeadraceError, WorkerDied
+from replay_server.errors import HeadraceError, Unavailable, WorkerDied
 
 _LOOPBACK = "127.0.0.1"
 _SAME_PORT_TRIES = 3  # then the port is somebody else's, and another will do
@@ -191,6 +191,8 @@ class ShardSupervisor:
     def _down(self, place: _Place, error: HeadraceError, *, keep_host: bool) -> None:
         if place.down_since is None:
             place.down_since = self._clock()
+        if isinstance(error, Unavailable):  # from its own host it is a failure like any other
+            error = WorkerDied(f"{place.seat.name} was started and cannot be reached: {error}")
         place.seat.vacate(error, keep_process=keep_host)
 
     def _back(self, place: _Place, served: Served, acknowledged: int) -> None:

@@ -15,7 +15,7 @@ from distributed.shard_host import Served
 from distributed.shard_plan import ShardPlan
 from distributed.shard_supervisor import ShardSupervisor
 from learners.checkpoint import write_json
-from replay_server.errors import WorkerDied
+from replay_server.errors import HeadraceError, Unavailable, WorkerDied
 from replay_server.shard_config import ShardConfig
 from replay_server.specs import Field, RecordSpec
 
@@ -140,10 +140,11 @@ def test_a_port_that_somebody_took_meanwhile_is_left_to_them(tmp_path: Path) -> 
     assert tried == ["127.0.0.1:7400"] * 3 + ["127.0.0.1:0"] * 2
 
 
-def test_a_shard_that_cannot_be_started_again_ends_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [WorkerDied, Unavailable])
+def test_a_shard_that_cannot_be_started_again_ends_the_run(tmp_path: Path, kind: type[HeadraceError]) -> None:
     shards = Shards(tmp_path)
     shards.hosts[0].call.answer("it ended with code 1")
-    with pytest.raises(WorkerDied, match="replay shard 0 failed 6 times in a row, last with: the disk is gone"):
+    with pytest.raises(WorkerDied, match="replay shard 0 failed 6 times in a row, last with: .*the disk is gone"):
         for _ in range(40):
             shards.supervisor.collect(NOTHING)
             shards.clock.now += 5.0
@@ -151,7 +152,7 @@ def test_a_shard_that_cannot_be_started_again_ends_the_run(tmp_path: Path) -> No
             if worker.call.method == "arrive":
                 worker.call.answer("10.0.0.1")
             elif worker.call.method == "begin":
-                worker.call.answer(WorkerDied("the disk is gone"))
+                worker.call.answer(kind("the disk is gone"))
 
 
 def test_one_that_does_not_start_at_all_is_not_tried_again(tmp_path: Path) -> None:
