@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,9 @@ from replay_server.errors import WorkerDied
 
 _LOOK_S = 0.25
 _START_S = 300.0
+_STOP_S = 120.0
 _ENDLESS = 10**12
+_ROWS = 10  # of metrics, in the place of one
 
 
 class Point(Struct, frozen=True):
@@ -45,16 +48,21 @@ def measure_point(config: ExperimentConfig, actors: int, seconds: float) -> Poin
     """A run of `headrace train` without evaluations and checkpoints; a third of `seconds` before them is warm-up.
 
     Raises:
-        WorkerDied: it failed, or was not under way within five minutes.
+        WorkerDied: it failed, or was not under way within minutes.
         ConfigError: the config can't have so many actors.
     """
     config = sized(config, actors, config.replay.shards)
     warm_s = seconds / 3
     run = replace(
-        config.run, total_env_steps=_ENDLESS, max_seconds=seconds + warm_s + 2.0, checkpoint_every_env_steps=0
+        config.run,
+        total_env_steps=_ENDLESS,
+        max_seconds=None,
+        stop_at_return=None,
+        checkpoint_every_env_steps=0,
+        metrics_every_env_steps=max(config.run.metrics_every_env_steps // _ROWS, 1),
     )
     evaluation = replace(config.evaluation, every_env_steps=0, final_episodes=2)
-    config = replace(config, runtime="ray", run=replace(run, stop_at_return=None), evaluation=evaluation)
+    config = replace(config, runtime="ray", run=run, evaluation=evaluation)
     with tempfile.TemporaryDirectory(prefix="headrace-scaling-") as directory:
         file, run_dir, log = (Path(directory) / name for name in ("run.yaml", "run", "log"))
         file.write_text(dump_yaml(config))
@@ -64,8 +72,12 @@ def measure_point(config: ExperimentConfig, actors: int, seconds: float) -> Poin
         try:
             rows, cores_ours, cores_others = _watch(process, run_dir / "metrics.jsonl", log, warm_s, seconds)
         finally:
-            process.terminate()  # an orderly stop, which ends everything of the run
-            process.wait()
+            process.send_signal(signal.SIGINT)  # an orderly stop, which ends everything of the run
+            try:
+                process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
     return _point(config, rows, cores_ours, cores_others)
 
 
@@ -77,20 +89,17 @@ def _watch(
     while time.monotonic() < give_up + seconds:
         time.sleep(_LOOK_S)
         rows = _rows(metrics)
-        ended = process.poll() is not None
-        if ended and process.returncode:
+        if process.poll() is not None:
             said = (log.read_text(errors="replace").strip().splitlines() or ["no message"])[-1]
-            raise WorkerDied(f"bench scaling: a run failed: {said}")
+            raise WorkerDied(f"bench scaling: a run ended before it was measured: {said}")
         now = rows[-1]["time"]["seconds"] if rows else 0.0
         usage.look()
         if not began and now >= warm_s:
             began = now
             usage.begin()
-        if began and (ended or now >= began + seconds):
+        if began and now >= began + seconds:
             return [row for row in rows if row["time"]["seconds"] >= began], *usage.cores()
-        if ended:
-            break
-    raise WorkerDied("bench scaling: a run made too few rows of metrics to measure it by; take a smaller config")
+    raise WorkerDied(f"bench scaling: a run was not measured within {_START_S + seconds:g} s; take a smaller config")
 
 
 def _rows(metrics: Path) -> list[dict[str, Any]]:
@@ -102,8 +111,6 @@ def _rows(metrics: Path) -> list[dict[str, Any]]:
 def _point(config: ExperimentConfig, rows: list[dict[str, Any]], cores_ours: float, cores_others: float) -> Point:
     first, last = rows[0], rows[-1]
     seconds = last["time"]["seconds"] - first["time"]["seconds"]
-    if seconds <= 0.0:
-        raise WorkerDied("bench scaling: a run made too few rows of metrics to measure it by; take more seconds")
     counted = rows[1:]
     return Point(
         actors=config.actors.count,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
@@ -32,10 +30,10 @@ class RayCosts(NamedTuple):
 
 
 class _Store(WeightStore):
-    """The weight store, which also says which process it is."""
+    """The weight store, which also says what it has used."""
 
-    async def pid(self) -> int:
-        return os.getpid()
+    async def cpu_s(self) -> float:
+        return time.process_time()
 
 
 class _Worker:
@@ -59,36 +57,36 @@ def ray_costs(config: ExperimentConfig, snapshot: WeightSnapshot, seconds: float
         processes = RayProcesses(config, private=True)
         store = processes.spawn(_Store, Role.STORE)
         worker = processes.spawn(_Worker, Role.ACTOR)
-        pid = ray.get(store.pid.remote(), timeout=_START_S)
+        ray.get(store.cpu_s.remote(), timeout=_START_S)
         ray.get(worker.run.remote(0.0), timeout=_START_S)
-        send_s, publish_s = _publishing(store, pid, snapshot, seconds)
-        answer_s = _answering(store, pid, seconds)
+        send_s, publish_s = _publishing(store, snapshot, seconds)
+        answer_s = _answering(store, seconds)
         return RayCosts(send_s, publish_s, answer_s, _looking(processes, store, seconds), _reporting(worker, seconds))
     finally:
         if owned:
             ray.shutdown()
 
 
-def _cpu_s(pid: int) -> float:
-    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+def _cpu_s(store: Any) -> float:
+    used: float = ray.get(store.cpu_s.remote(), timeout=_START_S)
+    return used
 
 
-def _publishing(store: Any, pid: int, snapshot: WeightSnapshot, seconds: float) -> tuple[float, float]:
+def _publishing(store: Any, snapshot: WeightSnapshot, seconds: float) -> tuple[float, float]:
     sink, count = RayWeightSink(store), 0
-    ours, theirs, end = time.process_time(), _cpu_s(pid), time.perf_counter() + seconds
+    theirs, ours, end = _cpu_s(store), time.process_time(), time.perf_counter() + seconds
     while not count or time.perf_counter() < end:
         sink.publish(snapshot)
         count += 1
-    return (time.process_time() - ours) / count, (_cpu_s(pid) - theirs) / count
+    return (time.process_time() - ours) / count, (_cpu_s(store) - theirs) / count
 
 
-def _answering(store: Any, pid: int, seconds: float) -> float:
-    count, theirs, end = 0, _cpu_s(pid), time.perf_counter() + seconds
+def _answering(store: Any, seconds: float) -> float:
+    count, theirs, end = 0, _cpu_s(store), time.perf_counter() + seconds
     while not count or time.perf_counter() < end:
         ray.get(ray.get(store.wait_newer.remote(0, 1.0))[0])
         count += 1
-    return (_cpu_s(pid) - theirs) / count
+    return (_cpu_s(store) - theirs) / count
 
 
 def _looking(processes: RayProcesses, store: Any, seconds: float) -> float:

@@ -126,6 +126,13 @@ def test_a_slow_weight_store_makes_actors_act_with_old_weights():
     assert quick.staleness < 1.0 < slow.staleness
 
 
+def test_a_store_that_is_full_holds_the_learner_up():
+    plan = a_plan(actors=8, store_answer_s=0.2, update_s=0.001)
+    found = predict(plan, 4.0, {})
+    assert found.bound_by == "store" and found.outcome.learner_publishing > 0.5
+    assert found.add == "half as many published versions" and found.gain > 1.5
+
+
 def test_a_slow_driver_leaves_actors_idle():
     times, law = replace(TIMES, driver_report_s=0.1), RateLimiter(100, 0.25, 1e6)
     outcome = simulate(a_system(actors=16, limiter=law), times, 4.0)
@@ -178,7 +185,7 @@ def test_a_prediction_names_the_bound_its_remedy_and_what_it_takes():
     assert predict(a_plan(), 0.2, {}).price is None
 
 
-@pytest.mark.parametrize("bound", ["learner", "shards", "driver", "network", "processors", "actors"])
+@pytest.mark.parametrize("bound", ["learner", "shards", "driver", "store", "network", "processors", "actors"])
 def test_every_bound_has_a_remedy_that_changes_the_run(bound):
     plan = a_plan()
     words, better = remedy(plan, bound)
