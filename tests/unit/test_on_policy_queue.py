@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from actors.environments import EnvironmentConfig
-from distributed.build import shard_limiter, shard_sampling
+from distributed.build import make_spec, make_task, shard_limiter, shard_sampling
 from distributed.config import ActorsConfig, ExperimentConfig, LearnerConfig, ReplayConfig, RunConfig
-from distributed.ray_runtime import RayRuntime
 from distributed.run_directory import RunDirectory
 from distributed.runtime import Origin
 from distributed.serial_runtime import SerialRuntime
+from distributed.shard_plan import ShardPlan
 from learners.algorithms.dqn import DQNConfig
 from learners.algorithms.reinforce import ReinforceConfig
 from learners.learner import StepOutput
@@ -25,7 +25,6 @@ from learners.weights import WeightSnapshot
 from replay_server.batches import SampleBatch
 from replay_server.importance import importance_weights
 from replay_server.rate_limiter import RateLimiter
-from replay_server.shard_config import ShardConfig
 
 DQN = DQNConfig(target_update_tau=0.05, hidden_sizes=(4,), batch_size=32)
 REINFORCE = ReinforceConfig(hidden_sizes=(4,), batch_size=32, correction="behaviour_head", value_minibatch_size=10)
@@ -110,7 +109,9 @@ def test_a_queue_continues_where_it_was(tmp_path: Path, algorithm: Any, shards: 
     for _ in range(10):  # by now rows are drawn that no update has taken yet
         first.advance()
     (tmp_path / "c").mkdir()
-    saved = first.checkpoint(tmp_path / "c", 1)
+    first.begin_checkpoint(tmp_path / "c", 1)
+    saved = first.cut()
+    assert saved is not None
     steps = tuple(saved.progress.actors[index].env_steps for index in range(2))
     assert json.loads((tmp_path / "c" / "replay_client.json").read_text())["consumption"]
     second = SerialRuntime(config)
@@ -138,8 +139,9 @@ def test_what_the_shards_of_a_run_are_made_with() -> None:
 @pytest.mark.parametrize("sampler", ["queue", "uniform", "prioritized"])
 def test_shards_behind_ray_get_the_same(tmp_path: Path, sampler: Any) -> None:
     config = experiment(sampler=sampler)
-    settings = RayRuntime(config, RunDirectory.create(tmp_path / "run", ""))._shard_config(1, Origin(None, None, (), 0))
-    shard = msgspec.convert(settings, ShardConfig)
+    run = RunDirectory.create(tmp_path / "run", "")
+    plan = ShardPlan(config, make_spec(config, make_task(config)), run, Origin(None, None, (), 0))
+    shard = plan.shard(1, "127.0.0.1:0")
     assert (shard.sampler, shard.priority_exponent, shard.max_times_sampled) == shard_sampling(config)
     assert shard.rate_limiter.to_limiter() == shard_limiter(config)
 
