@@ -82,7 +82,7 @@ def test_nodes_come_and_are_killed_and_training_goes_on(tmp_path: Path, monkeypa
         try:
             runtime.start(Origin(None, None, (0, 0), 0))
             running = Running(runtime)
-            running.until(lambda: running.updates > 0)
+            running.until(lambda: running.updates > 0 and len(running.env_steps) > 0)
             assert len(running.env_steps) == 1  # there is room for one
             first = runtime.replay_stats()
             hosts = {shard.address.rpartition(":")[0] for shard in first.shards}

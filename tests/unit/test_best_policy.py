@@ -24,9 +24,10 @@ def evaluation(env_steps: int, mean: float) -> Evaluation:
     [([1.0, 3.0, 2.0], 2), ([1.0, 3.0, 3.0, 2.0], 3), ([500.0, 500.0], 2), ([-5.0], 1), ([2.0, -1.0, 2.0], 3)],
 )
 def test_the_highest_mean_and_the_later_of_equals(means: list[float], best: int) -> None:
-    view: Any = SimpleNamespace(evaluated=lambda finished: None)
+    view: Any = SimpleNamespace(evaluated=lambda finished: None, say=print)
     clock: Any = SimpleNamespace(monotonic=lambda: 0.0)
-    driver: Any = Driver(SimpleNamespace(), SimpleNamespace(), SimpleNamespace(), view, clock)  # type: ignore[arg-type]
+    config: Any = SimpleNamespace(run=SimpleNamespace(checkpoint_url=None, keep_checkpoints=1))
+    driver: Any = Driver(config, SimpleNamespace(), SimpleNamespace(), view, clock)  # type: ignore[arg-type]
     driver._began = 0.0
     for number, mean in enumerate(means, start=1):
         driver._judge(evaluation(number, mean))
