@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Sequence
@@ -109,6 +110,9 @@ class ShardHost:
             self._process.stop(timeout_s)
         if directory is not None:
             shutil.rmtree(directory, ignore_errors=True)
+            with contextlib.suppress(OSError):  # others' journals are still there, or somebody removed these first
+                for folder in (directory.parent, directory.parent.parent):
+                    folder.rmdir()
 
     def _secured(self, config: ShardConfig, secrets: ShardSecrets) -> ShardConfig:
         """The config with its secrets in files of this process and its child."""

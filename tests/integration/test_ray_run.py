@@ -115,6 +115,7 @@ def test_ctrl_c_stops_in_order_and_resume_goes_on(headrace: Callable[..., Any], 
 
     code, _, errors = headrace("train", "--resume", str(run), "--run.max-seconds", "1").finish(120)
     assert code == 0, errors
+    assert not (run / "journals").exists()
     second = result(run)
     assert second["env_steps"] >= first["env_steps"] and second["updates"] >= first["updates"]
     assert second["replay_size"] >= first["replay_size"] > 1000  # the replay came back
