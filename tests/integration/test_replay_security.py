@@ -32,6 +32,7 @@ from replay_server import (
     start_server,
 )
 from replay_server.security import Token, client_credentials, read_token
+from replay_server.wire import METHODS
 
 pytestmark = pytest.mark.integration
 SPEC = RecordSpec((Field("x", "float32"),))
@@ -139,20 +140,7 @@ def test_without_the_right_token_nothing_is_answered(tmp_path, token_file, shown
         text = one_line(refused)
         assert ("no token was given" if shown is None else "the token is not this shard's") in text
         assert "token_file" in text and "HEADRACE_TOKEN" in text
-        for method in (
-            "Hello",
-            "Insert",
-            "Sample",
-            "Update",
-            "Stats",
-            "Clear",
-            "Save",
-            "BeginSave",
-            "Saved",
-            "ReadSaved",
-            "DropSaved",
-            "Nothing",
-        ):
+        for method in (*METHODS, "Nothing"):
             assert raw_code(server.address, f"/headrace.Replay/{method}") is grpc.StatusCode.UNAUTHENTICATED
         assert raw_code(server.address, "/grpc.health.v1.Health/Watch") is grpc.StatusCode.UNAUTHENTICATED
         assert server.shard.stats().inserted == 0
