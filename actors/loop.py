@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from learners.weights import WeightSource
 from replay_server.errors import ReplayTimeout, StorageFull, Unavailable
 from replay_server.replay import Writer
 
+_LOOK_SECONDS = 0.005  # between two looks for weights while an actor may not act without them
+
 
 @dataclass(frozen=True)
 class ActorReport:
@@ -30,9 +33,10 @@ class ActorReport:
         returns: raw undiscounted returns of the episodes that ended since the last report.
         lengths: their lengths, in steps.
         policy_version: version of the weights in use.
-        seconds_blocked: time spent waiting for the replay since the last report.
+        seconds_blocked: time spent waiting for the replay or for weights since the last report.
         blocked_on: what the last turn waited for in vain, or None.
         moments: new observations' and returns' moments, to be merged over actors; empty when not asked for.
+        overdue: transitions since the last report whose weights were further behind than they may be.
     """
 
     env_steps: int
@@ -43,6 +47,7 @@ class ActorReport:
     seconds_blocked: float
     blocked_on: str | None
     moments: Mapping[str, Moments]
+    overdue: int = 0
 
 
 @dataclass(frozen=True)
@@ -53,22 +58,29 @@ class ActorPace:
         records_per_insert: records collected before they are given priorities and sent.
         most_per_insert: records sent at once at most: no more than a shard holds.
         total_actors: actors of the run; one actor's steps times it stand for the run's when schedules are read.
+        max_weight_lag: versions its weights may be behind the newest that it knows to be published; None: any number.
+        pause_on_lag: it does not act with weights further behind; else it does, and counts.
     """
 
     records_per_insert: int
     most_per_insert: int
     total_actors: int
+    max_weight_lag: int | None = None
+    pause_on_lag: bool = True
 
 
 class ActorLoop:
-    """One `step` is one turn: a vector step of B environments, or a wait for the replay that passed its deadline.
+    """One `step` is one turn: a vector step of B environments, or a wait that passed its deadline.
+
+    It waits for the replay, and for weights when its own are too old (`ActorPace.max_weight_lag`). The latter can't
+    stop a run: what an actor waits for has been published, so that it comes without anything that an actor inserts.
 
     Args:
         steps: the environments.
         policy: chooses actions.
         accumulator: turns steps into records.
         writer: takes records.
-        weights: asked for newer weights before every vector step; never waited for.
+        weights: asked for newer weights before every vector step.
         moments: tracks observation and return moments, or None when neither is normalised.
         pace: how often it sends, and what its steps count for.
         clock: monotonic seconds.
@@ -97,6 +109,8 @@ class ActorLoop:
         self._env_steps = 0
         self._seconds_blocked = 0.0
         self._blocked_on: str | None = None
+        self._newest_version = 0
+        self._overdue = 0
         self._outbox: list[dict[str, NDArray[Any]]] = []
         self._finished: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []
 
@@ -121,19 +135,31 @@ class ActorLoop:
         self._keep(self._accumulator.flush_truncated())
         return self._send(timeout_s)
 
+    def published(self, version: int) -> None:
+        """So many versions of the weights have been published."""
+        self._newest_version = version
+
     def step(self, timeout_s: float) -> bool:
-        """One turn; False when the replay did not take the records within `timeout_s` seconds (they are kept)."""
+        """One turn; False when the replay did not take the records within `timeout_s` seconds, or weights did not come.
+
+        Records that were not taken are kept.
+        """
         if self._waiting() >= self._pace.records_per_insert:
             return self._send(timeout_s)
-        if (snapshot := self._weights.latest(self._policy.version)) is not None:
-            self._policy.load(snapshot)
+        overdue = self._refresh_weights(timeout_s)
+        if overdue and self._pace.pause_on_lag:
+            self._blocked_on = "weights"
+            return False
         action = self._policy.act(
             self._observation, self._rng, explore=True, env_steps=self._env_steps * self._pace.total_actors
         )
         timestep = self._steps.step(action.action)
         self._keep(self._accumulator.step(action, self._policy.version, timestep))
         self._observation = timestep.observation
-        self._env_steps += int(np.count_nonzero(timestep.valid))
+        made = int(np.count_nonzero(timestep.valid))
+        self._env_steps += made
+        self._overdue += made if overdue else 0
+        self._blocked_on = None
         if self._moments is not None:
             self._moments.observe(timestep)
         self._count_episodes(timestep.reward, timestep.valid, timestep.terminated | timestep.truncated)
@@ -156,10 +182,31 @@ class ActorLoop:
             seconds_blocked=self._seconds_blocked,
             blocked_on=self._blocked_on,
             moments={} if self._moments is None else self._moments.take_delta(),
+            overdue=self._overdue,
         )
+        self._overdue = 0
         self._finished.clear()
         self._seconds_blocked = 0.0
         return report
+
+    def _refresh_weights(self, timeout_s: float) -> bool:
+        """Load newer weights, if there are any; whether those in use are too old, for a pausing actor after a wait."""
+        if not self._load_newer():
+            return False
+        if self._pace.pause_on_lag and timeout_s > 0.0:
+            begin = self._clock()
+            while (overdue := self._load_newer()) and self._clock() < begin + timeout_s:
+                time.sleep(_LOOK_SECONDS)
+            self._seconds_blocked += self._clock() - begin
+            return overdue
+        return True
+
+    def _load_newer(self) -> bool:
+        """Whether the weights in use are too old, after newer ones were loaded if there are any."""
+        if (snapshot := self._weights.latest(self._policy.version)) is not None:
+            self._policy.load(snapshot)
+        most = self._pace.max_weight_lag
+        return most is not None and self._newest_version - self._policy.version > most
 
     def _keep(self, columns: dict[str, NDArray[Any]]) -> None:
         if len(columns["reward"]):

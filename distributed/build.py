@@ -189,7 +189,13 @@ def make_actor_loop(
         writer=writer,
         weights=weights,
         moments=_moment_tracker(config, task),
-        pace=ActorPace(config.actors.records_per_insert, shard_capacity(config), total_actors=count),
+        pace=ActorPace(
+            config.actors.records_per_insert,
+            shard_capacity(config),
+            total_actors=count,
+            max_weight_lag=config.actors.max_weight_lag,
+            pause_on_lag=config.actors.on_weight_lag == "pause",
+        ),
         clock=clock,
     )
 

@@ -98,6 +98,14 @@ class ActorsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     hang_seconds: Annotated[
         float, Meta(gt=0, description="An actor that has not reported for so long is replaced (runtime ray).")
     ] = 60.0
+    max_weight_lag: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(description="Versions that an actor's weights may be behind the newest published; null: any number."),
+    ] = None
+    on_weight_lag: Annotated[
+        Literal["pause", "tag"],
+        Meta(description="Beyond max_weight_lag: pause: act no further until weights come; tag: go on, counted."),
+    ] = "pause"
 
 
 class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -317,6 +317,7 @@ class Driver:
             "periodic_evaluations": self._evaluations,
             "weights_version": tally.weights_version,
             "staleness": {"mean": total / count if count else None, "max": maximum if count else None},
+            "overdue_transitions": tally.overdue_transitions,
             "restarts": casualties.restarts,
             "lost_transitions": casualties.lost_transitions,
             "quarantined_actors": casualties.quarantined,

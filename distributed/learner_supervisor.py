@@ -134,6 +134,11 @@ class LearnerSupervisor:
         return (report,)
 
     @property
+    def version(self) -> int:
+        """The newest that it has told of."""
+        return self._version
+
+    @property
     def learning(self) -> bool:
         """It is there and has begun."""
         return not self._seat.vacant and not self._beginning

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -36,6 +37,8 @@ class RayProcesses:
     def __init__(self, config: ExperimentConfig, *, private: bool) -> None:
         self._config = config
         self._private = private
+        self._seen: frozenset[Any] = frozenset()
+        self._ended: frozenset[Any] = frozenset()
 
     @property
     def room_seconds(self) -> float:
@@ -58,9 +61,23 @@ class RayProcesses:
             options["resources"] = {name: 1}
         return ray.remote(cls).options(scheduling_strategy=self._strategy(role), **options).remote()
 
+    def look(self, calls: Sequence[Any], seconds: float) -> None:
+        """Wait until one of the calls has ended, and see which of them have: what `done` then says of these.
+
+        One question for all: with one for each, hundreds of workers keep their driver busy.
+
+        Args:
+            calls: in flight, each once.
+            seconds: to wait for the first.
+        """
+        if calls:
+            ray.wait(list(calls), timeout=seconds)
+            ended, _ = ray.wait(list(calls), num_returns=len(calls), timeout=0)
+            self._seen, self._ended = frozenset(calls), frozenset(ended)
+
     def done(self, call: Any) -> bool:
-        """Whether a call has ended, well or badly."""
-        return bool(ray.wait([call], timeout=0)[0])
+        """Whether a call has ended, well or badly; of those in the last `look`, whether it had then."""
+        return call in self._ended if call in self._seen else bool(ray.wait([call], timeout=0)[0])
 
     def get(self, call: Any, seconds: float, who: str) -> Any:
         """The answer of a call; raises as `ray_session.get`."""

@@ -96,7 +96,7 @@ class RayRuntime:
         if self._shards is not None:
             pending += self._shards.pending()
         if pending:
-            ray.wait(pending, timeout=_SLICE_SECONDS)
+            self._processes.look(pending, _SLICE_SECONDS)
         else:
             time.sleep(_SLICE_SECONDS)
         notices: tuple[str, ...] = ()
@@ -108,7 +108,8 @@ class RayRuntime:
                     part.moved(moved)
         if self._store_watch.found_empty():
             self._learner.publish_again()
-        actors, learner = self._rollouts.collect(_SLICE_SECONDS), self._learner.collect()
+        learner = self._learner.collect()
+        actors = self._rollouts.collect(_SLICE_SECONDS, self._learner.version)
         return Progress(actors, learner, notices + self._rollouts.take_notices() + self._learner.take_notices())
 
     def request_evaluation(self, env_steps: int) -> None:

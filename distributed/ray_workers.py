@@ -80,8 +80,9 @@ class RolloutWorker:
         """Shards came back at other addresses."""
         self._access.moved(shards)
 
-    def run(self, seconds: float) -> Turn:
-        """Act for a while."""
+    def run(self, seconds: float, newest_version: int) -> Turn:
+        """Act for a while; so many versions of the weights have been published, as far as the driver knows."""
+        self._loop.published(newest_version)
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self._loop.step(_TURN_SECONDS)

@@ -139,8 +139,12 @@ class RolloutSupervisor:
         """Calls in flight."""
         return [rollout.seat.call for rollout in self._rollouts if rollout.seat.call is not None]
 
-    def collect(self, slice_seconds: float) -> dict[int, ActorReport]:
+    def collect(self, slice_seconds: float, newest_version: int) -> dict[int, ActorReport]:
         """Reports that have come in, by actor; everyone who answered is told to act for `slice_seconds` more.
+
+        Args:
+            slice_seconds: of acting, until the next report.
+            newest_version: of the weights published so far.
 
         Raises:
             WorkerDied: every actor has failed too often.
@@ -155,7 +159,7 @@ class RolloutSupervisor:
                 reports[rollout.index] = answer.report
             if rollout.stage is _Stage.READY or isinstance(answer, Turn):
                 rollout.stage = _Stage.ACTING
-                call = rollout.seat.handle.run.remote(slice_seconds)
+                call = rollout.seat.handle.run.remote(slice_seconds, newest_version)
                 rollout.seat.issue(call, self._config.actors.hang_seconds)
         return reports
 

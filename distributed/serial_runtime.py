@@ -82,6 +82,7 @@ class SerialRuntime:
                 self._learner_loop.step(0.0)
         for _ in range(_ROUNDS if self._actors else 0):
             for actor in self._actors:
+                actor.published(self._learner_loop.version)
                 actor.step(0.0)
             while self._learner_loop.step(0.0):
                 pass

@@ -25,11 +25,13 @@ class Tally:
         self.actor_env_steps = actor_env_steps
         self.updates = 0
         self.skipped_updates = 0
+        self.overdue_transitions = 0
         self.weights_version = 0
         self.staleness = [0.0, 0.0, 0.0]  # sum, count, maximum
         if state is not None:
             self.updates, self.weights_version = state["updates"], state["weights_version"]
             self.skipped_updates = state["skipped_updates"]
+            self.overdue_transitions = state["overdue_transitions"]
             self.staleness = list(state["staleness"])
         self.recent_return: float | None = None
         self._clear(seconds)
@@ -49,6 +51,7 @@ class Tally:
         return {
             "updates": self.updates,
             "skipped_updates": self.skipped_updates,
+            "overdue_transitions": self.overdue_transitions,
             "weights_version": self.weights_version,
             "staleness": self.staleness,
         }
@@ -78,6 +81,7 @@ class Tally:
         self._returns.append(report.returns)
         self._lengths.append(report.lengths)
         self._blocked += report.seconds_blocked
+        self.overdue_transitions += report.overdue
         if report.blocked_on is not None:
             self._blocked_on["actors"] = report.blocked_on
         if report.policy_version:
@@ -97,6 +101,7 @@ class Tally:
         row["skipped_updates"] = self.skipped_updates
         row["weights_version"] = self.weights_version
         row["staleness"] = float(np.mean(self._lags)) if self._lags else None
+        row["overdue_transitions"] = self.overdue_transitions
         row["episodes"] = len(returns)
         row["train_return"] = float(returns.mean()) if len(returns) else None
         row["train_length"] = float(lengths.mean()) if len(lengths) else None

@@ -111,6 +111,11 @@ class LearnerLoop:
         self._version = snapshot.version
         return snapshot
 
+    @property
+    def version(self) -> int:
+        """The newest published."""
+        return self._version
+
     def step(self, timeout_s: float) -> bool:
         """One turn; False when no batch came within `timeout_s` seconds."""
         begin = self._clock()

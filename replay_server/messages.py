@@ -82,12 +82,13 @@ class InsertRequest:
 
 @dataclass(frozen=True)
 class InsertReply:
-    """`blocked_on` set: nothing was stored, send it again."""
+    """`blocked_on` set: nothing was stored, send it again; `turned_away`: later each time, too many wait already."""
 
     accepted: int
     duplicates: int
     blocked_on: str | None
     view: View
+    turned_away: bool = False
 
 
 @dataclass(frozen=True)

@@ -130,16 +130,17 @@ class Shard:
         with self._lock:
             known = False
             if self._inserts.elsewhere and self._inserts.full:
-                return InsertReply(0, 0, self._inserts.reason or "disk", self._view())
+                return InsertReply(0, 0, self._inserts.reason or "disk", self._view(), turned_away=True)
 
             def blocked() -> str | None:
                 nonlocal known
                 known = request.stamp is not None and not self._admit(request.stamp, count)
                 return None if known else self._blocks_insert(count)
 
+            full = self._inserts.full
             reason = self._wait(self._inserts, blocked, request.wait_s)
             if reason is not None:
-                return InsertReply(0, 0, reason, self._view())
+                return InsertReply(0, 0, reason, self._view(), turned_away=full)
             if known:
                 self._duplicates += count
             else:

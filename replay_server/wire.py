@@ -47,7 +47,7 @@ _MOST_BATCHES = 4096
 _CHUNK_BYTES = 4 << 20
 _BESIDE_CHUNK_BYTES = 256 << 10
 _INSERT = struct.Struct("<QdQQIIII")  # schema, wait, writer id, sequence, epoch, flags, rows, record size
-_INSERT_REPLY = struct.Struct("<IIII")  # accepted, duplicates, blocked on, 0
+_INSERT_REPLY = struct.Struct("<IIII")  # accepted, duplicates, blocked on, turned away
 _SAMPLE = struct.Struct("<QddII")  # schema, wait, credit, batches, updates
 _SAMPLE_REPLY = struct.Struct("<IIIIIIII")  # rows, record size, applied, stale, blocked on, 0, 0, 0
 _UPDATE = struct.Struct("<QdII8x")  # schema, returned credit, updates, 0
@@ -103,15 +103,16 @@ def decode_insert(frame: Memory, layout: Layout) -> InsertRequest:
 
 
 def encode_insert_reply(reply: InsertReply, layout: Layout) -> bytes:
-    header = _INSERT_REPLY.pack(reply.accepted, reply.duplicates, _REASONS.index(reply.blocked_on), 0)
+    blocked = _REASONS.index(reply.blocked_on)
+    header = _INSERT_REPLY.pack(reply.accepted, reply.duplicates, blocked, int(reply.turned_away))
     return Frame("InsertReply", layout.table, header + VIEW.pack(*reply.view)).to_bytes()
 
 
 def decode_insert_reply(frame: Memory, layout: Layout) -> InsertReply:
     reader = open_frame(frame, "InsertReply", layout.table)
-    accepted, duplicates, blocked, _ = reader.header(_INSERT_REPLY)
+    accepted, duplicates, blocked, turned_away = reader.header(_INSERT_REPLY)
     reader.arrays(_INSERT_REPLY.size + VIEW.size)
-    return InsertReply(accepted, duplicates, _reason(blocked), reader.view(_INSERT_REPLY))
+    return InsertReply(accepted, duplicates, _reason(blocked), reader.view(_INSERT_REPLY), bool(turned_away))
 
 
 def encode_sample(request: SampleRequest, layout: Layout) -> bytes:

@@ -32,6 +32,7 @@ _CHUNK_BYTES = 4 << 20
 SMALL_ROWS = 256
 _CLOSE_S = 1.0
 _BACKOFF_S = 0.05
+_LONGEST_BACKOFF_S = 1.0
 _SHARE_OF_WAIT = 0.8
 _LAST_S = 0.02
 """With so little left a refused chunk is not sent again, so that at the deadline its fate is known."""
@@ -102,6 +103,8 @@ class StreamWriter:
         self._opened = False
         self._failure: HeadraceError | None = None
         self._trouble: HeadraceError | None = None
+        self._turned_away = 0
+        self._not_before = 0.0
         self.blocked_on: str | None = None
         """What a chunk last waited for: a shard's reason, `disk`, or `reply` when the shard could not be reached."""
         self.refused = 0
@@ -254,7 +257,7 @@ class StreamWriter:
         The shard lets a chunk wait no longer than the caller would, and answers before the caller gives up. It tells
         apart no more than a few thousand chunks beyond the oldest without an answer, so none is sent further ahead.
         """
-        if not self._pending:
+        if not self._pending or self._pausing:
             return
         oldest = self._pending[0].stamp.sequence
         wait_s = min(max(deadline - self._clock.now(), 0.0) * _SHARE_OF_WAIT, LONGEST_WAIT_S)
@@ -294,15 +297,25 @@ class StreamWriter:
                 raise
             if reply.blocked_on is not None:
                 chunk.lost |= reply.blocked_on == "disk"  # it may be stored
+                self._turned_away += reply.turned_away
                 self._put_off(chunk, timed_out(reply.blocked_on, self.shard), reply.blocked_on)
                 continue
             self._trouble, self._opened = None, True
+            self._turned_away = 0
             self._pending.remove(chunk)
             self._accepted += reply.accepted
             self._duplicates += reply.duplicates
 
     def _put_off(self, chunk: _Chunk, trouble: HeadraceError, reason: str) -> None:
+        """It is to be sent again, after a pause that doubles whenever so many wait that the shard turns more away."""
         chunk.call, self._trouble, self.blocked_on = None, trouble, reason
+        if not self._port.synchronous:
+            longest = min(_BACKOFF_S * 2.0 ** min(max(self._turned_away - 1, 0), 16), _LONGEST_BACKOFF_S)
+            self._not_before = self._clock.now() + self._backoff.uniform(0.2, 1.0) * longest
+
+    @property
+    def _pausing(self) -> bool:
+        return self._trouble is not None and self._clock.now() < self._not_before
 
     def _give_up(self) -> int:
         """Forget what is not acknowledged; the number of records."""
@@ -327,8 +340,8 @@ class StreamWriter:
                     f"shard {self.shard} has not acknowledged {len(self._pending)} chunks yet", "reply"
                 )
             reason = self.blocked_on if self._trouble is not None else None
-            if self._trouble is not None and not self._port.synchronous:
-                self._clock.sleep(min(remaining, self._backoff.uniform(0.2, 1.0) * _BACKOFF_S))
+            if self._pausing:
+                self._clock.sleep(min(remaining, self._not_before - begin))
             self._send(deadline)
             self._await_head(deadline)
             self._waits.add(reason or "reply", self._clock.now() - begin)

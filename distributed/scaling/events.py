@@ -10,9 +10,6 @@ from typing import Protocol
 Steps = Generator["Wait | float", bool, None]
 """What a process does: it yields seconds to let pass, or something to wait for, and is sent whether that came."""
 
-Attempt = Generator["Wait | float", bool, bool]
-"""Steps that say whether they succeeded."""
-
 
 class Process:
     """A running generator; `turn` tells the resumption that counts from those it has outrun."""

@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import Struct
 
 from distributed.scaling.events import Gate, Lane, Shared, Simulation, Steps, Stopwatch, together
-from distributed.scaling.parts import Node, Shard, Store
+from distributed.scaling.parts import Insert, Node, Shard, Store
 from distributed.scaling.system import ServiceTimes, System
 
 _SLICE_S = 0.2
@@ -22,6 +22,7 @@ _TURN_S = 0.1  # the longest an actor waits for its shard before it looks whethe
 _UNEVEN = 0.2  # a vector step takes up to so much more or less, so that actors do not march in step
 _MOST_EVENTS = 400_000
 _BACKOFF_S = 0.05
+_LONGEST_BACKOFF_S = 1.0
 _ROUND_BYTES = 16 << 20
 _OUTRUN = 0.02
 
@@ -82,6 +83,7 @@ class _Actor:
     sent: int = 0
     under_way: bool = False
     sent_back: bool = False
+    turned_away: int = 0
     lag: float = 0.0
     reports: int = 0
 
@@ -192,7 +194,8 @@ class _Run:
         if not actor.sent_back:
             yield acknowledged.within(_TURN_S)
         if actor.sent_back:
-            yield float(self._rng.uniform(0.2, 1.0)) * _BACKOFF_S
+            longest = min(_BACKOFF_S * 2.0 ** min(max(actor.turned_away - 1, 0), 16), _LONGEST_BACKOFF_S)
+            yield float(self._rng.uniform(0.2, 1.0)) * longest
             actor.sent_back = False
             self._clock.start(self._deliver(actor, acknowledged))
 
@@ -200,10 +203,12 @@ class _Run:
         size = actor.sent * self._times.record_bytes
         yield from actor.node.transfer(size, self._latency)
         yield from actor.shard.node.transfer(size, 0.0)
-        stored = yield from actor.shard.insert(actor.sent)
+        chunk = Insert(actor.sent)
+        yield from actor.shard.insert(chunk)
         if self._latency:
             yield self._latency
-        actor.under_way, actor.sent_back = not stored, not stored
+        actor.under_way, actor.sent_back = not chunk.stored, not chunk.stored
+        actor.turned_away = 0 if chunk.stored else actor.turned_away + chunk.turned_away
         acknowledged.open_all()
 
     def _pull(self, actor: _Actor) -> Steps:

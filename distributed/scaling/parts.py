@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from distributed.scaling.events import Attempt, Gate, Lane, Shared, Simulation, Steps
+from distributed.scaling.events import Gate, Lane, Shared, Simulation, Steps
 from distributed.scaling.system import ServiceTimes, System
 
 _ROOM = 12  # calls of a kind that may wait inside a shard
@@ -36,11 +36,20 @@ class _Waiting:
 
 
 @dataclass
+class Insert:
+    """What became of a chunk: it was stored, or sent back; turned away where nobody else could wait inside."""
+
+    rows: int
+    stored: bool = False
+    turned_away: bool = False
+
+
+@dataclass
 class Shard:
     """One replay shard: an interpreter that does one thing at a time, and the law that says who may go on.
 
-    Inserts that may not go on wait inside, twelve of them, for a while; one more is sent back, and its actor asks again
-    after a pause. That each such call costs what a call costs is what many blocked actors do to few shards.
+    Inserts that may not go on wait inside, twelve of them, for a while; one more is turned away, and its actor asks
+    again after a pause, which doubles each time. Each such call costs what a call costs.
     """
 
     simulation: Simulation
@@ -60,20 +69,23 @@ class Shard:
         if law.samples_per_insert is not None and law.error_buffer is not None:
             self.sampled = -law.error_buffer if self.ahead else law.error_buffer
 
-    def insert(self, rows: int) -> Attempt:
-        """Whether the chunk was stored; False: the call was sent back."""
-        yield from self._serve(self.times.insert_shard.of(rows))
+    def insert(self, chunk: Insert) -> Steps:
+        """Until the chunk is stored or the call sent back."""
+        chunk.turned_away = False
+        yield from self._serve(self.times.insert_shard.of(chunk.rows))
         if not self._insert_blocked():
-            self._store(rows)
-            return True
+            chunk.stored = True
+            self._store(chunk.rows)
+            return
         if len(self._inserts) >= _ROOM:
-            return False
-        waiting = _Waiting(rows, Gate(self.simulation))
+            chunk.turned_away = True
+            return
+        waiting = _Waiting(chunk.rows, Gate(self.simulation))
         self._inserts.append(waiting)
         yield waiting.gate.within(_WAIT_S)
+        chunk.stored = waiting.let_in
         if not waiting.let_in:
             self._inserts.remove(waiting)
-        return waiting.let_in
 
     def sample(self, rows: float) -> Steps:
         """Until the rows are drawn and paid for; priorities of as many earlier ones come along."""

@@ -94,7 +94,7 @@ def _looking(processes: RayProcesses, store: Any, seconds: float) -> float:
     calls = [store.wait_newer.remote(1 << 40, 2.0 * seconds + 1.0) for _ in range(_PENDING)]
     count, begin, end = 0, time.process_time(), time.perf_counter() + seconds
     while not count or time.perf_counter() < end:
-        ray.wait(calls, timeout=0)
+        processes.look(calls, 0.0)
         for call in calls:
             processes.done(call)
         count += 1

@@ -381,6 +381,8 @@ ELSEWHERE = {
     "algorithm.item_embedding": "tests/unit/test_item_values.py",
     "replay.unreachable_seconds": SUPERVISED,
     "actors.hang_seconds": SUPERVISED,
+    "actors.max_weight_lag": "tests/unit/test_weight_lag.py",
+    "actors.on_weight_lag": "tests/unit/test_weight_lag.py",
     "learner.hang_seconds": SUPERVISED,
 }
 """Fields that act only when something goes wrong, or with items or hours that this environment has not; where that is

@@ -40,7 +40,7 @@ class Rollouts:
             msgspec.structs.replace(config, actors=actors, replay=replay),
             self.processes, weights, origin, logs, self.clock,
         )  # fmt: skip
-        self.collect = lambda: self.supervisor.collect(0.2)
+        self.collect = lambda: self.supervisor.collect(0.2, 7)
 
     def start(self) -> list[FakeWorker]:
         """All arrive, begin and act."""
@@ -51,6 +51,7 @@ class Rollouts:
             worker.call.answer()
         self.collect()
         assert all(worker.call.method == "run" for worker in self.processes.workers)
+        assert all(worker.call.arguments == (0.2, 7) for worker in self.processes.workers)
         return self.processes.workers
 
     def fail(self, error: HeadraceError) -> None:

@@ -60,7 +60,7 @@ def test_insert(rows, stamp, prioritized):
     request = InsertRequest(records(rows), np.arange(rows) * 0.5 if prioritized else None, stamp, 0.25)
     same(request, wire.decode_insert(wire.encode_insert(request, LAYOUT), LAYOUT))
     for reason in (None, "min_size", "inserts", "samples", "snapshot", "bytes"):
-        reply = InsertReply(rows, 3, reason, VIEW)
+        reply = InsertReply(rows, 3, reason, VIEW, turned_away=reason == "samples")
         same(reply, wire.decode_insert_reply(wire.encode_insert_reply(reply, LAYOUT), LAYOUT))
 
 

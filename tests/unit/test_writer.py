@@ -1,5 +1,7 @@
 """The stream writer against a shard whose replies are late, lost or refusals."""
 
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from replay_server import Field, InvalidRecord, RateLimiter, RecordSpec, ReplayTimeout, StaleEpoch, Unavailable
 from replay_server.errors import JournalError, StorageFull, WriterEvicted
 from replay_server.local import LocalShard
-from replay_server.messages import Finished, SampleRequest, Stamp, Updates
+from replay_server.messages import Finished, InsertReply, InsertRequest, SampleRequest, Stamp, Updates, View
 from replay_server.reasons import WaitTimes
 from replay_server.shard import Shard
 from replay_server.table import Table
@@ -389,3 +391,89 @@ def test_in_this_process_a_chunk_of_unknown_fate_is_not_followed_by_another_of_i
         ack = writer.flush()
         assert (ack.accepted, ack.duplicates, ack.unknown) == (1, 1, 0)
     assert stored(shard) == [1, 1, 2, 2]
+
+
+class BlockedShard(FarShard):
+    """A shard that takes nothing while `blocked`, by a clock that passes only when somebody sleeps or waits inside."""
+
+    def __init__(self, shard, *, full):
+        super().__init__(shard)
+        self.time, self.calls = 0.0, []
+        self.blocked, self.full = True, full
+
+    def now(self):
+        return self.time
+
+    def sleep(self, seconds):
+        assert seconds > 0.0
+        self.time += seconds
+
+    def insert(self, request):
+        self.calls.append(self.time)
+        if not self.blocked:
+            return super().insert(request)
+        self.time += 0.0 if self.full else request.wait_s
+        reply = InsertReply(0, 0, "samples", View(0.0, 0, 0, 0.0), turned_away=self.full)
+        return Finished(lambda: reply)
+
+
+def blocked_for(seconds, *, full):
+    """A writer that has been sent back for so long, as an actor asks: a tenth of a second at a time."""
+    port = BlockedShard(Shard(Table(SPEC, 1000)), full=full)
+    writer = StreamWriter(port, Stamp(1, 0, 0), max_in_flight=1, gather_rows=1, clock=port)
+    writer.append(rows([0]), timeout_s=0.1)
+    ask_for(port, writer, seconds)
+    return port, writer
+
+
+def ask_for(port, writer, seconds):
+    end = port.time + seconds
+    while port.time < end:
+        try:
+            writer.append(rows([1]), timeout_s=0.1)
+        except ReplayTimeout as timeout:
+            assert timeout.blocked_on == "samples"
+        else:
+            return
+
+
+def test_who_is_turned_away_asks_less_and_less_often_but_every_second():
+    port, _ = blocked_for(100.0, full=True)
+    pauses = np.diff(port.calls)
+    assert pauses[0] <= 0.05 and pauses.max() <= 1.0 + 0.02
+    assert 100 <= len(port.calls) <= 250  # one pause is 0.2 to 1 s in the end
+    assert pauses[6:].mean() > 0.4 > 0.2 > pauses[:3].mean()
+
+
+def test_who_waits_inside_comes_back_soon_however_long_it_takes():
+    port, _ = blocked_for(20.0, full=False)
+    assert np.diff(port.calls).max() <= 0.1 + 0.05
+
+
+def test_after_a_stored_chunk_pauses_are_short_again():
+    port, writer = blocked_for(30.0, full=True)
+    port.blocked = False
+    ask_for(port, writer, 5.0)
+    writer.flush()
+    port.blocked, before = True, len(port.calls)
+    writer.append(rows([2]), timeout_s=0.1)
+    ask_for(port, writer, 0.3)
+    assert port.calls[before + 1] - port.calls[before] <= 0.05
+    port.blocked = False
+    assert writer.flush().unknown == 0
+
+
+def test_a_shard_turns_away_only_when_as_many_wait_as_may():
+    shard = Shard(Table(SPEC, 100), RateLimiter(1, 1.0, 2.0), max_waiters=1)
+    first = InsertRequest(SPEC.pack(rows(range(10))), None, None, 0.0)
+    assert shard.insert(first).accepted == 10
+    reply = shard.insert(first)
+    assert (reply.blocked_on, reply.turned_away) == ("samples", False)
+    inside = threading.Thread(target=shard.insert, args=(replace(first, wait_s=30.0),))
+    inside.start()
+    deadline = time.monotonic() + 20.0
+    while not shard.insert(first).turned_away:
+        assert time.monotonic() < deadline
+    shard.sample(SampleRequest(np.array([1]), 5000.0, Updates(), 0.0))
+    inside.join(20.0)
+    assert not inside.is_alive()
