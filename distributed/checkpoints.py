@@ -26,6 +26,7 @@ class _UnderWay:
 
     directory: Path
     scheduled: bool
+    begun: float
     completing: Future[str | None] | None = None
 
 
@@ -67,6 +68,10 @@ class Checkpoints:
         """Checkpoints begun in the run's life, for `Runtime.begin_checkpoint`."""
         self.given_up = 0
         """Checkpoints given up since the run was started or resumed."""
+        self.completed = 0
+        """Checkpoints completed since the run was started or resumed."""
+        self.seconds: float | None = None
+        """From the beginning of the newest complete one until it was."""
         self.failure: CheckpointError | None = None
         """Why the newest was given up; None when it was completed."""
 
@@ -74,6 +79,11 @@ class Checkpoints:
     def awaits_cut(self) -> bool:
         """One is under way whose cut is not made."""
         return self._under_way is not None and self._under_way.completing is None
+
+    @property
+    def under_way(self) -> bool:
+        """One is begun and neither complete nor given up."""
+        return self._under_way is not None
 
     @property
     def paused(self) -> bool:
@@ -98,7 +108,7 @@ class Checkpoints:
         """Begin one; none is under way."""
         assert self._under_way is None
         self.begun += 1
-        self._under_way = _UnderWay(self._run.new_checkpoint(env_steps), scheduled)
+        self._under_way = _UnderWay(self._run.new_checkpoint(env_steps), scheduled, self._clock())
         self._runtime.begin_checkpoint(self._under_way.directory, self.begun)
 
     def cut(self) -> Cut | None:
@@ -134,6 +144,8 @@ class Checkpoints:
         except CheckpointError as error:
             self._give_up(error)
             return
+        self.completed += 1
+        self.seconds = self._clock() - self._under_way.begun
         self._under_way = self.failure = None
         if notice is not None:
             self._say(notice)

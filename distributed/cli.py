@@ -24,7 +24,7 @@ headrace trains reinforcement learning policies with many actors, sharded replay
   headrace collect CONFIG --policy NAME --output DIR    a log of what a simple policy did, to learn from
   headrace serve-replay CONFIG.yaml                     a stand-alone replay shard
   headrace fit-users LOG [MODEL]                        simulated users from a log of ratings
-  headrace status HOST:PORT...                          what shards hold, how fast they go, who waits for what
+  headrace status RUN_DIR | HOST:PORT...                how runs and shards are, and who waits for what
   headrace bench replay | learner | scaling             how fast replay, updates and whole runs are, here or larger
   headrace config show [CONFIG]                         the complete config, with the source of each value
   headrace cluster check [FILE...]                      what is wrong with cluster.yaml, before machines cost money
@@ -77,9 +77,10 @@ headrace fit-users LOG [MODEL] [--liked-from X] [--factors N] [--item-quality tr
            confidence, iterations, item-quality, seed; docs/environments/log_users.md says what they mean
 """
 _STATUS_HELP = """\
-headrace status HOST:PORT... [--json] [--token-file FILE] [--tls-ca FILE] [--debug]
+headrace status RUN_DIR | HOST:PORT... [--json] [--token-file FILE] [--tls-ca FILE] [--debug]
 
-  HOST:PORT...            replay shards
+  RUN_DIR                 a run, that goes on or has ended; with a token its shards are asked too
+  HOST:PORT               a replay shard
   --json                  print one JSON object
   --token-file FILE       the shards' token; default: HEADRACE_TOKEN
   --tls-ca FILE           the shards speak TLS, with a certificate signed by this authority
@@ -275,7 +276,9 @@ def _fit_users(arguments: Arguments) -> int:
 
 def _status(arguments: Arguments) -> int:
     if not arguments.positionals:
-        raise ConfigError("status: needs the address of a replay shard, as in headrace status 127.0.0.1:7400")
+        raise ConfigError(
+            "status: needs a run directory or the address of a replay shard, as in headrace status RUN_DIR"
+        )
     from distributed.status import show_status
     from replay_server.security import TLS
 
@@ -399,7 +402,7 @@ _COMMANDS: dict[str, tuple[Callable[[Arguments], int], Grammar, str]] = {
     "fit-users": (_fit_users, Grammar(("LOG", "[MODEL]"), _FIT_SETTINGS), _FIT_HELP),
     "status": (
         _status,
-        Grammar(("HOST:PORT...",), ("token-file", "tls-ca", "tls-certificate", "tls-key"), ("json",)),
+        Grammar(("RUN_DIR | HOST:PORT...",), ("token-file", "tls-ca", "tls-certificate", "tls-key"), ("json",)),
         _STATUS_HELP,
     ),
     "bench": (

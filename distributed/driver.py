@@ -17,6 +17,7 @@ from distributed.metrics import MetricsWriter
 from distributed.progress import LiveView
 from distributed.remote_checkpoints import RemoteCheckpoints
 from distributed.run_directory import RunDirectory, replay_snapshots
+from distributed.run_status import RunStatus
 from distributed.runtime import Casualties, Evaluation, Origin, Progress, Runtime
 from distributed.stop_signal import StopSignal
 from distributed.tally import Tally, bound_by
@@ -72,24 +73,33 @@ class Driver:
 
     def train(self, stop: StopSignal, checkpoint: Path | None) -> dict[str, Any]:
         """Run until a stop condition holds; returns the content of `result.json`, which it also writes."""
+        with RunStatus(self._run, self._runtime, self._facts()) as self._status:
+            return self._train(stop, checkpoint)
+
+    def _train(self, stop: StopSignal, checkpoint: Path | None) -> dict[str, Any]:
         begin = self._clock.monotonic()
         self._view.say("starting")
         try:
             keep_rows = self._start(checkpoint)
             self._began = self._clock.monotonic()
             with stop.deferred(), MetricsWriter(self._run.metrics, self._run.tensorboard, keep_rows) as self._writer:
+                self._status.enter("training")
                 reason, scheduled = self._loop(stop)
                 seconds = self._seconds()
+                self._status.enter("checkpointing")
                 self._view.say("writing the final checkpoint")
                 self._checkpoint_last(scheduled, judge=reason != "interrupt")
+                self._status.look(self._figures())
             result = self._result(reason, seconds, self._began - begin)
             try:
                 if reason != "interrupt":
+                    self._status.enter("evaluating")
                     result["evaluation"] = self._evaluate_best()
             except KeyboardInterrupt:
                 self._view.say("the final evaluation was interrupted")
             finally:
                 self._run.write_result(result)
+                self._status.enter("interrupted" if stop.requested else "done")
         finally:
             self._runtime.stop()
             self._checkpoints.close()
@@ -168,9 +178,12 @@ class Driver:
             if not self._take_cut() and _crossed(before, now, run.metrics_every_env_steps):
                 self._write_row()
             self._view.update(self._tally, self._row, self._seconds())
+            if self._status.due:
+                self._status.look(self._figures())
 
     def _take_in(self, progress: Progress) -> None:
         self._tally.add(progress)
+        self._status.take_in(progress)
         self._merge_moments([report.moments for report in progress.actors.values()])
         for notice in progress.notices:
             self._view.say(notice)
@@ -290,6 +303,44 @@ class Driver:
             "lost_transitions": casualties.lost_transitions,
         }
 
+    def _facts(self) -> dict[str, Any]:
+        """What `status.json` says of the run from its beginning to its end."""
+        config = self._config
+        return {
+            "directory": str(self._run.path),
+            "runtime": config.runtime,
+            "offline": config.actors.count == 0,
+            "total_env_steps": config.run.total_env_steps,
+            "max_seconds": config.run.max_seconds,
+        }
+
+    def _figures(self) -> dict[str, Any]:
+        """What `status.json` says of the run as a whole at this moment."""
+        tally, row, checkpoints, casualties = self._tally, self._row, self._checkpoints, self._casualties()
+        return {
+            "env_steps": tally.env_steps,
+            "updates": tally.updates,
+            "skipped_updates": tally.skipped_updates,
+            "seconds": self._seconds(),
+            "weights_version": tally.weights_version,
+            "train_return": tally.recent_return,
+            "bound_by": row["time"]["bound_by"] if row else None,
+            "staleness": row["staleness"] if row else None,
+            "actors_blocked": row["time"]["actors_blocked"] if row else None,
+            "learner_waiting": row["time"]["learner_waiting"] if row else None,
+            "restarts": casualties.restarts,
+            "lost_transitions": casualties.lost_transitions,
+            "quarantined_actors": casualties.quarantined,
+            "evaluation": self._evaluation,
+            "evaluations": len(self._evaluations),
+            "checkpoint": {
+                "under_way": checkpoints.under_way,
+                "completed": checkpoints.completed,
+                "given_up": checkpoints.given_up,
+                "seconds": checkpoints.seconds,
+            },
+        }
+
     def _evaluate_best(self) -> dict[str, Any]:
         episodes = self._config.evaluation.final_episodes
         self._view.say(f"final evaluation: {episodes} fresh episodes")
@@ -302,6 +353,7 @@ class Driver:
         total, count, maximum = tally.staleness
         best = self._best
         return {
+            "run": self._run.id,
             "stopped_by": reason,
             "seed": self._config.run.seed,
             "offline": tally.offline,

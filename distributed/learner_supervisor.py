@@ -17,6 +17,7 @@ from distributed.replay_access import ReplayAccess
 from distributed.run_directory import RunDirectory
 from distributed.runtime import Casualties, Origin
 from distributed.seat import Seat
+from distributed.worker_state import WorkerState
 from learners.checkpoint import read_learner
 from learners.loop import LearnerReport
 from learners.weights import WeightSnapshot
@@ -181,6 +182,10 @@ class LearnerSupervisor:
     def casualties(self) -> Casualties:
         """Restarts so far."""
         return Casualties(self._seat.restarts)
+
+    def workers(self) -> tuple[WorkerState, ...]:
+        """How it is."""
+        return (self._seat.state("learner", 0, "begins" if self._beginning else "learns"),)
 
     def take_notices(self) -> tuple[str, ...]:
         """What a person should be told since the last call."""

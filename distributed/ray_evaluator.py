@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from distributed.ray_weights import RayWeightSource
 from distributed.ray_workers import EvaluatorWorker
 from distributed.runtime import Casualties, Evaluation
 from distributed.seat import Seat
+from distributed.worker_state import WorkerState
 from learners.weights import WeightSnapshot
 from replay_server.errors import HeadraceError
 
@@ -90,6 +92,13 @@ class RayEvaluator:
     def casualties(self) -> Casualties:
         """Restarts so far."""
         return Casualties(self._seat.restarts)
+
+    def workers(self) -> tuple[WorkerState, ...]:
+        """How it is."""
+        state = self._seat.state("evaluator", 0, "idle")
+        if self._asked_at is None:
+            return (dataclasses.replace(state, stage="idle"),)
+        return (state if state.stage == "restarts" else dataclasses.replace(state, stage="evaluates"),)
 
     def stop(self) -> None:
         """End the process."""

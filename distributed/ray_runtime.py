@@ -31,6 +31,7 @@ from distributed.runtime import Casualties, Cut, Evaluation, Origin, Progress
 from distributed.shard_plan import ShardPlan
 from distributed.shard_supervisor import ShardSupervisor
 from distributed.store_watch import StoreWatch
+from distributed.worker_state import WorkerState
 from learners.weights import WeightSnapshot
 from replay_server.client import ReplayClient
 from replay_server.replay import ReplayStats
@@ -53,6 +54,7 @@ class RayRuntime:
         self._learner: LearnerSupervisor | None = None
         self._evaluator: RayEvaluator | None = None
         self._store: Any = None
+        self._store_watch: StoreWatch | None = None
         self._reader: Any = None
         self._owns_ray = False
 
@@ -106,7 +108,7 @@ class RayRuntime:
             if moved := self._shards.take_moved():
                 for part in (self._access, self._rollouts, self._learner):
                     part.moved(moved)
-        if self._store_watch.found_empty():
+        if self._store_watch is not None and self._store_watch.found_empty():
             self._learner.publish_again()
         learner = self._learner.collect()
         actors = self._rollouts.collect(_SLICE_SECONDS, self._learner.version)
@@ -156,6 +158,11 @@ class RayRuntime:
         """What the supervisors counted."""
         watched = (self._shards, self._rollouts, self._learner, self._evaluator, self._store_watch)
         return sum((part.casualties() for part in watched if part is not None), Casualties())
+
+    def workers(self) -> tuple[WorkerState, ...]:
+        """How every process of the run is, as its supervisor sees it."""
+        watched = (self._rollouts, self._learner, self._shards, self._evaluator, self._store_watch)
+        return tuple(state for part in watched if part is not None for state in part.workers())
 
     def stop(self) -> None:
         """End shards and actors, and Ray itself when this run started it."""

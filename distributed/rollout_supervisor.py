@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from distributed.ray_workers import ActorPlace, RolloutWorker, Turn
 from distributed.replay_access import ReplayAccess
 from distributed.runtime import Casualties, Origin
 from distributed.seat import Seat
+from distributed.worker_state import WorkerState
 from replay_server.errors import ConfigError, HeadraceError, Unavailable, WorkerDied
 
 _BEGIN_SECONDS = 120.0  # at least, to build environments on a loaded machine
@@ -26,10 +28,10 @@ _POLL_SECONDS = 0.1
 
 
 class _Stage(Enum):
-    ARRIVING = auto()  # waits for room and for its process
-    BEGINNING = auto()  # builds its environments
-    READY = auto()
-    ACTING = auto()
+    ARRIVING = "starts"  # or waits for room
+    BEGINNING = "begins"  # builds its environments
+    READY = "ready"
+    ACTING = "acts"
 
 
 @dataclass
@@ -182,6 +184,14 @@ class RolloutSupervisor:
             restarts=sum(rollout.seat.restarts for rollout in self._rollouts),
             lost_transitions=self._lost + sum(rollout.given_up for rollout in self._rollouts),
             quarantined=sum(rollout.quarantined for rollout in self._rollouts),
+        )
+
+    def workers(self) -> tuple[WorkerState, ...]:
+        """How every actor is."""
+        return tuple(
+            dataclasses.replace(state, stage="quarantined") if rollout.quarantined else state
+            for rollout in self._rollouts
+            for state in (rollout.seat.state("actor", rollout.index, rollout.stage.value),)
         )
 
     def take_notices(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,11 @@ _UNFINISHED = ".part"
 
 
 class RunDirectory:
-    """`config.yaml`, `metrics.jsonl`, `tensorboard/`, `checkpoints/<step>/`, `logs/` and `result.json` of one run."""
+    """The files of one run.
+
+    `config.yaml`, `run_id`, `status.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/<step>/`, `logs/` and
+    `result.json`.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
@@ -26,6 +31,7 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
         self.journals = self.path / "journals"  # of shards, while the run goes on
         self.logs = self.path / "logs"
+        self.status = self.path / "status.json"
         self.result = self.path / "result.json"
 
     @staticmethod
@@ -58,6 +64,14 @@ class RunDirectory:
             hint = f"; it holds one run a seed: name {path / seeds[0]}" if seeds else ""
             raise ConfigError(f"{path} is not a run directory (no config.yaml in it){hint}")
         return run
+
+    @property
+    def id(self) -> str:
+        """One short word that tells the run from others: made when it is asked for first, then kept."""
+        file = self.path / "run_id"
+        if not file.exists():
+            file.write_text(_new_word() + "\n")
+        return file.read_text().strip()
 
     def write_config(self, config_yaml: str) -> None:
         """Replace `config.yaml`: a resumed run may have other settings."""
@@ -130,6 +144,11 @@ class RunDirectory:
             _remove(final)
         directory.rename(final)
         sync(self.checkpoints)
+
+
+def _new_word() -> str:
+    """Six letters that can be said aloud: one of half a million words."""
+    return "".join(secrets.choice(letters) for letters in ("bdfghjklmnprstvz", "aeiou") * 3)
 
 
 def refuse_used(path: Path) -> None:

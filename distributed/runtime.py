@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from actors.evaluator import EvaluationResult
 from actors.loop import ActorReport
 from distributed.logged_data import LoggedData
+from distributed.worker_state import WorkerState
 from learners.loop import LearnerReport
 from learners.weights import WeightSnapshot
 from replay_server.replay import ReplayStats
@@ -137,6 +138,9 @@ class Runtime(Protocol):
     def replay_stats(self) -> ReplayStats: ...
 
     def casualties(self) -> Casualties: ...
+
+    def workers(self) -> tuple[WorkerState, ...]:
+        """How every process of the run is, as far as it has come."""
 
     def stop(self) -> None:
         """End everything the runtime started; safe to call twice."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from distributed.failures import Failures
 from distributed.processes import Processes, Role
+from distributed.worker_state import WorkerState
 from replay_server.errors import HeadraceError, WorkerDied
 
 _ANSWER_SECONDS = 60.0  # to fetch an answer that is there
@@ -43,6 +44,7 @@ class Seat:
         self.handle: Any = None
         self.call: Any = None
         self.restarts = 0
+        self.error: str | None = None
         self.log_file = log_file
         self._processes = processes
         self._clock = clock
@@ -64,6 +66,17 @@ class Seat:
     def failures(self) -> int:
         """In a row."""
         return self._failures.in_a_row
+
+    @property
+    def silent(self) -> float:
+        """Seconds since the call in flight was made; 0 without one."""
+        return 0.0 if self.call is None else self._clock() - self._issued
+
+    def state(self, role: str, index: int, stage: str, address: str | None = None) -> WorkerState:
+        """How it is, with the stage of a worker that is there."""
+        return WorkerState(
+            role, index, "restarts" if self.vacant else stage, self.restarts, self.silent, address, self.error
+        )
 
     def fill(self, cls: type, role: Role) -> None:
         """Start a process, unless the one before was kept."""
@@ -102,7 +115,7 @@ class Seat:
         with self.log_file.open("a") as log:
             log.write(f"{self.name}:\n")
             log.writelines(traceback.format_exception(error))
-        self.call = None
+        self.call, self.error = None, str(error)
         if not keep_process:
             self.stop()
         if not self._failures.failed(error):

@@ -26,6 +26,7 @@ from distributed.build import (
 )
 from distributed.config import ExperimentConfig
 from distributed.runtime import Casualties, Cut, Evaluation, Origin, Progress
+from distributed.worker_state import WorkerState
 from learners.checkpoint import learner_arrays, read_learner, restore_learner, save_learner, write_json
 from learners.weights import WeightSlot, WeightSnapshot
 from replay_server.connecting import in_process
@@ -138,6 +139,12 @@ class SerialRuntime:
     def casualties(self) -> Casualties:
         """Nothing dies alone in one thread."""
         return Casualties()
+
+    def workers(self) -> tuple[WorkerState, ...]:
+        """Everybody works in turn."""
+        actors = tuple(WorkerState("actor", index, "acts") for index in range(len(self._actors)))
+        shards = tuple(WorkerState("shard", index, "serves") for index in range(self._config.replay.shards))
+        return (*actors, WorkerState("learner", 0, "learns"), *shards)
 
     def stop(self) -> None:
         """Close the environments."""

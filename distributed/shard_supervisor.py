@@ -14,6 +14,7 @@ from distributed.runtime import Casualties
 from distributed.seat import Seat
 from distributed.shard_host import Served, ShardHost
 from distributed.shard_plan import ShardPlan
+from distributed.worker_state import WorkerState
 from replay_server.errors import HeadraceError, Unavailable, WorkerDied
 
 _LOOPBACK = "127.0.0.1"
@@ -37,6 +38,13 @@ class _Place:
     lost: int = 0  # those of them that it still held
     down_since: float | None = None
     arriving: bool = True  # its host waits for room and for its process
+
+    @property
+    def stage(self) -> str:
+        """What it does, in the words of `WorkerState`."""
+        if self.arriving:
+            return "starts"
+        return "serves" if self.served is not None and self.down_since is None else "begins"
 
 
 class ShardSupervisor:
@@ -140,6 +148,13 @@ class ShardSupervisor:
     def casualties(self) -> Casualties:
         """Restarts, and records that shards had acknowledged and did not have any more."""
         return Casualties(sum(place.seat.restarts for place in self._places), sum(place.lost for place in self._places))
+
+    def workers(self) -> tuple[WorkerState, ...]:
+        """How every shard is, and where."""
+        return tuple(
+            place.seat.state("shard", place.index, place.stage, None if place.served is None else place.served.address)
+            for place in self._places
+        )
 
     def take_notices(self) -> tuple[str, ...]:
         """What a person should be told since the last call."""

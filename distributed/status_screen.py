@@ -11,7 +11,7 @@ from replay_server.rates import Rates, rates
 from replay_server.replay import JournalStats, ShardStats
 
 _BAR = 24
-_WAITS = {
+WAITS = {
     "min_size": "sampling waits: fewer than min_size records are in the table yet",
     "inserts": "sampling waits for inserts: the learner is ahead of the writers",
     "samples": "inserting waits for samples: the writers are ahead of the learner",
@@ -39,7 +39,7 @@ def lines(address: str, before: ShardStats, after: ShardStats) -> Iterator[str]:
     now = rates(before, after)
     yield (
         f"[bold]shard {after.shard} at {escape(address)}[/bold]  [green]{escape(after.state)}[/green] for "
-        f"{_duration(after.uptime_s)}, durability {escape(after.level)}"
+        f"{duration(after.uptime_s)}, durability {escape(after.level)}"
         + (f", {after.sessions} clients by shared memory" if after.sessions else "")
     )
     fill = after.size / after.capacity
@@ -101,9 +101,9 @@ def _waiting(after: ShardStats, now: Rates) -> str:
     parts = []
     for reason, share in sorted(now.waiting.items(), key=lambda item: -item[1]):
         if share >= 0.005 or reason == after.blocked_on:
-            parts.append(f"{_WAITS.get(reason, reason)} ({share:.1f} calls at a time)")
+            parts.append(f"{WAITS.get(reason, reason)} ({share:.1f} calls at a time)")
     if not parts and after.blocked_on is not None:
-        parts.append(_WAITS.get(after.blocked_on, after.blocked_on))
+        parts.append(WAITS.get(after.blocked_on, after.blocked_on))
     return f"[yellow]{escape('; '.join(parts))}[/yellow]"
 
 
@@ -117,7 +117,8 @@ def _oddities(after: ShardStats) -> str:
     return escape(", ".join(f"{count:,} {name}" for name, count in counts.items() if count))
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     if seconds < 3600:

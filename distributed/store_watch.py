@@ -8,6 +8,7 @@ from typing import Any
 from distributed.processes import Processes
 from distributed.ray_weights import StoreState
 from distributed.runtime import Casualties
+from distributed.worker_state import WorkerState
 from replay_server.errors import HeadraceError
 
 _EVERY_SECONDS = 1.0
@@ -50,6 +51,10 @@ class StoreWatch:
             return False
         self._restarts += 1
         return state.version == 0
+
+    def workers(self) -> tuple[WorkerState, ...]:
+        """How the store is."""
+        return (WorkerState("store", 0, "begins" if self._life is None else "serves", self._restarts),)
 
     def casualties(self) -> Casualties:
         """Restarts so far."""

@@ -129,9 +129,9 @@ def test_a_shard_with_a_token_wants_it(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "needs the address of a replay shard"),
-        (["nowhere"], "address 'nowhere' is not HOST:PORT"),
-        (["."], ".: is a directory; status reads replay shards at HOST:PORT"),
+        ([], "needs a run directory or the address of a replay shard"),
+        (["nowhere"], "nowhere: neither a run directory nor the HOST:PORT of a replay shard"),
+        (["."], ".: no readable status.json; is it the directory of a run?"),
         (["127.0.0.1:1", "--tls-key", "k"], "certificate and key go together"),
         (["127.0.0.1:1", "--token-file", "no-such-file"], "token_file: cannot read no-such-file"),
     ],
