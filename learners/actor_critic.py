@@ -150,7 +150,7 @@ class ActorCriticRule(UpdateRule):
     def smoothed_unit(self, t: Mapping[str, Tensor], sigma: float, clip: float) -> Tensor:
         """What the target actor would do next with clipped noise, float32[B, n] scaled to [-1, 1]."""
         unit = self.target_actor.unit(t["next_observation"])
-        return smoothed(unit, torch.randn(unit.shape, generator=self.generator, device=unit.device), sigma, clip)
+        return smoothed(unit, self.normal(unit.shape, unit.device), sigma, clip)
 
     def penalty(self) -> Tensor | None:
         """Added to the critics' loss; a scalar [] or None."""

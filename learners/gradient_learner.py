@@ -18,6 +18,7 @@ from learners.networks.normaliser import Normaliser
 from learners.optimization.optimizers import NotFinite
 from learners.optimization.undo import Undo
 from learners.readback import Finished, UnderWay
+from learners.replicas import ALONE, Replicas
 from learners.staging import Staging
 from learners.update_rule import UpdateRule
 from learners.weights import WeightSnapshot
@@ -57,11 +58,17 @@ class GradientLearner:
             optimizer.checks = not self._deferred
         # An optimizer that checks leaves nothing to undo, unless another has stepped before it.
         self._undo = Undo(self._changing()) if self._deferred or len(rule.optimizers) > 1 else None
+        self._replicas: Replicas = ALONE
         self._under_way: UnderWay | None = None
         self._updates = self._version = 0
         self._skipped = self._skipped_in_row = 0
         self._diagnostics: dict[str, list[Tensor | float]] = defaultdict(list)
         self._bad_batch: SampleBatch | None = None
+
+    def join(self, replicas: Replicas) -> None:
+        """Make updates together with others from now on; see Learner.join."""
+        self._rule.join(replicas)
+        self._replicas = replicas
 
     @property
     def updates(self) -> int:
@@ -174,7 +181,7 @@ class GradientLearner:
             if errors is None:
                 return Finished(batch, True, None)
             priorities = errors.numpy() + np.float64(self._config.priority_epsilon)
-            if math.isfinite(priorities.sum()):  # they are all >= 0
+            if self._replicas.all(math.isfinite(priorities.sum())):  # they are all >= 0
                 return Finished(batch, True, priorities)
         except NotFinite:
             pass
@@ -193,7 +200,7 @@ class GradientLearner:
         ]
         if priorities is not None:
             looked_at.append(priorities.float())
-        finite = torch.isfinite(torch.cat(looked_at)).all()
+        finite = self._replicas.everywhere(torch.isfinite(torch.cat(looked_at)).all())
         self._undo.restore_unless(finite)
         return finite, priorities
 

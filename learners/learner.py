@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from numpy.typing import NDArray
 
+from learners.replicas import Replicas
 from learners.weights import WeightSnapshot
 from replay_server.batches import SampleBatch
 
@@ -39,6 +40,16 @@ class Learner(Protocol):
     On a GPU nothing waits for the device: what a step gives back is that of an earlier one, and the last is fetched
     by `drain`.
     """
+
+    def join(self, replicas: Replicas) -> None:
+        """Make every update together with others from now on; all join before the first one.
+
+        A batch then is this one's part, of the same size in each, and what comes of it is what one learner would have
+        made of all parts.
+
+        Raises:
+            ConfigError: the settings do not allow for so many.
+        """
 
     @property
     def updates(self) -> int:

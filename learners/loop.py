@@ -9,7 +9,9 @@ from pathlib import Path
 
 from learners.checkpoint import save_batch
 from learners.learner import Learner, StepOutput
+from learners.replicas import ALONE, Replicas
 from learners.weights import WeightSink, WeightSnapshot
+from replay_server.batches import SampleBatch
 from replay_server.errors import Diverged, ReplayTimeout, Unavailable
 from replay_server.replay import Replay
 
@@ -42,7 +44,7 @@ class LearnerPace:
     """How much a learner makes of the records, and what its schedules run on.
 
     Attributes:
-        batch_size: records per update.
+        batch_size: records this learner asks for per update.
         publish_every_updates: updates between two published versions.
         updates_per_batch: updates made from each batch.
         inserted_before: records the replay held of others when this run began; schedules do not count them.
@@ -68,6 +70,7 @@ class LearnerLoop:
         pace: sizes and schedules.
         clock: monotonic seconds.
         logs: directory for the batch of the last of too many skipped updates; None: it is not kept.
+        replicas: that the learner has joined; their loops make the same turns, each with its part of the batch.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class LearnerLoop:
         pace: LearnerPace,
         clock: Callable[[], float],
         logs: Path | None = None,
+        replicas: Replicas = ALONE,
     ) -> None:
         self._pace = pace
         self._logs = logs
@@ -86,6 +90,8 @@ class LearnerLoop:
         self._replay = replay
         self._sink = sink
         self._clock = clock
+        self._replicas = replicas
+        self._held: SampleBatch | None = None
         self._version = 0
         self._consumed = False
         self._seconds_waiting = 0.0
@@ -105,8 +111,13 @@ class LearnerLoop:
             self._give_back(self._learner.drain())
 
     def publish(self) -> WeightSnapshot:
-        """Publish the weights as they are now."""
+        """Publish the weights as they are now, having seen that all replicas have the same.
+
+        Raises:
+            Diverged: they have not.
+        """
         snapshot = self._learner.snapshot()
+        self._replicas.check_same([snapshot.blob])
         self._sink.publish(snapshot)
         self._version = snapshot.version
         return snapshot
@@ -116,17 +127,42 @@ class LearnerLoop:
         """The newest published."""
         return self._version
 
+    def work(self, seconds: float, turn_s: float) -> None:
+        """Turns for so long, as the first replica's clock has it, each waiting for a batch for `turn_s` at most."""
+        deadline, more = self._clock() + seconds, True
+        while more:
+            _, more = self._turn(turn_s, more=self._clock() < deadline)
+
     def step(self, timeout_s: float) -> bool:
         """One turn; False when no batch came within `timeout_s` seconds."""
+        return self._turn(timeout_s, more=False)[0]
+
+    def _turn(self, timeout_s: float, *, more: bool) -> tuple[bool, bool]:
+        """Whether updates were made, and whether another turn follows."""
+        if self._held is None:
+            self._held = self._sample(timeout_s)
+        agreed = self._replicas.agree(self._held, more=more)
+        if agreed.batch is None:  # what is held is for the next turn
+            return False, agreed.more
+        self._held = None
+        self._consumed = agreed.batch.consumed
+        for _ in range(self._pace.updates_per_batch):
+            with self._bad_batch_kept():
+                self._give_back(self._learner.step(agreed.batch))
+            if self._learner.updates % self._pace.publish_every_updates == 0:
+                self.publish()
+        return True, agreed.more
+
+    def _sample(self, timeout_s: float) -> SampleBatch | None:
         begin = self._clock()
         try:
             batch = self._replay.sample(self._pace.batch_size, timeout_s=timeout_s)
         except ReplayTimeout as timeout:
             self._blocked_on = timeout.blocked_on
-            return False
+            return None
         except Unavailable:  # no shard answers; for how long to wait is the runtime's to say
             self._blocked_on = "shard"
-            return False
+            return None
         finally:
             if timeout_s > 0.0:  # else nothing is ever waited for: the time is the sampling's own
                 self._seconds_waiting += self._clock() - begin
@@ -135,13 +171,7 @@ class LearnerLoop:
             batch = replace(batch, inserted=self._learner.updates)
         elif self._pace.inserted_before:
             batch = replace(batch, inserted=max(batch.inserted - self._pace.inserted_before, 0))
-        self._consumed = batch.consumed
-        for _ in range(self._pace.updates_per_batch):
-            with self._bad_batch_kept():
-                self._give_back(self._learner.step(batch))
-            if self._learner.updates % self._pace.publish_every_updates == 0:
-                self.publish()
-        return True
+        return batch
 
     def report(self) -> LearnerReport:
         """What happened since the last report."""
@@ -164,7 +194,8 @@ class LearnerLoop:
         except Diverged as error:
             if self._logs is None or self._learner.bad_batch is None:
                 raise
-            path = self._logs / BATCH_FILE
+            rank = self._replicas.rank
+            path = self._logs / (f"{rank}-{BATCH_FILE}" if rank else BATCH_FILE)
             save_batch(self._learner.bad_batch, path)
             raise Diverged(f"{error}; its batch is in {path}") from error
 

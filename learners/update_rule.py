@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from learners.optimization.optimizers import Optimizer
+from learners.replicas import ALONE, Replicas
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,40 @@ class UpdateRule(nn.Module):
 
     Attributes:
         optimizers: by name.
-        generator: of the update's own noise, on the networks' device; None where it needs none.
+        generator: of the update's own noise, on the networks' device; None where it needs none. Its numbers are those
+            of the whole batch, the same in every replica.
+        replicas: with which updates are made; a mean over the batch needs nothing of them, any other figure of the
+            whole batch does.
     """
 
     optimizers: dict[str, Optimizer]
     generator: torch.Generator | None = None
+    replicas: Replicas = ALONE
 
     @property
     def acting(self) -> nn.Module:
         """The network that policies act with: its state is what gets published."""
         raise NotImplementedError
+
+    def join(self, replicas: Replicas) -> None:
+        """Make updates together with others from now on.
+
+        Raises:
+            ConfigError: the settings do not allow for so many.
+        """
+        self.replicas = replicas
+        for optimizer in self.optimizers.values():
+            optimizer.replicas = replicas
+
+    def normal(self, shape: Sequence[int], device: torch.device) -> Tensor:
+        """Standard normal numbers for this replica's B records: float32[B, ...]."""
+        whole = (self.replicas.count * shape[0], *shape[1:])
+        return self.replicas.mine(torch.randn(whole, generator=self.generator, device=device))
+
+    def uniform(self, shape: Sequence[int], device: torch.device) -> Tensor:
+        """Numbers in [0, 1) for this replica's B records: float32[B, ...]."""
+        whole = (self.replicas.count * shape[0], *shape[1:])
+        return self.replicas.mine(torch.rand(whole, generator=self.generator, device=device))
 
     def steps(self, number: int) -> int:
         """How many optimizers may step in update `number`; where only one, a refused step leaves nothing to undo."""

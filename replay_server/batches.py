@@ -34,6 +34,7 @@ class SampleBatch:
         table_size: records stored over all shards when the batch was served.
         inserted: records ever inserted over all shards when the batch was served; schedules run on it.
         consumed: they left the replay by being drawn: every record is drawn as often as any other.
+        least_probability: of all records that are learnt from together, where this is a part of them; else None.
 
     The arrays may lie in memory shared with a shard, or in a received message, which other batches of the same reply
     keep alive too. They stay good for as long as anything refers to them; `release` only lets go of them early.
@@ -46,6 +47,7 @@ class SampleBatch:
     table_size: int
     inserted: int
     consumed: bool = False
+    least_probability: float | None = None
 
     @cached_property
     def columns(self) -> dict[str, NDArray[Any]]:

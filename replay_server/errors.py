@@ -3,9 +3,10 @@
 HeadraceError                   base: one clear sentence, what, where, what to do
 |-- ConfigError                 wrong usage or configuration (exit code 2)
 |-- EnvironmentFault            an environment broke its contract while running
-|-- Diverged                    the learner produced a value that is not finite
+|-- Diverged                    the learner produced values that are not finite, or its processes different ones
 |-- CheckpointError             a checkpoint is missing, partial, damaged or of another kind
 |-- WorkerDied                  a process the run cannot go on without has ended
+|   `-- PeersLost               a process of the learner has lost the others
 `-- ReplayError                 the replay data plane refused or could not answer
     |-- ReplayTimeout           a wait passed its deadline; `blocked_on` says what it waited for
     |-- SchemaMismatch          client and shard do not agree on the record layout or its semantics
@@ -36,7 +37,7 @@ class EnvironmentFault(HeadraceError):
 
 
 class Diverged(HeadraceError):
-    """The learner produced a loss or priority that is not finite."""
+    """The learner produced a loss or priority that is not finite, or its processes hold different weights."""
 
 
 class CheckpointError(HeadraceError):
@@ -45,6 +46,10 @@ class CheckpointError(HeadraceError):
 
 class WorkerDied(HeadraceError):
     """A process the run cannot go on without has ended."""
+
+
+class PeersLost(WorkerDied):
+    """A process of the learner cannot go on because another one has ended or did not answer in time."""
 
 
 class ReplayError(HeadraceError):

@@ -170,8 +170,7 @@ class BCQRule(UpdateRule):
         """One step of the auto-encoder on the actions taken; its diagnostics when asked for."""
         observation, action = t["observation"], self.actor.bounds.to_unit(t["action"])
         mean, log_std = self.encoder(observation, action)
-        noise = torch.randn(mean.shape, generator=self.generator, device=mean.device)
-        latent = mean + log_std.exp() * noise
+        latent = mean + log_std.exp() * self.normal(mean.shape, mean.device)
         reconstruction = squared_distances(self.actor.decoder(observation, latent.unsqueeze(1)).squeeze(1), action)
         divergence = gaussian_kl(mean, log_std)
         loss = weighted_mean(reconstruction + self._config.kl_weight * divergence, weights)
@@ -185,8 +184,7 @@ class BCQRule(UpdateRule):
         }
 
     def _draw(self, batch: int, count: int) -> Tensor:
-        device = self.actor.bounds.low.device
-        latents = torch.randn((batch, count, self._latents), generator=self.generator, device=device)
+        latents = self.normal((batch, count, self._latents), self.actor.bounds.low.device)
         return latents.clamp(-self._config.latent_clip, self._config.latent_clip)
 
 

@@ -21,7 +21,6 @@ from learners.acting.noise import GaussianNoise
 from learners.algorithm import AlgorithmConfig, Count, Positive, seeded
 from learners.gradient_learner import GradientLearner
 from learners.losses.cloning import negative_log_likelihood, squared_distances
-from learners.losses.reductions import masked_mean
 from learners.networks.actor_critic import Actor
 from learners.networks.behaviour import ActionLogits
 from learners.networks.offers import Offers
@@ -97,7 +96,8 @@ class CloningRule(UpdateRule):
         """One step on the records that pass the filter; they have no errors. See UpdateRule.update."""
         kept = self.kept(t["reward"])
         losses = self._losses(t["observation"], t["action"])
-        loss = masked_mean(losses * weights, kept)
+        share = self.replicas.gather(kept).sum().clamp(min=1.0) / self.replicas.count
+        loss = torch.dot(losses * weights, kept) / share
         self.optimizers["network"].minimise(loss)
         if not diagnose:
             return Updated(None)
@@ -113,7 +113,7 @@ class CloningRule(UpdateRule):
         if self._config.least_reward is not None:
             return (r_t >= self._config.least_reward).float()
         if self._config.reward_quantile is not None:
-            return (r_t >= torch.quantile(r_t, self._config.reward_quantile)).float()
+            return (r_t >= torch.quantile(self.replicas.gather(r_t), self._config.reward_quantile)).float()
         return torch.ones_like(r_t)
 
     def _losses(self, observation: Tensor, action: Tensor) -> Tensor:

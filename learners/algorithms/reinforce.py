@@ -36,6 +36,7 @@ from learners.networks.softmax_policy import ItemHead, SoftmaxPolicyNetwork, Sta
 from learners.networks.torsos import make_torso
 from learners.optimization.optimizers import Optimizer
 from learners.policies import Action, NetworkPolicy
+from learners.replicas import Replicas
 from learners.task import SlateActions, Task
 from learners.update_rule import Updated, UpdateRule
 from replay_server.errors import ConfigError
@@ -207,6 +208,15 @@ class ReinforceRule(UpdateRule):
                 device
             )
 
+    def join(self, replicas: Replicas) -> None:
+        """See UpdateRule.join; every step of the value network takes as many records from each of them."""
+        size = self._config.value_minibatch_size
+        if self.value is not None and size % replicas.count:
+            raise ConfigError(
+                f"algorithm.value_minibatch_size ({size}) must be a multiple of learner.processes ({replicas.count})"
+            )
+        super().join(replicas)
+
     @property
     def acting(self) -> nn.Module:
         """The policy network."""
@@ -224,16 +234,23 @@ class ReinforceRule(UpdateRule):
         ratio = torch.ones_like(scored.log_prob)
         if behaviour_log_prob is not None:
             ratio = importance_ratio(scored.log_prob, behaviour_log_prob, config.weight_cap)
-        used = self_normalised(ratio, logged.rewarded) if config.self_normalise else ratio
+        used, rewarded = ratio, self.replicas.gather(logged.rewarded)
+        if config.self_normalise:
+            used = self.replicas.mine(self_normalised(self.replicas.gather(ratio), rewarded))
         multiplier = top_k_multiplier(scored.log_prob, config.top_k)
         values, targets = self._values(t)
         raw = targets - values
-        gained = standardised(raw, logged.rewarded, config.advantage_epsilon) if config.normalise_advantages else raw
+        gained = raw
+        if config.normalise_advantages:
+            whole = standardised(self.replicas.gather(raw), rewarded, config.advantage_epsilon)
+            gained = self.replicas.mine(whole)
         losses = policy_gradient_loss(scored.log_prob, gained, used * multiplier * logged.rewarded)
         loss = weighted_mean(losses - config.entropy_cost * scored.entropy, weights)
         self.optimizers["policy"].minimise(loss)
         if self.sampler is not None:
-            self.sampler.observe(logged.a)  # after the step: an update that is refused there is not counted
+            self.sampler.observe(
+                self.replicas.gather(logged.a)
+            )  # after the step: an update that is refused there is not counted
         value_loss = self._learn_values(t["observation"], targets, weights)
         if not diagnose:
             return Updated(None)
@@ -302,10 +319,14 @@ class ReinforceRule(UpdateRule):
         return v_tm1, v_tm1 + advantage(t["reward"], t["discount"], v_tm1, v_t)
 
     def _learn_values(self, observation: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        """Several steps of the value network over the batch, shuffled; the mean of their losses."""
+        """Several steps of the value network over the batch, shuffled; the mean of their losses.
+
+        Each replica shuffles its own rows and gives as many of them to every step.
+        """
         if self.value is None or self.generator is None:
             return targets.new_zeros(())
-        size, config = min(self._config.value_minibatch_size, len(targets)), self._config
+        config = self._config
+        size = min(config.value_minibatch_size // self.replicas.count, len(targets))
         total = targets.new_zeros(())
         order, at = torch.arange(len(targets), device=targets.device), 0
         for number in range(config.value_minibatches):

@@ -217,9 +217,9 @@ class SlateQRule(UpdateRule):
             selector = self.online.values(next_observation) if config.double else q_t
             slate_t = config.best(selector, scores_t, offered, self._slots)
             if self.generator is not None:
-                draws = torch.rand(offered.shape, generator=self.generator, device=offered.device)
+                draws = self.uniform(offered.shape, offered.device)
                 anything = random_slates(offered, self._slots, draws)
-                explores = torch.rand((len(slate_t), 1), generator=self.generator, device=slate_t.device)
+                explores = self.uniform((len(slate_t), 1), slate_t.device)
                 slate_t = torch.where(explores < config.sarsa_epsilon, anything, slate_t)
             return config.known(q_t), scores_t, slate_t
 

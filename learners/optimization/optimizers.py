@@ -12,6 +12,7 @@ from torch.autograd import Variable
 from learners.algorithm import AlgorithmConfig
 from learners.optimization.descent import make_descent
 from learners.optimization.flat import flatten, views
+from learners.replicas import ALONE, Replicas
 
 _NORM_EPSILON = 1e-6
 
@@ -35,6 +36,7 @@ class Optimizer:
     Attributes:
         checks: whether a loss that is not finite is refused at once, which waits for the device. Otherwise every
             step is made, and whoever set this looks at `unhealthy` and takes back what must not stay.
+        replicas: step the same parameters by the mean of everyone's gradients; check and clipping are of that mean.
         gradient_norm: float[], global norm of the newest gradient before clipping; the next step overwrites it.
     """
 
@@ -50,6 +52,7 @@ class Optimizer:
         self._scale = 1.0 if learning_rate is None else learning_rate / config.learning_rate
         self._rate = config.learning_rate * self._scale
         self.checks = True
+        self.replicas: Replicas = ALONE
         self.gradient_norm = torch.zeros((), device=self._vector.device)
         self._health: list[Tensor] = []
 
@@ -65,6 +68,7 @@ class Optimizer:
         """
         self._gradient.zero_()
         _backward(loss, self._one, self._parameters)
+        loss = self.replicas.average(self._gradient, loss)
         norm = torch.linalg.vector_norm(self._gradient)
         if self.checks:
             self._check_and_clip(loss, norm.item())
