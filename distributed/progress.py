@@ -14,6 +14,7 @@ from distributed.tally import Tally
 
 _REFRESH_SECONDS = 0.25
 _LINE_SECONDS = 5.0
+_TROUBLE = ("shard", "disk")  # what nobody waits for in a run that is well
 
 
 class LiveView:
@@ -92,6 +93,9 @@ class LiveView:
                     ("train return", "-" if tally.recent_return is None else f"{tally.recent_return:.1f}"),
                 ]
             cells += [("evaluation", self._evaluation), ("bound by", time["bound_by"])]
+            trouble = [f"{who}: {what}" for who, what in tally.blocked_on.items() if what in _TROUBLE]
+            if trouble:
+                cells.append(("waits for", ", ".join(trouble)))
             if row["restarts"]:
                 cells.append(("restarts", str(row["restarts"])))
         return cells

@@ -46,6 +46,11 @@ class Tally:
         """Whether there are no actors."""
         return not self.actor_env_steps
 
+    @property
+    def blocked_on(self) -> dict[str, str]:
+        """Who -> what it has waited for longest since the last row."""
+        return {who: max(waits, key=waits.__getitem__) for who, waits in self._waits.items() if waits}
+
     def state(self) -> dict[str, Any]:
         """Totals, for a checkpoint's manifest."""
         return {
@@ -74,7 +79,7 @@ class Tally:
         self.updates, self.weights_version = report.updates, report.weights_version
         self._waiting += report.seconds_waiting
         if report.blocked_on is not None:
-            self._blocked_on["learner"] = report.blocked_on
+            self._waits["learner"][report.blocked_on] += report.seconds_waiting
 
     def _add_actor(self, index: int, report: ActorReport) -> None:
         self.actor_env_steps[index] = report.env_steps
@@ -83,7 +88,7 @@ class Tally:
         self._blocked += report.seconds_blocked
         self.overdue_transitions += report.overdue
         if report.blocked_on is not None:
-            self._blocked_on["actors"] = report.blocked_on
+            self._waits["actors"][report.blocked_on] += report.seconds_blocked
         if report.policy_version:
             lag = float(max(self.weights_version - report.policy_version, 0))
             self.staleness = [self.staleness[0] + lag, self.staleness[1] + 1, max(self.staleness[2], lag)]
@@ -112,7 +117,7 @@ class Tally:
             "updates_per_second": (self.updates - self._updates_before) / elapsed,
             "actors_blocked": self._blocked / elapsed / max(len(self.actor_env_steps), 1),
             "learner_waiting": self._waiting / elapsed,
-            "blocked_on": dict(self._blocked_on),
+            "blocked_on": self.blocked_on,
         }
         if len(returns):
             self.recent_return = row["train_return"]
@@ -130,7 +135,7 @@ class Tally:
         self._lags: list[float] = []
         self._blocked = 0.0
         self._waiting = 0.0
-        self._blocked_on: dict[str, str] = {}  # who -> what it last waited for in vain
+        self._waits: dict[str, dict[str, float]] = {"actors": defaultdict(float), "learner": defaultdict(float)}
 
 
 def bound_by(row: dict[str, Any]) -> str:

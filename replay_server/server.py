@@ -12,6 +12,7 @@ import grpc
 
 from replay_server.arrivals import Arrivals
 from replay_server.attachments import Attachments
+from replay_server.call_meter import CallMeter
 from replay_server.channels import WINDOW_BYTES, server_options
 from replay_server.compaction import Compactor
 from replay_server.errors import ConfigError
@@ -26,7 +27,7 @@ from replay_server.shard import Shard
 from replay_server.specs import RecordSpec
 from replay_server.table import warm_up
 from replay_server.token_guard import TokenGuard
-from replay_server.wire import MAX_REPLY_BYTES, max_request_bytes
+from replay_server.wire import MAX_REPLY_BYTES, METHODS, max_request_bytes
 
 _THREADS = 32
 _CALLS = 256
@@ -67,7 +68,8 @@ class ReplayServer:
         self._compactor: Compactor | None = None
         warm_up()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="replay")
-        guards = (TokenGuard(security.token),) if security.token is not None else ()
+        meter = CallMeter(METHODS)
+        guards = (TokenGuard(security.token, meter),) if security.token is not None else ()
         self._server: Any = grpc.server(
             self._threads, options=server_options(shard.table.spec), interceptors=guards, maximum_concurrent_rpcs=_CALLS
         )
@@ -95,7 +97,7 @@ class ReplayServer:
         self._attachments = Attachments()
         replies = ReplyBudget(_REPLY_BYTES, _REPLY_WAITERS)
         place = Path(directory) if directory is not None else None
-        self._service = ReplayService(shard, hello, place, self._attachments, replies)
+        self._service = ReplayService(shard, hello, place, self._attachments, replies, meter)
         self._arrivals = Arrivals(_SLOW_REQUESTS)
         self._health = Health(self._arrivals)
         self._server.add_generic_rpc_handlers((self._service.handlers(self._arrivals), self._health.handlers()))

@@ -87,10 +87,17 @@ class ReplayService:
         directory: where `Save` may write; None refuses it.
         attachments: the memory of clients on this host.
         replies: room for replies that go over gRPC.
+        meter: counts the calls.
     """
 
     def __init__(
-        self, shard: Shard, hello: Hello, directory: Path | None, attachments: Attachments, replies: ReplyBudget
+        self,
+        shard: Shard,
+        hello: Hello,
+        directory: Path | None,
+        attachments: Attachments,
+        replies: ReplyBudget,
+        meter: CallMeter,
     ) -> None:
         self._shard = shard
         self._layout = Layout(shard.table.spec, hello.table)
@@ -114,7 +121,7 @@ class ReplayService:
         }
         self._saves = Saves(shard, directory)
         self._started = time.monotonic()
-        self._meter = CallMeter(tuple(self._methods))
+        self._meter = meter
 
     def handlers(self, arrivals: Arrivals) -> Any:
         """A generic gRPC handler; requests and replies stay bytes."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,13 +23,24 @@ class Cable:
 
     Attributes:
         shard_side, client_side: what a command runs under there.
-        address: of the shard.
+        shard_ip, client_ip: their addresses.
+        address: of a shard at the usual port.
     """
 
     def __init__(self, shard_host: str, client_host: str) -> None:
+        self._hosts = {"shard": shard_host, "client": client_host}
         self.shard_side = ("ip", "netns", "exec", shard_host)
         self.client_side = ("ip", "netns", "exec", client_host)
-        self.address = f"10.77.{_NUMBER}.1:{PORT}"
+        self.shard_ip, self.client_ip = f"10.77.{_NUMBER}.1", f"10.77.{_NUMBER}.2"
+        self.address = f"{self.shard_ip}:{PORT}"
+
+    def pids(self, side: str) -> list[int]:
+        """Everything that runs on the host `shard` or `client`."""
+        return _pids(self._hosts[side])
+
+    def cut(self) -> None:
+        """Nothing passes any more, both ways; what a host says to itself does. `rules()` heals it."""
+        self.rules('input iifname "shard" drop', 'output oifname "shard" drop')
 
     def rules(self, *rules: str) -> None:
         """nftables rules for what arrives at (`input`) and leaves (`output`) the shard's host; none lets all pass."""
@@ -52,7 +67,8 @@ def two_hosts() -> Iterator[Cable]:
     for tool in ("ip", "nft", "tc"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
-    names = [f"headrace{_NUMBER}{side}" for side in "sc"]
+    _remove_left_over()
+    names = [f"headrace{os.getpid()}{side}" for side in "sc"]
     try:
         try:
             _connect(*names)
@@ -61,7 +77,31 @@ def two_hosts() -> Iterator[Cable]:
         yield Cable(*names)
     finally:
         for name in names:
-            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+            _remove(name)
+
+
+def _remove_left_over() -> None:
+    """Namespaces of tests that were killed, and what still runs in them."""
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
+    for name, pid in re.findall(r"^(headrace(\d+)[sc])\b", listed, re.MULTILINE):
+        if not os.path.exists(f"/proc/{pid}"):
+            _remove(name)
+
+
+def _remove(name: str) -> None:
+    """A namespace, after everything in it."""
+    deadline = time.monotonic() + 15.0
+    while (pids := _pids(name)) and time.monotonic() < deadline:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+    subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+
+
+def _pids(name: str) -> list[int]:
+    found = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True).stdout
+    return [int(pid) for pid in found.split()]
 
 
 def _connect(shard_host: str, client_host: str) -> None:

@@ -144,6 +144,9 @@ def test_without_the_right_token_nothing_is_answered(tmp_path, token_file, shown
             assert raw_code(server.address, f"/headrace.Replay/{method}") is grpc.StatusCode.UNAUTHENTICATED
         assert raw_code(server.address, "/grpc.health.v1.Health/Watch") is grpc.StatusCode.UNAUTHENTICATED
         assert server.shard.stats().inserted == 0
+        with connect([server.address], prefetch=0, token_file=token_file) as replay:
+            [told] = replay.stats().shards
+        assert told.refusals == {"Unauthenticated": 1 + len(METHODS) + 2}  # connect greets once
         use(server.address, token_file=token_file)
 
 

@@ -17,6 +17,7 @@ from replay_server.reply_budget import ReplyBudget
 from replay_server.service import ReplayService
 from replay_server.shard import Shard
 from replay_server.table import Table
+from replay_server.wire import METHODS
 
 SPEC = RecordSpec((Field("x", "float32"),))
 
@@ -39,7 +40,7 @@ def test_calls_are_sorted_into_classes_of_latency():
 def test_a_shard_counts_what_it_did_and_its_service_how_it_was_asked():
     shard = Shard(Table(SPEC, 100, shard=3))
     hello = Hello("here", 3, 0, 100, 1, 1 << 20, SPEC)
-    service = ReplayService(shard, hello, None, Attachments(), ReplyBudget(1 << 20, 1))
+    service = ReplayService(shard, hello, None, Attachments(), ReplyBudget(1 << 20, 1), CallMeter(METHODS))
     arrivals = Arrivals(1)
     typed = {name: service._typed(name, arrivals) for name in ("Insert", "Sample", "Stats")}
     call = {

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 
 from actors.loop import ActorReport
 from distributed.metrics import MetricsWriter
+from distributed.progress import LiveView
 from distributed.runtime import Progress
 from distributed.tally import Tally, bound_by
 from learners.loop import LearnerReport
@@ -18,6 +22,24 @@ def actor(env_steps: int, returns: list[float], version: int, blocked: float = 0
     return ActorReport(
         env_steps, env_steps, np.array(returns), np.full(len(returns), 10), version, blocked, None, {}
     )  # fmt: skip
+
+
+def test_what_is_waited_for_is_what_took_longest() -> None:
+    """A fault of twenty seconds is not hidden by a moment at the limiter after it; the line of the run names it."""
+    tally = Tally([0])
+    for seconds, reason in ((0.1, "samples"), (0.5, "shard"), (0.6, "shard"), (0.2, "samples")):
+        report = actor(10, [], 1)
+        tally.add(Progress({0: replace(report, seconds_blocked=seconds, blocked_on=reason)}, ()))
+    assert tally.blocked_on == {"actors": "shard"}
+    console = Console(record=True, file=StringIO(), width=500)
+    row = tally.row(1.0) | {"replay": {"size": 1}, "restarts": 0}
+    row["time"]["bound_by"] = "learner"
+    view = LiveView("run", 10, None, lambda: 0.0, console)
+    view.update(tally, row, 1.0)
+    assert "waits for" not in console.export_text()  # a new row has begun
+    tally.add(Progress({0: replace(actor(10, [], 1), seconds_blocked=0.1, blocked_on="disk")}, ()))
+    LiveView("run", 10, None, lambda: 0.0, console).update(tally, row, 1.0)
+    assert "waits for actors: disk" in console.export_text()
 
 
 def test_a_row_averages_what_happened_since_the_last_one() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from replay_server import Field, RecordSpec, wire
 from replay_server.attachments import Attachments
+from replay_server.call_meter import CallMeter
 from replay_server.errors import CheckpointError, Unavailable
 from replay_server.frames import Layout
 from replay_server.messages import Hello, SampleRequest, Updates
@@ -16,6 +17,7 @@ from replay_server.reply_budget import ReplyBudget
 from replay_server.service import ReplayService
 from replay_server.shard import Shard
 from replay_server.table import Table
+from replay_server.wire import METHODS
 
 SPEC = RecordSpec((Field("number", "int64"),))
 LAYOUT = Layout(SPEC)
@@ -72,7 +74,8 @@ def service():
     shard = Shard(Table(SPEC, 100))
     shard.table.insert(SPEC.pack({"number": np.arange(50)}))
     budget = ReplyBudget(wire.reply_bytes(40, SPEC), 1)
-    return ReplayService(shard, Hello("here", 0, 0, 100, 1, 1 << 20, SPEC), None, Attachments(), budget), budget, shard
+    hello = Hello("here", 0, 0, 100, 1, 1 << 20, SPEC)
+    return ReplayService(shard, hello, None, Attachments(), budget, CallMeter(METHODS)), budget, shard
 
 
 def ask(service, rows, context, updates=None):
@@ -133,7 +136,7 @@ def test_a_reply_is_made_once_and_not_copied():
     shard = Shard(Table(wide, 100))
     shard.table.insert(wide.pack({"numbers": np.zeros((50, 128), np.float32)}))
     hello = Hello("here", 0, 0, 100, 1, 1 << 20, wide)
-    service = ReplayService(shard, hello, None, Attachments(), ReplyBudget(1 << 30, 1))
+    service = ReplayService(shard, hello, None, Attachments(), ReplyBudget(1 << 30, 1), CallMeter(METHODS))
     frame = wire.encode_sample(SampleRequest(np.array([rows]), 0.0, Updates(), 0.0), Layout(wide))
     service._sample(frame, Context())  # compiles
     tracemalloc.start()
@@ -155,7 +158,7 @@ def test_few_saves_take_threads(tmp_path, monkeypatch):
 
     monkeypatch.setattr(shard, "save", slow)
     hello = Hello("here", 0, 0, 100, 1, 1 << 20, SPEC)
-    service = ReplayService(shard, hello, tmp_path, Attachments(), ReplyBudget(1 << 20, 1))
+    service = ReplayService(shard, hello, tmp_path, Attachments(), ReplyBudget(1 << 20, 1), CallMeter(METHODS))
     frame = wire.encode_json({"directory": "."}, reply=False)
     saving = [threading.Thread(target=service._save, args=(frame, None), daemon=True) for _ in range(2)]
     for thread in saving:
