@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,15 @@ from typing import Any
 
 from actors.normalisation import RunMoments
 from actors.seeds import SeedFamily, derive
+from distributed import __version__
 from distributed.checkpoints import Checkpoints
 from distributed.config import ExperimentConfig
+from distributed.event_log import EventLog
+from distributed.figures import figures, run_facts
 from distributed.logged_data import LoggedData, find_log
 from distributed.manifest import read_manifest
 from distributed.metrics import MetricsWriter
+from distributed.milestones import Milestones
 from distributed.progress import LiveView
 from distributed.remote_checkpoints import RemoteCheckpoints
 from distributed.run_directory import RunDirectory, replay_snapshots
@@ -69,12 +74,24 @@ class Driver:
         self._moments = RunMoments()
         url = config.run.checkpoint_url
         copies = None if url is None else RemoteCheckpoints(url)
-        self._checkpoints = Checkpoints(runtime, run, config.run.keep_checkpoints, clock.monotonic, view.say, copies)
+        self._checkpoints = Checkpoints(
+            runtime, run, config.run.keep_checkpoints, clock.monotonic, self._notice, copies
+        )
 
     def train(self, stop: StopSignal, checkpoint: Path | None) -> dict[str, Any]:
         """Run until a stop condition holds; returns the content of `result.json`, which it also writes."""
-        with RunStatus(self._run, self._runtime, self._facts()) as self._status:
-            return self._train(stop, checkpoint)
+        facts = run_facts(self._config, self._run)
+        self._events = EventLog(self._run.identity)
+        self._events.info("start", host=socket.gethostname(), version=__version__, checkpoint=checkpoint, **facts)
+        try:
+            with RunStatus(self._run, self._runtime, facts) as self._status:
+                result = self._train(stop, checkpoint)
+        except BaseException as error:
+            self._events.error("failed", error)
+            raise
+        finally:
+            self._events.close()
+        return result
 
     def _train(self, stop: StopSignal, checkpoint: Path | None) -> dict[str, Any]:
         begin = self._clock.monotonic()
@@ -82,6 +99,8 @@ class Driver:
         try:
             keep_rows = self._start(checkpoint)
             self._began = self._clock.monotonic()
+            self._milestones = Milestones(self._events, len(self._evaluations))
+            self._events.info("training", start_up_seconds=self._began - begin)
             with stop.deferred(), MetricsWriter(self._run.metrics, self._run.tensorboard, keep_rows) as self._writer:
                 self._status.enter("training")
                 reason, scheduled = self._loop(stop)
@@ -89,6 +108,7 @@ class Driver:
                 self._status.enter("checkpointing")
                 self._view.say("writing the final checkpoint")
                 self._checkpoint_last(scheduled, judge=reason != "interrupt")
+                self._milestones.note(self._tally.env_steps, self._evaluations, self._checkpoints)
                 self._status.look(self._figures())
             result = self._result(reason, seconds, self._began - begin)
             try:
@@ -99,6 +119,7 @@ class Driver:
                 self._view.say("the final evaluation was interrupted")
             finally:
                 self._run.write_result(result)
+                self._milestones.end(result)
                 self._status.enter("interrupted" if stop.requested else "done")
         finally:
             self._runtime.stop()
@@ -178,6 +199,7 @@ class Driver:
             if not self._take_cut() and _crossed(before, now, run.metrics_every_env_steps):
                 self._write_row()
             self._view.update(self._tally, self._row, self._seconds())
+            self._milestones.note(self._tally.env_steps, self._evaluations, self._checkpoints)
             if self._status.due:
                 self._status.look(self._figures())
 
@@ -186,7 +208,12 @@ class Driver:
         self._status.take_in(progress)
         self._merge_moments([report.moments for report in progress.actors.values()])
         for notice in progress.notices:
-            self._view.say(notice)
+            self._notice(notice)
+
+    def _notice(self, text: str) -> None:
+        """To the person before the screen, and to whoever reads the log."""
+        self._view.say(text)
+        self._events.warning("notice", text=text)
 
     def _stop_reason(self, stop: StopSignal) -> str | None:
         run = self._config.run
@@ -303,43 +330,9 @@ class Driver:
             "lost_transitions": casualties.lost_transitions,
         }
 
-    def _facts(self) -> dict[str, Any]:
-        """What `status.json` says of the run from its beginning to its end."""
-        config = self._config
-        return {
-            "directory": str(self._run.path),
-            "runtime": config.runtime,
-            "offline": config.actors.count == 0,
-            "total_env_steps": config.run.total_env_steps,
-            "max_seconds": config.run.max_seconds,
-        }
-
     def _figures(self) -> dict[str, Any]:
-        """What `status.json` says of the run as a whole at this moment."""
-        tally, row, checkpoints, casualties = self._tally, self._row, self._checkpoints, self._casualties()
-        return {
-            "env_steps": tally.env_steps,
-            "updates": tally.updates,
-            "skipped_updates": tally.skipped_updates,
-            "seconds": self._seconds(),
-            "weights_version": tally.weights_version,
-            "train_return": tally.recent_return,
-            "bound_by": row["time"]["bound_by"] if row else None,
-            "staleness": row["staleness"] if row else None,
-            "actors_blocked": row["time"]["actors_blocked"] if row else None,
-            "learner_waiting": row["time"]["learner_waiting"] if row else None,
-            "restarts": casualties.restarts,
-            "lost_transitions": casualties.lost_transitions,
-            "quarantined_actors": casualties.quarantined,
-            "evaluation": self._evaluation,
-            "evaluations": len(self._evaluations),
-            "checkpoint": {
-                "under_way": checkpoints.under_way,
-                "completed": checkpoints.completed,
-                "given_up": checkpoints.given_up,
-                "seconds": checkpoints.seconds,
-            },
-        }
+        evaluations = (self._evaluation, len(self._evaluations))
+        return figures(self._tally, self._row, self._checkpoints, self._casualties(), evaluations, self._seconds())
 
     def _evaluate_best(self) -> dict[str, Any]:
         episodes = self._config.evaluation.final_episodes

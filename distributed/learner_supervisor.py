@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from distributed.config import ExperimentConfig
 from distributed.cut_off import CutOff
+from distributed.event_log import EventLog
 from distributed.processes import Processes, Role
 from distributed.ray_weights import RayWeightSink
 from distributed.ray_workers import LearnerCut, LearnerPlace, LearnerWorker
@@ -40,7 +41,8 @@ class LearnerSupervisor:
         processes: runs the learner.
         sink: where it publishes.
         origin: where the run starts.
-        run: where checkpoints and logs lie.
+        run: where checkpoints lie.
+        log: the driver's.
         clock: monotonic seconds.
     """
 
@@ -51,6 +53,7 @@ class LearnerSupervisor:
         sink: RayWeightSink,
         origin: Origin,
         run: RunDirectory,
+        log: EventLog,
         clock: Callable[[], float],
     ) -> None:
         self._config = config
@@ -59,7 +62,7 @@ class LearnerSupervisor:
         self._origin = origin
         self._run = run
         self._clock = clock
-        self._seat = Seat("the learner", processes, run.logs / "learner_failures.log", clock)
+        self._seat = Seat("the learner", log.identity.of("learner"), processes, log, clock)
         self._cut_off = CutOff(config.replay.unreachable_seconds, clock)
         self._access: ReplayAccess | None = None
         self._inserted_before = 0
@@ -185,7 +188,7 @@ class LearnerSupervisor:
 
     def workers(self) -> tuple[WorkerState, ...]:
         """How it is."""
-        return (self._seat.state("learner", 0, "begins" if self._beginning else "learns"),)
+        return (self._seat.state("begins" if self._beginning else "learns"),)
 
     def take_notices(self) -> tuple[str, ...]:
         """What a person should be told since the last call."""

@@ -31,8 +31,8 @@ class Processes(Protocol):
     def patience_seconds(self) -> float:
         """How long a run waits with its start for processes that it can do without."""
 
-    def spawn(self, cls: type, role: Role) -> Any:
-        """A new process for a worker of this class; it may have to wait for room."""
+    def spawn(self, cls: type, role: Role, *arguments: Any) -> Any:
+        """A new process for a worker of this class, made with these arguments; it may have to wait for room."""
 
     def done(self, call: Any) -> bool:
         """Whether a call has ended, well or badly."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from actors.evaluator import EvaluationResult
 from distributed.config import ExperimentConfig
+from distributed.event_log import EventLog
 from distributed.processes import Processes, Role
 from distributed.ray_weights import RayWeightSource
 from distributed.ray_workers import EvaluatorWorker
@@ -30,7 +30,7 @@ class RayEvaluator:
         config: the experiment.
         processes: runs it.
         weights: where the newest policy is.
-        logs: directory for the reasons of failures.
+        log: the driver's.
         clock: monotonic seconds.
     """
 
@@ -39,13 +39,13 @@ class RayEvaluator:
         config: ExperimentConfig,
         processes: Processes,
         weights: RayWeightSource,
-        logs: Path,
+        log: EventLog,
         clock: Callable[[], float],
     ) -> None:
         self._config = config
         self._processes = processes
         self._weights = weights
-        self._seat = Seat("the evaluator", processes, logs / "evaluator_failures.log", clock)
+        self._seat = Seat("the evaluator", log.identity.of("evaluator"), processes, log, clock)
         self._asked_at: int | None = None
         self._fill()
 
@@ -95,7 +95,7 @@ class RayEvaluator:
 
     def workers(self) -> tuple[WorkerState, ...]:
         """How it is."""
-        state = self._seat.state("evaluator", 0, "idle")
+        state = self._seat.state("idle")
         if self._asked_at is None:
             return (dataclasses.replace(state, stage="idle"),)
         return (state if state.stage == "restarts" else dataclasses.replace(state, stage="evaluates"),)

@@ -50,7 +50,7 @@ class RayProcesses:
         """How long a run waits with its start for processes that it can do without: a private Ray has room for all."""
         return _START_SECONDS if self._private else _PATIENCE_SECONDS
 
-    def spawn(self, cls: type, role: Role) -> Any:
+    def spawn(self, cls: type, role: Role, *arguments: Any) -> Any:
         """A new Ray actor of a class."""
         options: dict[str, Any] = {"num_cpus": 1 if role in (Role.ACTOR, Role.LEARNER) else 0}
         if role is Role.LEARNER and self._wants_gpu():
@@ -59,7 +59,7 @@ class RayProcesses:
             options["max_restarts"] = -1
         if not self._private and (name := _CUSTOM.get(role)) is not None and self._offered(name):
             options["resources"] = {name: 1}
-        return ray.remote(cls).options(scheduling_strategy=self._strategy(role), **options).remote()
+        return ray.remote(cls).options(scheduling_strategy=self._strategy(role), **options).remote(*arguments)
 
     def look(self, calls: Sequence[Any], seconds: float) -> None:
         """Wait until one of the calls has ended, and see which of them have: what `done` then says of these.

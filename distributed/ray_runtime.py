@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from actors.evaluator import EvaluationResult
 from distributed.build import make_spec, make_task
 from distributed.config import ExperimentConfig
+from distributed.event_log import EventLog
 from distributed.learner_supervisor import LearnerSupervisor
 from distributed.processes import Role
 from distributed.ray_checkpoint import write_cut
@@ -60,7 +61,8 @@ class RayRuntime:
 
     def start(self, origin: Origin) -> None:
         """Start or join Ray, then everything of the run; returns when all are ready to work."""
-        config, logs = self._config, self._run.logs
+        config = self._config
+        log = self._log = EventLog(self._run.identity)
         self._owns_ray = start_ray(config)
         private = config.ray.address == "local"
         processes = self._processes = RayProcesses(config, private=private)
@@ -70,12 +72,12 @@ class RayRuntime:
         if not config.replay.addresses:  # begins with the slowest to start
             plan = ShardPlan(config, self._spec, self._run, origin, files)
             secrets = RunSecrets(os.environ.get(TOKEN_VARIABLE), tls=not private)
-            self._shards = ShardSupervisor(plan, processes, secrets, logs, time.monotonic, loopback=private)
-        self._store = processes.spawn(WeightStore, Role.STORE)
+            self._shards = ShardSupervisor(plan, processes, secrets, log, time.monotonic, loopback=private)
+        self._store = processes.spawn(WeightStore, Role.STORE, log.identity.of("store"))
         source, sink = RayWeightSource(self._store), RayWeightSink(self._store)
         self._store_watch = StoreWatch(self._store, processes, time.monotonic)
-        self._learner = LearnerSupervisor(config, processes, sink, origin, self._run, time.monotonic)
-        self._rollouts = RolloutSupervisor(config, processes, source, origin, logs, time.monotonic)
+        self._learner = LearnerSupervisor(config, processes, sink, origin, self._run, log, time.monotonic)
+        self._rollouts = RolloutSupervisor(config, processes, source, origin, log, time.monotonic)
         if self._shards is None:
             access = ReplayAccess(dict(enumerate(config.replay.addresses)), None)
         else:
@@ -88,7 +90,7 @@ class RayRuntime:
         self._rollouts.start(access)
         self._learner.wait_ready()
         self._rollouts.wait_ready()
-        self._evaluator = RayEvaluator(config, processes, source, logs, time.monotonic)
+        self._evaluator = RayEvaluator(config, processes, source, log, time.monotonic)
         self._learner.learn_on(_SLICE_SECONDS)
 
     def advance(self) -> Progress:
@@ -106,6 +108,7 @@ class RayRuntime:
             self._shards.collect([self._rollouts.acknowledged(i) for i in range(self._config.replay.shards)])
             notices = self._shards.take_notices()
             if moved := self._shards.take_moved():
+                self._log.warning("shards moved", addresses=moved)
                 for part in (self._access, self._rollouts, self._learner):
                     part.moved(moved)
         if self._store_watch is not None and self._store_watch.found_empty():

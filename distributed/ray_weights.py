@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from distributed.event_log import EventLog
+from distributed.identity import Identity
 from learners.weights import WeightSnapshot
 from replay_server.errors import WorkerDied
 
@@ -33,7 +36,8 @@ class WeightStore:
     Ray itself restarts it, empty, under the same handle; the learner then publishes again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, identity: Identity) -> None:
+        EventLog(identity).info("start", host=socket.gethostname())
         self._life = secrets.token_hex(8)
         self._version = 0
         self._held: Any = None

@@ -7,6 +7,7 @@ build their parts in `begin`, not in the constructor: Ray hands back errors of a
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from actors.loop import ActorReport
 from actors.seeds import SeedFamily, derive
 from distributed.build import make_actor_loop, make_learner, make_learner_loop, make_spec, make_task, resolve_device
 from distributed.config import ExperimentConfig
+from distributed.event_log import EventLog
+from distributed.identity import Identity
 from distributed.ray_weights import RayWeightSink, RayWeightSource
 from distributed.replay_access import ReplayAccess
 from learners.checkpoint import learner_arrays, restore_learner
@@ -53,6 +56,10 @@ class Turn:
 class RolloutWorker:
     """One rollout actor."""
 
+    def __init__(self, identity: Identity) -> None:
+        self._log = EventLog(identity)
+        self._log.info("start", host=socket.gethostname())
+
     def arrive(self) -> None:
         """Answers as soon as there was room for this process and it has started."""
 
@@ -75,6 +82,7 @@ class RolloutWorker:
         # The transitions made before tell restarts and resumed runs apart: no seed is used twice.
         seed = derive(config.run.seed, "actor", place.index, place.epoch, place.env_steps)
         self._loop.begin(seed, place.env_steps)
+        self._log.info("ready", epoch=place.epoch, env_steps=place.env_steps, shard=access.addresses)
 
     def moved(self, shards: Mapping[int, str]) -> None:
         """Shards came back at other addresses."""
@@ -128,6 +136,10 @@ class LearnerCut:
 class LearnerWorker:
     """The learner."""
 
+    def __init__(self, identity: Identity) -> None:
+        self._log = EventLog(identity)
+        self._log.info("start", host=socket.gethostname())
+
     def begin(
         self,
         config: ExperimentConfig,
@@ -157,6 +169,7 @@ class LearnerWorker:
             restore_learner(self._learner, place.arrays, place.checkpoint)
         self._learner.skip_versions(place.above)
         self._loop.begin(place.published)
+        self._log.info("ready", device=str(device), checkpoint=place.checkpoint, shards=access.addresses)
 
     def moved(self, shards: Mapping[int, str]) -> None:
         """Shards came back at other addresses."""
@@ -198,12 +211,17 @@ class LearnerWorker:
 class EvaluatorWorker:
     """Greedy episodes on published policies."""
 
+    def __init__(self, identity: Identity) -> None:
+        self._log = EventLog(identity)
+        self._log.info("start", host=socket.gethostname())
+
     def begin(self, config: ExperimentConfig, weights: RayWeightSource) -> None:
         """Build the policy."""
         torch.set_num_threads(1)
         self._config = config
         self._weights = weights
         self._policy = config.algorithm.make_policy(make_task(config), env_indices=range(1), total_envs=1)
+        self._log.info("ready")
 
     def evaluate(self, snapshot: WeightSnapshot, episodes: int, seed: int) -> EvaluationResult:
         """Evaluate one policy."""

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 from actors.loop import ActorReport
 from distributed.config import ExperimentConfig
 from distributed.cut_off import CutOff
+from distributed.event_log import EventLog
 from distributed.processes import Processes, Role
 from distributed.ray_weights import RayWeightSource
 from distributed.ray_workers import ActorPlace, RolloutWorker, Turn
@@ -75,7 +75,7 @@ class RolloutSupervisor:
         processes: runs the workers.
         weights: where actors get weights.
         origin: where the run starts.
-        logs: directory for the reasons of failures.
+        log: the driver's.
         clock: monotonic seconds.
     """
 
@@ -85,20 +85,20 @@ class RolloutSupervisor:
         processes: Processes,
         weights: RayWeightSource,
         origin: Origin,
-        logs: Path,
+        log: EventLog,
         clock: Callable[[], float],
     ) -> None:
         self._config = config
         self._processes = processes
         self._access: ReplayAccess | None = None
         self._weights = weights
-        self._log_file = logs / "rollout_failures.log"
+        self._log = log
         self._clock = clock
         self._first_writer_id = secrets.randbits(40) << 20
         self._rollouts = [
             _Rollout(
                 index,
-                Seat(f"rollout actor {index}", processes, self._log_file, clock),
+                Seat(f"rollout actor {index}", log.identity.of("actor", index), processes, log, clock),
                 CutOff(config.replay.unreachable_seconds, clock),
                 env_steps,
             )
@@ -132,7 +132,7 @@ class RolloutSupervisor:
             if waited > seconds:
                 raise WorkerDied(
                     f"no rollout actor was ready within {seconds:.0f} s; each needs a processor of the Ray cluster "
-                    f"(log: {self._log_file})"
+                    f"(log: {self._log})"
                 )
             self._step_all()
             time.sleep(_POLL_SECONDS)
@@ -191,7 +191,7 @@ class RolloutSupervisor:
         return tuple(
             dataclasses.replace(state, stage="quarantined") if rollout.quarantined else state
             for rollout in self._rollouts
-            for state in (rollout.seat.state("actor", rollout.index, rollout.stage.value),)
+            for state in (rollout.seat.state(rollout.stage.value),)
         )
 
     def take_notices(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from distributed.identity import Identity
 from distributed.manifest import MANIFEST, write_manifest
 from learners.checkpoint import sync, write_json
 from replay_server.errors import CheckpointError, ConfigError
@@ -72,6 +73,11 @@ class RunDirectory:
         if not file.exists():
             file.write_text(_new_word() + "\n")
         return file.read_text().strip()
+
+    @property
+    def identity(self) -> Identity:
+        """Of the run's driver."""
+        return Identity(self.id, self.path)
 
     def write_config(self, config_yaml: str) -> None:
         """Replace `config.yaml`: a resumed run may have other settings."""

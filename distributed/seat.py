@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from distributed.event_log import EventLog
 from distributed.failures import Failures
+from distributed.identity import Identity
 from distributed.processes import Processes, Role
 from distributed.worker_state import WorkerState
 from replay_server.errors import HeadraceError, WorkerDied
 
 _ANSWER_SECONDS = 60.0  # to fetch an answer that is there
+_LATE_SHARE = 0.5  # of the time an answer may take, after which it is worth a line
 
 
 class Seat:
@@ -34,22 +35,27 @@ class Seat:
 
     Args:
         name: for messages, as in `rollout actor 3`.
+        identity: of the worker.
         processes: runs the workers.
-        log_file: where the reasons of failures are kept.
+        log: the driver's: told of every start, failure and late answer.
         clock: monotonic seconds.
     """
 
-    def __init__(self, name: str, processes: Processes, log_file: Path, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, name: str, identity: Identity, processes: Processes, log: EventLog, clock: Callable[[], float]
+    ) -> None:
         self.name = name
+        self.identity = identity
         self.handle: Any = None
         self.call: Any = None
         self.restarts = 0
         self.error: str | None = None
-        self.log_file = log_file
+        self.log = log
         self._processes = processes
         self._clock = clock
         self._failures = Failures(clock)
         self._issued = 0.0
+        self._late = False
         self._seconds: float | None = None
 
     @property
@@ -72,21 +78,22 @@ class Seat:
         """Seconds since the call in flight was made; 0 without one."""
         return 0.0 if self.call is None else self._clock() - self._issued
 
-    def state(self, role: str, index: int, stage: str, address: str | None = None) -> WorkerState:
+    def state(self, stage: str, address: str | None = None) -> WorkerState:
         """How it is, with the stage of a worker that is there."""
-        return WorkerState(
-            role, index, "restarts" if self.vacant else stage, self.restarts, self.silent, address, self.error
-        )
+        stage = "restarts" if self.vacant else stage
+        role, index = self.identity.role, self.identity.index
+        return WorkerState(role, index, stage, self.restarts, self.silent, address, self.error)
 
     def fill(self, cls: type, role: Role) -> None:
         """Start a process, unless the one before was kept."""
         self._failures.begun()
         if self.handle is None:
-            self.handle = self._processes.spawn(cls, role)
+            self.handle = self._processes.spawn(cls, role, self.identity)
+            self.log.info("process asked for", of=self.identity.name, restarts=self.restarts)
 
     def issue(self, call: Any, seconds: float | None) -> None:
         """The worker has this to do, within so many seconds; None: however long it takes."""
-        self.call, self._seconds, self._issued = call, seconds, self._clock()
+        self.call, self._seconds, self._issued, self._late = call, seconds, self._clock(), False
 
     def answered(self) -> bool:
         """Whether the call has ended.
@@ -96,7 +103,13 @@ class Seat:
         """
         if self._processes.done(self.call):
             return True
-        if self._seconds is not None and self._clock() - self._issued > self._seconds:
+        if self._seconds is None:
+            return False
+        waited = self._clock() - self._issued
+        if not self._late and waited > _LATE_SHARE * self._seconds:
+            self._late = True
+            self.log.warning("slow", of=self.identity.name, waited_seconds=waited, allowed_seconds=self._seconds)
+        if waited > self._seconds:
             raise WorkerDied(f"{self.name} has not answered for {self._seconds:.0f} s")
         return False
 
@@ -112,16 +125,15 @@ class Seat:
         Raises:
             WorkerDied: it has failed too often in a row.
         """
-        with self.log_file.open("a") as log:
-            log.write(f"{self.name}:\n")
-            log.writelines(traceback.format_exception(error))
         self.call, self.error = None, str(error)
         if not keep_process:
             self.stop()
-        if not self._failures.failed(error):
+        again = self._failures.failed(error)
+        self.log.error("failed", error, of=self.identity.name, in_a_row=self.failures, tried_again=again)
+        if not again:
             self.stop()
             raise WorkerDied(
-                f"{self.name} failed {self.failures} times in a row, last with: {error} (log: {self.log_file})"
+                f"{self.name} failed {self.failures} times in a row, last with: {error} (log: {self.log})"
             ) from error
         self.restarts += 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ import msgspec
 import ray
 import yaml
 
+from distributed.event_log import EventLog
+from distributed.identity import Identity
 from distributed.private_file import PrivateFile
 from distributed.replay_access import ReplayAccess
 from distributed.run_files import RunFiles
@@ -39,7 +42,10 @@ class ShardHost:
     The shard is no Ray worker, so that Ray's memory monitor does not choose it when memory is short.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, identity: Identity) -> None:
+        self._logs = identity.directory / "logs"
+        self._log = EventLog(identity)
+        self._log.info("start", host=socket.gethostname())
         self._process: ShardProcess | None = None
         self._replay: Replay | None = None
         self._files: list[PrivateFile] = []
@@ -53,7 +59,6 @@ class ShardHost:
         config: ShardConfig,
         secrets: ShardSecrets,
         client: ClientSecrets,
-        logs: Path,
         files: RunFiles,
         *,
         again: bool,
@@ -64,7 +69,6 @@ class ShardHost:
             config: of the shard; journals of earlier starts of the run, beside its directory, are removed.
             secrets: what it asks of its clients.
             client: what a client shows.
-            logs: directory for its config file and its log.
             files: gives snapshots that this node does not see.
             again: it has served before: without a snapshot it begins empty, and goes on.
 
@@ -72,8 +76,9 @@ class ShardHost:
             WorkerDied: it ended before it served.
         """
         self._end()
+        begin, logs = time.monotonic(), self._logs
         logs.mkdir(parents=True, exist_ok=True)
-        config_file, log_file = logs / f"shard-{config.shard_index}.yaml", logs / f"shard-{config.shard_index}.log"
+        config_file = logs / f"shard-{config.shard_index}.yaml"
         if config.durability != "checkpoint" and config.directory is not None:
             _remove_earlier_starts(Path(config.directory).parent)
             if _holds_something(Path(config.directory)):
@@ -84,18 +89,26 @@ class ShardHost:
             config = msgspec.structs.replace(config, restore_from=None)
         config = self._secured(config, secrets)
         config_file.write_text(yaml.safe_dump(msgspec.to_builtins(config), sort_keys=False))
-        self._process = ShardProcess(config_file, log_file, [file.descriptor for file in self._files])
+        self._process = ShardProcess(config_file, [file.descriptor for file in self._files])
         self._access = ReplayAccess({config.shard_index: self._process.address}, client)
         self._replay = self._access.connect(config.spec.to_spec(), transport="grpc")
         self._heard = time.monotonic()
         shutil.rmtree(fetched, ignore_errors=True)
         stats = self._replay.stats()
+        seconds = time.monotonic() - begin
+        self._log.info(
+            "ready", address=self._process.address, shard_pid=self._process.pid, records=stats.size, seconds=seconds
+        )
         return Served(self._process.address, stats.inserted, stats.size)
 
     def watch(self, seconds: float) -> str | None:
         """Why the shard has ended; None when it is still there after so many seconds."""
         assert self._process is not None and self._replay is not None
-        if (end := self._process.ended(seconds)) is not None:
+        end = self._process.ended(seconds)
+        for line in self._process.take_said():
+            self._log.warning("said", shard_pid=self._process.pid, text=line)
+        if end is not None:
+            self._log.warning("ended", shard_pid=self._process.pid, how=end)
             return end
         if self._replay.stats().shards[0].state == "serving":
             self._heard = time.monotonic()
@@ -108,6 +121,7 @@ class ShardHost:
         """Drain and end the shard, by force after `timeout_s` seconds; remove the directory of its journal."""
         if self._process is not None:
             self._process.stop(timeout_s)
+            self._log.info("stop")
         if directory is not None:
             shutil.rmtree(directory, ignore_errors=True)
             with contextlib.suppress(OSError):  # others' journals are still there, or somebody removed these first

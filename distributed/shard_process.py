@@ -6,11 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
 from replay_server.errors import WorkerDied
 from replay_server.parent_process import VARIABLE
+
+_MOST_LINES = 1000
+_LAST_WORDS_SECONDS = 5.0
 
 
 class ShardProcess:
@@ -18,33 +23,41 @@ class ShardProcess:
 
     Args:
         config_file: of the shard.
-        log_file: its errors are added to this.
         descriptors: of this process, that it is to have too.
 
     Raises:
         WorkerDied: it ended before it served.
     """
 
-    def __init__(self, config_file: Path, log_file: Path, descriptors: Sequence[int] = ()) -> None:
-        with log_file.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "headrace", "serve-replay", str(config_file)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                pass_fds=descriptors,
-                env={**os.environ, VARIABLE: str(os.getpid())},
-                start_new_session=True,  # Ctrl-C in the terminal is the driver's to handle
-            )
+    def __init__(self, config_file: Path, descriptors: Sequence[int] = ()) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "headrace", "serve-replay", str(config_file)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=descriptors,
+            env={**os.environ, VARIABLE: str(os.getpid())},
+            start_new_session=True,  # Ctrl-C in the terminal is the driver's to handle
+        )
+        self._said: deque[str] = deque(maxlen=_MOST_LINES)
+        self._listener = threading.Thread(target=self._listen, name="shard said", daemon=True)
+        self._listener.start()
         self.address = self._served_at()
         if not self.address:
-            reason = (log_file.read_text(errors="replace").strip().splitlines() or ["no message"])[-1]
-            raise WorkerDied(f"a replay shard did not start: {reason} (log: {log_file})")
+            self._listener.join(_LAST_WORDS_SECONDS)
+            said = self.take_said()
+            error = WorkerDied(f"a replay shard did not start: {(said or ['no message'])[-1]}")
+            error.add_note("\n".join(said))
+            raise error
 
     @property
     def pid(self) -> int:
         """Its process id."""
         return self._process.pid
+
+    def take_said(self) -> list[str]:
+        """Lines it wrote to standard error since the last call, the newest thousand at most."""
+        return [self._said.popleft() for _ in range(len(self._said))]
 
     def ended(self, timeout_s: float) -> str | None:
         """How it has ended; None when it is still there after so many seconds."""
@@ -52,6 +65,7 @@ class ShardProcess:
             code = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             return None
+        self._listener.join(_LAST_WORDS_SECONDS)
         return f"it ended by signal {signal.Signals(-code).name}" if code < 0 else f"it ended with code {code}"
 
     def stop(self, timeout_s: float) -> None:
@@ -64,6 +78,12 @@ class ShardProcess:
         """End it by force."""
         self._process.kill()
         self._process.wait()
+
+    def _listen(self) -> None:
+        assert self._process.stderr is not None
+        with self._process.stderr as lines:
+            for line in lines:
+                self._said.append(line.decode(errors="replace").rstrip())
 
     def _served_at(self) -> str:
         """HOST:PORT once it serves; "" when it ended before."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from distributed.event_log import EventLog
 from distributed.processes import Processes, Role
 from distributed.replay_access import ReplayAccess
 from distributed.run_secrets import RunSecrets
@@ -60,7 +60,7 @@ class ShardSupervisor:
         secrets: what they ask of their clients.
         loopback: they serve this machine alone; else at the addresses of their nodes.
         processes: runs the hosts.
-        logs: directory for the shards' logs and the reasons of failures.
+        log: the driver's.
         clock: monotonic seconds.
     """
 
@@ -69,7 +69,7 @@ class ShardSupervisor:
         plan: ShardPlan,
         processes: Processes,
         secrets: RunSecrets,
-        logs: Path,
+        log: EventLog,
         clock: Callable[[], float],
         *,
         loopback: bool,
@@ -78,11 +78,10 @@ class ShardSupervisor:
         self._secrets = secrets
         self._loopback = loopback
         self._processes = processes
-        self._logs = logs
         self._clock = clock
-        log_file = logs / "shard_failures.log"
         self._places = [
-            _Place(index, Seat(f"replay shard {index}", processes, log_file, clock)) for index in range(plan.count)
+            _Place(index, Seat(f"replay shard {index}", log.identity.of("shard", index), processes, log, clock))
+            for index in range(plan.count)
         ]
         self._notices: list[str] = []
         self._moved: dict[int, str] = {}
@@ -152,7 +151,7 @@ class ShardSupervisor:
     def workers(self) -> tuple[WorkerState, ...]:
         """How every shard is, and where."""
         return tuple(
-            place.seat.state("shard", place.index, place.stage, None if place.served is None else place.served.address)
+            place.seat.state(place.stage, None if place.served is None else place.served.address)
             for place in self._places
         )
 
@@ -194,7 +193,7 @@ class ShardSupervisor:
         config = self._plan.shard(place.index, f"{place.ip}:{port}")
         secrets, client = self._secrets.shard(place.ip), self._secrets.client()
         files, again = self._plan.files, place.served is not None
-        begin = place.seat.handle.begin.remote(config, secrets, client, self._logs, files, again=again)
+        begin = place.seat.handle.begin.remote(config, secrets, client, files, again=again)
         place.seat.issue(begin, _START_SECONDS)
 
     def _addresses(self) -> dict[int, str]:

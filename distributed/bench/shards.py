@@ -77,6 +77,6 @@ def _start(
     }
     file = root / f"{index}.yaml"
     file.write_text(yaml.safe_dump(config))
-    shard = ShardProcess(file, root / f"{index}.log")
+    shard = ShardProcess(file)
     stack.callback(shard.stop, _STOP_S)
     return ServedShard(shard.address, directory, shard.pid)

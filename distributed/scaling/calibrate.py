@@ -167,7 +167,7 @@ def _serving(
         )
         file = Path(directory) / "shard.yaml"
         file.write_text(yaml.safe_dump(msgspec.to_builtins(shard_config)))
-        process = ShardProcess(file, Path(directory) / "shard.log")
+        process = ShardProcess(file)
         try:
             shard = ServedShard(process.address, Path(directory), process.pid)
             few, many = system.chunk, 8 * system.chunk

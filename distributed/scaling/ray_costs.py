@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
 from msgspec.structs import replace
 
 from distributed.config import ExperimentConfig
+from distributed.identity import Identity
 from distributed.processes import Role
 from distributed.ray_processes import RayProcesses
 from distributed.ray_session import start_ray
@@ -55,7 +57,7 @@ def ray_costs(config: ExperimentConfig, snapshot: WeightSnapshot, seconds: float
     owned = start_ray(config)
     try:
         processes = RayProcesses(config, private=True)
-        store = processes.spawn(_Store, Role.STORE)
+        store = processes.spawn(_Store, Role.STORE, Identity("measured", Path(), "store"))
         worker = processes.spawn(_Worker, Role.ACTOR)
         ray.get(store.cpu_s.remote(), timeout=_START_S)
         ray.get(worker.run.remote(0.0), timeout=_START_S)

@@ -23,6 +23,7 @@ from distributed.cli import main
 from distributed.config import ActorsConfig, ExperimentConfig, LearnerConfig, ReplayConfig, RunConfig
 from distributed.config_loading import dump_yaml
 from distributed.config_types import field_types, sentence, struct_in
+from distributed.identity import Identity
 from distributed.loading import load_experiment
 from distributed.processes import Role
 from distributed.raw_config import Override
@@ -241,7 +242,7 @@ def ray_config(**changes: Any) -> ExperimentConfig:
 
 
 def begin_learner(config: ExperimentConfig) -> None:
-    ray_workers.LearnerWorker().begin(
+    ray_workers.LearnerWorker(Identity("test", Path(), "learner")).begin(
         config, ReplayAccess({0: "127.0.0.1:1"}, None), None, ray_workers.LearnerPlace(), Path()
     )  # type: ignore[arg-type]
 

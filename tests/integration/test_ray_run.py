@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+from kit.logs import logged
 
 from distributed.build import make_spec, make_task
 from distributed.config_loading import find_config
 from distributed.loading import load_experiment
 from distributed.run_directory import RunDirectory
+from distributed.status import run_state
 from replay_server import connect
 
 _SMALL = [
@@ -59,6 +61,13 @@ def test_a_killed_actor_and_a_killed_shard_are_replaced_and_training_goes_on(
     assert document["fenced_transitions"] == 0
     last = rows(run)[-1]
     assert last["restarts"] == 2
+    failed = {line["of"].split("-")[0] for line in logged(run) if line["event"] == "failed"}
+    assert failed == {"actor", "shard"}
+    logs = {file.stem.split("-")[0] for file in (run / "logs").glob("*.jsonl")}
+    assert logs == {"driver", "actor", "learner", "shard", "evaluator", "store"}
+    state = run_state(run)
+    assert (state["run"], state["state"], state["restarts"]) == (document["run"], "done", 2)
+    assert state["restarts_by_role"]["actor"] == state["restarts_by_role"]["shard"] == 1
     # The limiter kept the ratio, whoever was faster, and over both shards together.
     error = last["replay"]["inserted"] * 1.0 - last["replay"]["sampled"]
     assert abs(error - 1000) < 10_000

@@ -84,7 +84,7 @@ class FakeProcesses:
         """The worker that was started last."""
         return self.workers[-1]
 
-    def spawn(self, cls: type, role: Role) -> FakeWorker:
+    def spawn(self, cls: type, role: Role, *arguments: Any) -> FakeWorker:
         self.workers.append(FakeWorker(cls, role))
         return self.workers[-1]
 

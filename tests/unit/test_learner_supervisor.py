@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 from kit.fake_processes import FakeClock, FakeProcesses
+from kit.logs import log_of
 from kit.runs import experiment
 
 from distributed.learner_supervisor import LearnerSupervisor
@@ -52,7 +53,8 @@ class Learning:
         self.run = RunDirectory(path)
         self.run.logs.mkdir(parents=True)
         sink: Any = self.sink
-        self.supervisor = LearnerSupervisor(config, self.processes, sink, origin, self.run, self.clock)
+        log = log_of(path)
+        self.supervisor = LearnerSupervisor(config, self.processes, sink, origin, self.run, log, self.clock)
         self.supervisor.start(ReplayAccess({0: "127.0.0.1:1"}, None), 11)
         self.processes.newest.call.answer()
         self.supervisor.wait_ready()

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 from kit.fake_processes import FakeClock, FakeProcesses, FakeWorker
+from kit.logs import log_of, logged
 from kit.runs import experiment
 
 from actors.loop import ActorReport
@@ -38,7 +39,7 @@ class Rollouts:
         weights: Any = object()
         self.supervisor = RolloutSupervisor(
             msgspec.structs.replace(config, actors=actors, replay=replay),
-            self.processes, weights, origin, logs, self.clock,
+            self.processes, weights, origin, log_of(logs), self.clock,
         )  # fmt: skip
         self.collect = lambda: self.supervisor.collect(0.2, 7)
 
@@ -97,7 +98,8 @@ def test_one_that_dies_is_replaced_under_the_next_epoch_and_what_it_had_not_stor
     rollouts.collect()
     assert rollouts.supervisor.casualties() == Casualties(restarts=1, lost_transitions=20 + 3)
     assert rollouts.supervisor.acknowledged(0) == 30 + 10
-    assert "rollout actor 0" in (tmp_path / "rollout_failures.log").read_text()
+    [failure] = [line for line in logged(tmp_path) if line["event"] == "failed"]
+    assert failure["of"] == "actor-0" and failure["error"] == "it has died" and "WorkerDied" in failure["traceback"]
 
 
 def test_one_that_hangs_is_replaced_after_its_deadline(tmp_path: Path) -> None:

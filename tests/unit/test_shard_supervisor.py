@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from kit.fake_processes import FakeClock, FakeProcesses
+from kit.logs import log_of, logged
 from kit.runs import experiment
 
 from distributed.logged_data import LoggedData
@@ -38,7 +39,7 @@ class Shards:
     def __init__(self, path: Path, *, loopback: bool = True) -> None:
         self.processes, self.clock = FakeProcesses(), FakeClock()
         self.supervisor = ShardSupervisor(
-            plan_of(path), self.processes, RunSecrets(tls=False), path, self.clock, loopback=loopback
+            plan_of(path), self.processes, RunSecrets(tls=False), log_of(path), self.clock, loopback=loopback
         )
         self.hosts = self.processes.workers[:2]
         self.ip = "127.0.0.1" if loopback else "10.0.0.1"
@@ -68,7 +69,9 @@ def test_shards_are_watched_and_one_that_ends_comes_back_at_its_address_in_its_h
     assert second.call.method == "watch"
     assert shards.supervisor.casualties() == Casualties(restarts=1)
     assert shards.supervisor.take_notices() == ("replay shard 1 is back after 2.5 s with 300 records",)
-    assert "SIGKILL" in (tmp_path / "shard_failures.log").read_text()
+    assert [line["error"] for line in logged(tmp_path) if line["event"] == "failed"] == [
+        "replay shard 1: it ended by signal SIGKILL"
+    ]
 
 
 def test_records_that_were_acknowledged_and_did_not_come_back_are_counted_once(tmp_path: Path) -> None:
@@ -158,7 +161,7 @@ def test_a_shard_that_cannot_be_started_again_ends_the_run(tmp_path: Path, kind:
 def test_one_that_does_not_start_at_all_is_not_tried_again(tmp_path: Path) -> None:
     processes = FakeProcesses()
     secrets = RunSecrets(tls=False)
-    supervisor = ShardSupervisor(plan_of(tmp_path), processes, secrets, tmp_path, FakeClock(), loopback=True)
+    supervisor = ShardSupervisor(plan_of(tmp_path), processes, secrets, log_of(tmp_path), FakeClock(), loopback=True)
     for worker in processes.workers:
         worker.replies = {"arrive": "10.0.0.1", "begin": WorkerDied("it would not fit into memory")}
     with pytest.raises(WorkerDied, match="memory"):
