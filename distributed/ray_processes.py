@@ -59,7 +59,9 @@ class RayProcesses:
             options["max_restarts"] = -1
         if not self._private and (name := _CUSTOM.get(role)) is not None and self._offered(name):
             options["resources"] = {name: 1}
-        return ray.remote(cls).options(scheduling_strategy=self._strategy(role), **options).remote(*arguments)
+        own = getattr(cls, "RAY_OPTIONS", None)
+        actor: Any = ray.remote(cls) if own is None else ray.remote(**own)(cls)
+        return actor.options(scheduling_strategy=self._strategy(role), **options).remote(*arguments)
 
     def look(self, calls: Sequence[Any], seconds: float) -> None:
         """Wait until one of the calls has ended, and see which of them have: what `done` then says of these.

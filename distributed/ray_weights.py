@@ -1,4 +1,4 @@
-"""Weights under Ray: a small actor owns the newest version in the object store; others pull when it is newer."""
+"""Weights under Ray: a small actor fetches the newest version from the learner; others pull when it is newer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import secrets
 import socket
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +17,15 @@ from distributed.identity import Identity
 from learners.weights import WeightSnapshot
 from replay_server.errors import WorkerDied
 
-_POLL_SECONDS = 0.01  # between two looks at a pending request: well under a vector step's worth of staleness
+FETCHED = "weights"
+"""The concurrency group of `fetch_weights`, so that it is answered while the learner computes."""
+
+PUBLISHER_OPTIONS = {"concurrency_groups": {FETCHED: 1}}
+"""What Ray has to know of a class that publishes."""
+
+_POLL_SECONDS = 0.005  # between two looks at a pending request: well under a vector step's worth of staleness
 _WAIT_SECONDS = 10.0
+_MOST_READERS = 20_000
 
 
 @dataclass(frozen=True)
@@ -33,8 +39,14 @@ class StoreState:
 class WeightStore:
     """Owns the newest published snapshot, so that it survives the learner. Run as an async Ray actor.
 
+    It fetches what a learner announces: the answer of a call belongs to the caller, so one copy into the object store
+    of the learner's node is all that is made of a version, and nodes with readers bring one each over the network.
+    What is announced while it fetches may never be fetched: only the newest is worth it.
+
     Ray itself restarts it, empty, under the same handle; the learner then publishes again.
     """
+
+    RAY_OPTIONS = {"max_concurrency": _MOST_READERS}  # noqa: RUF012  more calls than that wait for one of them to end
 
     def __init__(self, identity: Identity) -> None:
         EventLog(identity).info("start", host=socket.gethostname())
@@ -42,19 +54,40 @@ class WeightStore:
         self._version = 0
         self._held: Any = None
         self._newer = asyncio.Event()
+        self._announced = 0
+        self._learner: Any = None
+        self._fetching = False
 
     async def state(self) -> StoreState:
         """What it holds."""
         return StoreState(self._life, self._version)
 
-    async def publish(self, snapshot: WeightSnapshot) -> None:
-        """Keep a snapshot as the newest: one put, read by any number of actors without another copy."""
-        if snapshot.version < self._version:  # late, of a learner that has ended
+    async def announce(self, version: int, learner: Any) -> None:
+        """A learner has a version: its newest is fetched now, or when the fetch under way has ended."""
+        if version <= self._announced:  # late, of a learner that has ended
             return
-        self._held = ray.put(snapshot)
-        self._version = snapshot.version
-        self._newer.set()
-        self._newer = asyncio.Event()
+        self._announced, self._learner = version, learner
+        if self._fetching:
+            return
+        self._fetching = True
+        try:
+            while self._version < self._announced:
+                await self._fetch(self._learner)
+        finally:
+            self._fetching = False
+
+    async def _fetch(self, learner: Any) -> None:
+        number, snapshot = learner.fetch_weights.remote()
+        try:
+            version = await number
+        except RayError:  # it has ended; the next one publishes versions above
+            if learner is self._learner:
+                self._announced = self._version
+            return
+        if version > self._version:
+            self._version, self._held = version, snapshot
+            self._newer.set()
+            self._newer = asyncio.Event()
 
     async def wait_newer(self, version: int, timeout_s: float) -> list[Any]:
         """[reference] to the newest snapshot as soon as its version is above `version`; [] after `timeout_s`."""
@@ -72,6 +105,7 @@ class RayWeightSource:
     def __init__(self, store: Any) -> None:
         self._store = store
         self._pending: Any = None
+        self._arriving: Any = None
         self._next_look = 0.0
 
     def latest(self, newer_than: int) -> WeightSnapshot | None:
@@ -80,19 +114,30 @@ class RayWeightSource:
         if now < self._next_look:
             return None
         self._next_look = now + _POLL_SECONDS
-        if self._pending is None:
-            self._pending = self._store.wait_newer.remote(newer_than, _WAIT_SECONDS)
-        if not ray.wait([self._pending], timeout=0)[0]:
-            return None
         try:
-            answer = ray.get(self._pending)
-            snapshot: WeightSnapshot | None = ray.get(answer[0], timeout=_WAIT_SECONDS) if answer else None
+            snapshot = self._arrived(newer_than)
         except RayError:  # the store ended and took its snapshot along; it is back soon
-            self._pending = None
+            self._pending = self._arriving = None
             return None
-        known = newer_than if snapshot is None else max(newer_than, snapshot.version)
-        self._pending = self._store.wait_newer.remote(known, _WAIT_SECONDS)  # on its way while the actor acts
         return snapshot if snapshot is not None and snapshot.version > newer_than else None
+
+    def _arrived(self, newer_than: int) -> WeightSnapshot | None:
+        if self._arriving is None:
+            if self._pending is None:
+                self._pending = self._store.wait_newer.remote(newer_than, _WAIT_SECONDS)
+            if not _has_come(self._pending):
+                return None
+            answer, self._pending = ray.get(self._pending), None
+            if not answer:
+                return None
+            [self._arriving] = answer
+        if not _has_come(self._arriving):  # it is on its way to this node
+            return None
+        snapshot: WeightSnapshot = ray.get(self._arriving)
+        self._arriving = None
+        known = max(newer_than, snapshot.version)
+        self._pending = self._store.wait_newer.remote(known, _WAIT_SECONDS)  # on its way while the actor acts
+        return snapshot
 
     def newest(self) -> WeightSnapshot:
         """The newest snapshot, waited for."""
@@ -107,11 +152,18 @@ class RayWeightSource:
 
 
 class RayWeightSink:
-    """Hands snapshots to the store; waits only for the one before, so that at most one is under way."""
+    """Tells the store what there is to fetch, and never waits.
+
+    For an actor that is made with `PUBLISHER_OPTIONS` and has this method::
+
+        @ray.method(concurrency_group=FETCHED, num_returns=2)
+        def fetch_weights(self):
+            return self._sink.fetched()
+    """
 
     def __init__(self, store: Any) -> None:
         self._store = store
-        self._sent: Any = None
+        self._newest: WeightSnapshot | None = None
 
     def newest_version(self, known: int) -> int:
         """The newest version of the store, or the known one where the store holds none above it."""
@@ -122,8 +174,15 @@ class RayWeightSink:
         return max(state.version, known)
 
     def publish(self, snapshot: WeightSnapshot) -> None:
-        """Send a snapshot on."""
-        if self._sent is not None:
-            with suppress(RayError):  # lost with the store: this one takes its place
-                ray.get(self._sent, timeout=30.0)
-        self._sent = self._store.publish.remote(snapshot)
+        """Keep a snapshot for the store, in place of the one before, and tell it so."""
+        self._newest = snapshot
+        self._store.announce.remote(snapshot.version, ray.get_runtime_context().current_actor)
+
+    def fetched(self) -> tuple[int, WeightSnapshot]:
+        """The newest, for the store; in any thread."""
+        assert self._newest is not None
+        return self._newest.version, self._newest
+
+
+def _has_come(reference: Any) -> bool:
+    return bool(ray.wait([reference], timeout=0)[0])

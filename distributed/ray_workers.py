@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 from numpy.typing import NDArray
 
@@ -24,7 +25,7 @@ from distributed.build import make_actor_loop, make_learner, make_learner_loop, 
 from distributed.config import ExperimentConfig
 from distributed.event_log import EventLog
 from distributed.identity import Identity
-from distributed.ray_weights import RayWeightSink, RayWeightSource
+from distributed.ray_weights import FETCHED, PUBLISHER_OPTIONS, RayWeightSink, RayWeightSource
 from distributed.replay_access import ReplayAccess
 from learners.checkpoint import learner_arrays, restore_learner
 from learners.loop import LearnerReport
@@ -136,6 +137,8 @@ class LearnerCut:
 class LearnerWorker:
     """The learner."""
 
+    RAY_OPTIONS = PUBLISHER_OPTIONS
+
     def __init__(self, identity: Identity) -> None:
         self._log = EventLog(identity)
         self._log.info("start", host=socket.gethostname())
@@ -152,7 +155,7 @@ class LearnerWorker:
         torch.set_num_threads(config.learner.threads)
         task = make_task(config)
         spec = make_spec(config, task)
-        self._access = access
+        self._access, self._sink = access, sink
         self._replay = access.connect(spec, transport=config.replay.transport, prefetch=config.replay.prefetch)
         device = resolve_device(config.learner.device)
         self._learner = make_learner(config, task, spec, seed=derive(config.run.seed, "learner"), device=device)
@@ -189,6 +192,11 @@ class LearnerWorker:
     def publish(self) -> None:
         """Publish the weights as they are now."""
         self._loop.publish()
+
+    @ray.method(concurrency_group=FETCHED, num_returns=2)
+    def fetch_weights(self) -> tuple[int, WeightSnapshot]:
+        """What was published last, for the weight store; answered while all else goes on."""
+        return self._sink.fetched()
 
     def cut(self, replay_directory: str | None) -> LearnerCut:
         """Come to rest, publish, copy the learner's state and have the shards make their cuts; all else comes later.

@@ -47,9 +47,9 @@ class StoreWatch:
         except HeadraceError:
             return False  # it has ended; the next answer is of the next one
         before, self._life = self._life, state.life
-        if before is None or before == state.life:
+        if before == state.life:
             return False
-        self._restarts += 1
+        self._restarts += before is not None
         return state.version == 0
 
     def workers(self) -> tuple[WorkerState, ...]:

@@ -33,7 +33,6 @@ class Outcome(Struct, frozen=True):
     Attributes:
         actors_blocked: mean share in which an actor waited for its shard.
         learner_waiting: share in which the learner waited for samples.
-        learner_publishing: share in which it waited for the weight store to take the version before.
         staleness: mean versions an actor is behind, when it reports.
         sampled_per_insert: records sampled over records inserted.
         busy: of `learner`, `actors`, `shards`, `driver`, `store` the share of a mean one that is at work or waits
@@ -46,7 +45,6 @@ class Outcome(Struct, frozen=True):
     updates_per_second: float
     actors_blocked: float
     learner_waiting: float
-    learner_publishing: float
     staleness: float
     sampled_per_insert: float
     busy: dict[str, float]
@@ -96,7 +94,6 @@ class _Counts(Struct, frozen=True):
     blocked: float
     idle: float
     waiting: float
-    publishing: float
     learner_idle: float
     inserted: float
     sampled: float
@@ -122,7 +119,7 @@ class _Run:
         self._driver = Lane(clock)
         self._answers: deque[Gate] = deque()
         self._answered = Gate(clock)
-        self._waiting, self._publishing, self._learner_idle = (Stopwatch(clock) for _ in range(3))
+        self._waiting, self._learner_idle = Stopwatch(clock), Stopwatch(clock)
         self._updates = self._published = 0
         self._actors = [
             _Actor(self._actor_node(index), self._shards[index % system.shards], Stopwatch(clock), Stopwatch(clock))
@@ -284,13 +281,8 @@ class _Run:
             self._updates += 1
             if self._updates % system.publish_every_updates == 0:
                 yield cores.work(times.snapshot_s)
-                self._publishing.start()
-                while self._store.taking:
-                    yield self._store.idle
-                self._publishing.stop()
-                self._store.taking = True
                 self._published += 1
-                self._clock.start(self._store.publish())
+                self._clock.start(self._store.announce())
 
     def _counts(self) -> _Counts:
         actors, shards = self._actors, self._shards
@@ -300,7 +292,6 @@ class _Run:
             blocked=sum(actor.blocked.seconds for actor in actors),
             idle=sum(actor.idle.seconds for actor in actors),
             waiting=self._waiting.seconds,
-            publishing=self._publishing.seconds,
             learner_idle=self._learner_idle.seconds,
             inserted=sum(shard.inserted for shard in shards),
             sampled=sum(shard.sampled for shard in shards),
@@ -317,7 +308,6 @@ class _Run:
         seconds, count = max(b.now - a.now, 1e-9), len(self._actors)
         blocked, idle = (b.blocked - a.blocked) / seconds / count, (b.idle - a.idle) / seconds / count
         waiting, learner_idle = (b.waiting - a.waiting) / seconds, (b.learner_idle - a.learner_idle) / seconds
-        publishing = (b.publishing - a.publishing) / seconds
         inserted = b.inserted - a.inserted
         cards = [(y - x) / seconds / self._machines.bytes_per_s for x, y in zip(a.cards, b.cards, strict=True)]
         return Outcome(
@@ -325,11 +315,10 @@ class _Run:
             updates_per_second=(b.updates - a.updates) / seconds,
             actors_blocked=blocked,
             learner_waiting=waiting,
-            learner_publishing=publishing,
             staleness=(b.lag - a.lag) / max(b.reports - a.reports, 1),
             sampled_per_insert=(b.sampled - a.sampled) / max(inserted, 1.0),
             busy={
-                "learner": max(1.0 - waiting - publishing - learner_idle, 0.0),
+                "learner": max(1.0 - waiting - learner_idle, 0.0),
                 "actors": max(1.0 - blocked - idle, 0.0),
                 "shards": (b.shards - a.shards) / seconds / len(self._shards),
                 "driver": (b.driver - a.driver) / seconds,

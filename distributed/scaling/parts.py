@@ -126,7 +126,7 @@ class Shard:
 
 @dataclass
 class Store:
-    """The weight store: one process that tells every actor of every version it asks for."""
+    """The weight store: one process that fetches what is newest and tells every actor that asks for newer."""
 
     simulation: Simulation
     head: Node
@@ -136,18 +136,23 @@ class Store:
     def __post_init__(self) -> None:
         self.lane = Lane(self.simulation)
         self.newer = Gate(self.simulation)
-        self.idle = Gate(self.simulation)
-        self.taking = False
+        self.announced = 0
+        self.fetching = False
 
-    def publish(self) -> Steps:
-        """Take a version."""
-        yield self.lane
-        yield self.head.cores.work(self.times.store_publish_s)
-        self.lane.leave()
-        self.version += 1
-        self.taking = False
-        self.newer.open_all()
-        self.idle.open_all()
+    def announce(self) -> Steps:
+        """There is one version more; it is fetched, with all that came since, when an earlier fetch has ended."""
+        self.announced += 1
+        if self.fetching:
+            return
+        self.fetching = True
+        while self.version < self.announced:
+            newest = self.announced
+            yield self.lane
+            yield self.head.cores.work(self.times.store_publish_s)
+            self.lane.leave()
+            self.version = newest
+            self.newer.open_all()
+        self.fetching = False
 
     def fetch(self, node: Node, known: int, latency_s: float) -> Steps:
         """Until a version above the known one is in the node's memory: its first actor brings it over the network."""

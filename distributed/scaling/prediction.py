@@ -13,7 +13,6 @@ from distributed.scaling.model import Outcome, simulate
 from distributed.scaling.system import Machines, ServiceTimes, System, sized
 
 _FULL = 0.9
-_HELD_UP = 0.05
 _BILLION = 1e9
 
 
@@ -21,8 +20,8 @@ class Prediction(Struct, frozen=True):
     """One size of a run.
 
     Attributes:
-        bound_by: what holds it up: `actors`, `learner`, `shards`, `driver`, `store` of weights, `processors` of the
-            head, `network`.
+        bound_by: what holds it up: `actors`, `learner`, `shards`, `driver`, `processors` of the head,
+            `network`.
         add: what would help, in words.
         gain: how many times the environment steps a second that would bring, simulated.
         nodes: machines by kind.
@@ -84,10 +83,9 @@ def predict(plan: Plan, seconds: float, prices: Mapping[str, float]) -> Predicti
 def bound_by(outcome: Outcome) -> str:
     """What is used most; actors, when nothing that they share is nearly full.
 
-    A full weight store holds nothing up, and only leaves actors behind, unless the learner waits for it.
+    A full weight store holds nothing up, and only leaves actors behind.
     """
-    apart = ("actors",) if outcome.learner_publishing > _HELD_UP else ("actors", "store")
-    shared = {name: share for name, share in outcome.busy.items() if name not in apart}
+    shared = {name: share for name, share in outcome.busy.items() if name not in ("actors", "store")}
     name = max(shared, key=lambda part: shared[part])
     return name if shared[name] >= _FULL or shared[name] > outcome.busy["actors"] else "actors"
 
@@ -107,9 +105,6 @@ def remedy(plan: Plan, bound: str) -> tuple[str, Plan]:
             halved = sized(replace(config, environment=environment), max(actors // 2, 1), shards)
             slower = replace(times, vector_step_s=2 * times.vector_step_s)
             return "half the actors with twice the environments each", Plan(halved, slower, machines)
-        case "store":
-            learner = replace(config.learner, publish_every_updates=2 * config.learner.publish_every_updates)
-            return "half as many published versions", Plan(replace(config, learner=learner), times, machines)
         case "network":
             wider = replace(machines, bytes_per_s=2 * machines.bytes_per_s)
             return "twice the bandwidth", Plan(config, times, wider)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import threading
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +16,7 @@ from distributed.identity import Identity
 from distributed.processes import Role
 from distributed.ray_processes import RayProcesses
 from distributed.ray_session import start_ray
-from distributed.ray_weights import RayWeightSink, WeightStore
+from distributed.ray_weights import FETCHED, PUBLISHER_OPTIONS, RayWeightSink, WeightStore
 from learners.weights import WeightSnapshot
 
 _START_S = 120.0
@@ -36,6 +38,30 @@ class _Store(WeightStore):
 
     async def cpu_s(self) -> float:
         return time.process_time()
+
+
+class _Learner:
+    """Publishes, as soon as the store has the version before."""
+
+    RAY_OPTIONS = PUBLISHER_OPTIONS
+
+    def begin(self, store: Any, snapshot: WeightSnapshot) -> None:
+        self._sink, self._snapshot, self._fetched = RayWeightSink(store), snapshot, threading.Event()
+
+    def publish(self, seconds: float) -> tuple[int, float]:
+        """Versions, and processor seconds that each took here."""
+        count, used, end = 0, time.process_time(), time.perf_counter() + seconds
+        while not count or time.perf_counter() < end:
+            count += 1
+            self._fetched.clear()
+            self._sink.publish(dataclasses.replace(self._snapshot, version=count))
+            self._fetched.wait(_START_S)
+        return count, time.process_time() - used
+
+    @ray.method(concurrency_group=FETCHED, num_returns=2)
+    def fetch_weights(self) -> tuple[int, WeightSnapshot]:
+        self._fetched.set()
+        return self._sink.fetched()
 
 
 class _Worker:
@@ -61,7 +87,7 @@ def ray_costs(config: ExperimentConfig, snapshot: WeightSnapshot, seconds: float
         worker = processes.spawn(_Worker, Role.ACTOR)
         ray.get(store.cpu_s.remote(), timeout=_START_S)
         ray.get(worker.run.remote(0.0), timeout=_START_S)
-        send_s, publish_s = _publishing(store, snapshot, seconds)
+        send_s, publish_s = _publishing(processes, store, snapshot, seconds)
         answer_s = _answering(store, seconds)
         return RayCosts(send_s, publish_s, answer_s, _looking(processes, store, seconds), _reporting(worker, seconds))
     finally:
@@ -74,13 +100,12 @@ def _cpu_s(store: Any) -> float:
     return used
 
 
-def _publishing(store: Any, snapshot: WeightSnapshot, seconds: float) -> tuple[float, float]:
-    sink, count = RayWeightSink(store), 0
-    theirs, ours, end = _cpu_s(store), time.process_time(), time.perf_counter() + seconds
-    while not count or time.perf_counter() < end:
-        sink.publish(snapshot)
-        count += 1
-    return (time.process_time() - ours) / count, (_cpu_s(store) - theirs) / count
+def _publishing(processes: RayProcesses, store: Any, snapshot: WeightSnapshot, seconds: float) -> tuple[float, float]:
+    learner = processes.spawn(_Learner, Role.EVALUATOR)
+    ray.get(learner.begin.remote(store, snapshot), timeout=_START_S)
+    theirs = _cpu_s(store)
+    count, ours = ray.get(learner.publish.remote(seconds))
+    return ours / count, (_cpu_s(store) - theirs) / count
 
 
 def _answering(store: Any, seconds: float) -> float:

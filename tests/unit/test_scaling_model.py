@@ -128,11 +128,18 @@ def test_a_slow_weight_store_makes_actors_act_with_old_weights():
     assert quick.staleness < 1.0 < slow.staleness
 
 
-def test_a_store_that_is_full_holds_the_learner_up():
-    plan = a_plan(actors=8, store_answer_s=0.2, update_s=0.001)
-    found = predict(plan, 4.0, {})
-    assert found.bound_by == "store" and found.outcome.learner_publishing > 0.5
-    assert found.add == "half as many published versions" and found.gain > 1.5
+def test_a_store_that_is_full_holds_nobody_up():
+    idle, full = (predict(a_plan(actors=8, store_answer_s=s, update_s=0.001), 4.0, {}) for s in (0.0, 0.2))
+    assert full.outcome.busy["store"] > 0.9 and full.bound_by == idle.bound_by != "store"
+    assert full.outcome.updates_per_second == pytest.approx(idle.outcome.updates_per_second, rel=0.05)
+    assert full.outcome.staleness > 10.0 * idle.outcome.staleness
+
+
+def test_versions_that_a_slow_store_has_no_time_for_are_never_fetched():
+    times = replace(TIMES, store_publish_s=0.5)
+    outcome = simulate(a_system(actors=4), times, 8.0)
+    assert outcome.updates_per_second == pytest.approx(100.0, rel=0.02)  # ten versions a second
+    assert 3.0 < outcome.staleness < 12.0  # fetched every half second, each as new as it was at the beginning of that
 
 
 def test_a_slow_driver_leaves_actors_idle():
