@@ -26,6 +26,8 @@ PUBLISHER_OPTIONS = {"concurrency_groups": {FETCHED: 1}}
 _POLL_SECONDS = 0.005  # between two looks at a pending request: well under a vector step's worth of staleness
 _WAIT_SECONDS = 10.0
 _MOST_READERS = 20_000
+_BACK_SECONDS = 60.0
+_AGAIN_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -140,15 +142,21 @@ class RayWeightSource:
         return snapshot
 
     def newest(self) -> WeightSnapshot:
-        """The newest snapshot, waited for."""
-        try:
-            answer = ray.get(self._store.wait_newer.remote(0, _WAIT_SECONDS), timeout=2 * _WAIT_SECONDS)
-            if not answer:
-                raise WorkerDied("no policy has been published yet")
-            snapshot: WeightSnapshot = ray.get(answer[0], timeout=_WAIT_SECONDS)
-        except RayError as error:
-            raise WorkerDied("the weight store has ended; it is being restarted") from error
-        return snapshot
+        """The newest snapshot, waited for, also while the store comes back.
+
+        Raises:
+            WorkerDied: there was none within a minute.
+        """
+        deadline = time.monotonic() + _BACK_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                answer = ray.get(self._store.wait_newer.remote(0, _WAIT_SECONDS), timeout=2 * _WAIT_SECONDS)
+                if answer:
+                    snapshot: WeightSnapshot = ray.get(answer[0], timeout=_WAIT_SECONDS)
+                    return snapshot
+            except RayError:  # the store has ended; Ray restarts it, and the learner publishes again
+                time.sleep(_AGAIN_SECONDS)
+        raise WorkerDied(f"the weight store has had no policy for {_BACK_SECONDS:.0f} s")
 
 
 class RayWeightSink:

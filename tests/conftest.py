@@ -17,6 +17,8 @@ torch.set_num_threads(1)  # tests share the machine; many threads on small netwo
 
 ROOT = Path(__file__).resolve().parent.parent
 _MARK = "HEADRACE_TEST_RUN"
+_AGENTS_OF_RAY = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+"""After a killed driver these try for a minute to tell Ray's dead control service of it; they hold nothing."""
 
 
 class CommandLine:
@@ -27,7 +29,7 @@ class CommandLine:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "headrace", *arguments],
             cwd=cwd,
-            env={**os.environ, _MARK: self._mark, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, _MARK: self._mark, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -56,6 +58,18 @@ class CommandLine:
                 found.append(int(directory.name))
         return found
 
+    def wait_until_gone(self, seconds: float = 15.0, *, but_agents: bool = False) -> None:
+        """Wait until nothing runs of what the command started, or nothing but Ray's agents."""
+        deadline = time.monotonic() + seconds
+        but = _AGENTS_OF_RAY if but_agents else ()
+        while left := self._left(but):
+            assert time.monotonic() < deadline, left
+            time.sleep(0.1)
+
+    def _left(self, but: tuple[str, ...]) -> dict[int, str]:
+        running = {pid: _description(pid) for pid in self.descendants()}
+        return {pid: text for pid, text in running.items() if text and not text.startswith(but)}
+
     def wait_for(self, condition: Callable[[], bool], timeout_s: float) -> None:
         """Wait for something the command brings about; fails when the command ends before."""
         deadline = time.monotonic() + timeout_s
@@ -74,6 +88,16 @@ class CommandLine:
             except ProcessLookupError:
                 continue
         self.process.communicate()
+
+
+def _description(pid: int) -> str:
+    """What a process is and what it does, for the message of a failed test; "" for one that has just ended."""
+    try:
+        process = Path(f"/proc/{pid}")
+        state = [line for line in (process / "status").read_text().splitlines() if line.startswith(("State", "PPid"))]
+        return f"{(process / 'cmdline').read_bytes().decode()[:200]} {state}"
+    except OSError:
+        return ""
 
 
 @pytest.fixture

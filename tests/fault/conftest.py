@@ -1,6 +1,7 @@
 """Shared by the fault tests: how much to do, where the figures go, and processes that are always cleaned up.
 
-`HEADRACE_SOAK=FILE.json` asks for the full counts and writes what was done into FILE.json (`make soak`).
+`HEADRACE_SOAK=FILE.json` asks for the full counts and writes what was done into FILE.json (`make soak`); with it
+`HEADRACE_ROUNDS=N` asks for N rounds of killed processes in place of 20.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ class Soak:
     def __init__(self) -> None:
         self.full = _SOAK is not None
         self.done: dict[str, dict[str, Any]] = {}
+
+    @property
+    def rounds(self) -> int:
+        """In which every kind of process is killed, with the full counts."""
+        return int(os.environ.get("HEADRACE_ROUNDS", "20"))
 
     def count(self, usual: int, full: int) -> int:
         """How many seeds, seconds or the like."""

@@ -22,58 +22,62 @@ _SETTINGS = [
     "--run.metrics-every-env-steps", "1000", "--run.checkpoint-every-env-steps", "4000",
     "--run.total-env-steps", "1e9", "--run.max-seconds", "10000",
 ]  # fmt: skip
-_PATIENCE_S = 600.0
-_END_S = 120.0
+_PATIENCE_S = 300.0
+_END_S = 30.0
+_AGENTS_END_S = 150.0
+_TARGET_S = 60.0
 
 
-def rows(run: Path) -> list:
+def lines(run: Path) -> list[str]:
     path = run / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
+    return path.read_text().split("\n")[:-1] if path.exists() else []
 
 
 def test_a_driver_killed_at_random_moments(headrace, soak, figures, tmp_path):
     """Every round: the newest checkpoint is whole, its replay comes back, and the policy is no worse than it was."""
     if not soak.full:
-        pytest.skip("one such kill is in tests/integration/test_ray_run.py")
-    seed, kills, run = 31, 20, tmp_path / "run"
+        pytest.skip("one such kill is in test_processes_killed.py")
+    seed, kills, run = 31, soak.rounds, tmp_path / "run"
     figures.seeds(seed)
     rng = np.random.default_rng(seed)
     checkpoints = RunDirectory(run).complete_checkpoints
     command = headrace("train", "movie_pick_dqn", *_SETTINGS, "--run-dir", str(run))
     command.wait_for(lambda: len(checkpoints()) > 0, _PATIENCE_S)
-    recoveries, cut_short = [], 0
+    recoveries, returns, judged, cut_short = [], [], 0, 0
     for kill in range(kills):
-        newest = int(checkpoints()[-1].name)
-        command.wait_for(lambda: int(checkpoints()[-1].name) > newest, _PATIENCE_S)  # noqa: B023
+        command.wait_for(lambda: evaluations(checkpoints()[-1])[judged:], _PATIENCE_S)
         moment = time.monotonic() + float(rng.uniform(0.0, 5.0))
         command.wait_for(lambda: time.monotonic() > moment, _PATIENCE_S)  # noqa: B023
         os.kill(command.process.pid, signal.SIGKILL)
         command.process.wait()
-        gone_by = time.monotonic() + _END_S
-        while command.descendants() and time.monotonic() < gone_by:
-            time.sleep(0.2)
-        assert command.descendants() == []
+        command.wait_until_gone(_END_S, but_agents=True)
         cut_short += any(run.glob("checkpoints/*.part"))
-        checkpoint = max((d for d in checkpoints()), key=lambda d: int(d.name))
+        killed, checkpoint = command, checkpoints()[-1]
         at, (records, inserted) = read_manifest(checkpoint), replay_of(checkpoint)
-        before = len(rows(run)[: at["metrics_rows"]])
+        before = lines(run)[at["metrics_rows"] :][:1]  # of the part that is taken back
         begun = time.monotonic()
         shards = str(1 + kill % 2)
         command = headrace("train", "--resume", str(run), "--replay.shards", shards, "--actors.count", "2")
-        command.wait_for(lambda: len(rows(run)) > before, _PATIENCE_S)  # noqa: B023
-        recoveries.append(time.monotonic() - begun)
-        first = rows(run)[before]
+        command.wait_for(lambda: lines(run)[at["metrics_rows"] :][:1] not in ([], before), _PATIENCE_S)  # noqa: B023
+        first = json.loads(lines(run)[at["metrics_rows"]])
         assert first["env_steps"] >= at["env_steps"] and first["updates"] >= at["totals"]["updates"]
         assert first["replay"]["size"] >= records and first["replay"]["inserted"] >= inserted
-        old = at["periodic_evaluations"]
-        if old:
-            command.wait_for(lambda: evaluated(run) > old[-1]["env_steps"], _PATIENCE_S)  # noqa: B023
-            new = rows(run)[-1]["evaluation"]
+        command.wait_for(lambda: newest_row(run)["updates"] > at["totals"]["updates"], _PATIENCE_S)  # noqa: B023
+        recoveries.append(time.monotonic() - begun)
+        if old := at["periodic_evaluations"]:
+            command.wait_for(lambda: evaluated(run) > old[-1]["env_steps"], _PATIENCE_S)
+            new = newest_row(run)["evaluation"]
+            returns.append([round(old[-1]["mean"], 2), round(new["mean"], 2)])
             assert new["mean"] > old[-1]["mean"] - 4.0 * (new["sem"] + old[-1]["sem"]), (old[-1], new)
+        print(f"kill {kill}: resumed in {recoveries[-1]:.1f} s, return before and after {returns[-1:]}", flush=True)
+        killed.wait_until_gone(_AGENTS_END_S)
     os.killpg(command.process.pid, signal.SIGINT)
     assert command.finish(_PATIENCE_S)[0] == 0
+    command.wait_until_gone(_END_S)
     figures.add(kills=kills, killed_in_a_checkpoint=cut_short)
-    figures.note(recovery_s=[round(seconds, 1) for seconds in recoveries], goal_s=60)
+    figures.note(recovery_s=[round(seconds, 1) for seconds in recoveries], target_s=_TARGET_S, returns=returns)
+    figures.note(met=max(recoveries) <= _TARGET_S)
+    print(f"driver: median {np.median(recoveries):.1f} s, worst {max(recoveries):.1f} s, target {_TARGET_S:.0f} s")
 
 
 def replay_of(checkpoint: Path) -> tuple[int, int]:
@@ -85,7 +89,15 @@ def replay_of(checkpoint: Path) -> tuple[int, int]:
     return size, inserted
 
 
+def evaluations(checkpoint: Path) -> list:
+    return read_manifest(checkpoint)["periodic_evaluations"]
+
+
+def newest_row(run: Path) -> dict:
+    return json.loads(lines(run)[-1])
+
+
 def evaluated(run: Path) -> int:
     """The moment of the newest evaluation in the metrics."""
-    newest = rows(run)[-1]["evaluation"]
+    newest = newest_row(run)["evaluation"]
     return 0 if newest is None else newest["env_steps"]

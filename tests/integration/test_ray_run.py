@@ -10,13 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h5py
 from kit.logs import logged
 
 from distributed.build import make_spec, make_task
 from distributed.config_loading import find_config
 from distributed.loading import load_experiment
-from distributed.run_directory import RunDirectory
 from distributed.status import run_state
 from replay_server import connect
 
@@ -71,34 +69,7 @@ def test_a_killed_actor_and_a_killed_shard_are_replaced_and_training_goes_on(
     # The limiter kept the ratio, whoever was faster, and over both shards together.
     error = last["replay"]["inserted"] * 1.0 - last["replay"]["sampled"]
     assert abs(error - 1000) < 10_000
-    wait_until_gone(command)
-
-
-_AGENTS_OF_RAY = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
-"""After a killed driver these look for Ray's dead control service before they end, up to a minute on a busy machine."""
-
-
-def wait_until_gone(command: Any, seconds: float = 15.0, but: tuple[str, ...] = ()) -> None:
-    deadline = time.monotonic() + seconds
-    while left(command, but) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert left(command, but) == {}
-
-
-def left(command: Any, but: tuple[str, ...]) -> dict[int, str]:
-    """What the command started and still runs, except for processes whose title begins with one of `but`."""
-    running = {pid: description(pid) for pid in command.descendants()}
-    return {pid: text for pid, text in running.items() if not text.startswith((*but, "just ended"))}
-
-
-def description(pid: int) -> str:
-    """What a process is and what it does, for the message of a failed test."""
-    try:
-        process = Path(f"/proc/{pid}")
-        state = [line for line in (process / "status").read_text().splitlines() if line.startswith(("State", "PPid"))]
-        return f"{(process / 'cmdline').read_bytes().decode()[:200]} {state}"
-    except OSError:
-        return "just ended"
+    command.wait_until_gone()
 
 
 def test_ctrl_c_stops_in_order_and_resume_goes_on(headrace: Callable[..., Any], tmp_path: Path) -> None:
@@ -114,7 +85,7 @@ def test_ctrl_c_stops_in_order_and_resume_goes_on(headrace: Callable[..., Any], 
     assert time.monotonic() - begin < 20.0
     assert code == 0, errors
     assert "Traceback" not in errors
-    wait_until_gone(command)
+    command.wait_until_gone()
     first = result(run)
     assert first["stopped_by"] == "interrupt" and first["evaluation"] is None
     checkpoint = max((run / "checkpoints").iterdir(), key=lambda d: int(d.name))
@@ -122,12 +93,17 @@ def test_ctrl_c_stops_in_order_and_resume_goes_on(headrace: Callable[..., Any], 
         "learner.safetensors", "policy.safetensors", "replay-0.h5", "replay-1.h5", "manifest.json",
     }  # fmt: skip
 
-    code, _, errors = headrace("train", "--resume", str(run), "--run.max-seconds", "1").finish(120)
+    code, _, errors = headrace(
+        "train", "--resume", str(run), "--run.max-seconds", "1", "--actors.count", "3", "--replay.shards", "3"
+    ).finish(120)
     assert code == 0, errors
+    assert "count: 3" in (run / "config.yaml").read_text()
     assert not (run / "journals").exists()
     second = result(run)
     assert second["env_steps"] >= first["env_steps"] and second["updates"] >= first["updates"]
     assert second["replay_size"] >= first["replay_size"] > 1000  # the replay came back
+    assert (run / "checkpoints" / str(second["env_steps"]) / "replay-2.h5").is_file()
+    assert second["evaluation"] is not None
     steps = [row["env_steps"] for row in rows(run)]
     assert steps == sorted(steps)
 
@@ -152,49 +128,9 @@ def test_one_shard_serves_one_run_after_another(headrace: Callable[..., Any], tm
         with connect([address]) as replay:
             inserted.append(replay.stats().inserted)
         assert inserted[-1] > inserted[-2] + 1500
-        wait_until_gone(command)
+        command.wait_until_gone()
     os.kill(shard.process.pid, signal.SIGTERM)
     assert shard.finish(10)[0] == 0
-
-
-def test_the_run_of_a_killed_driver_goes_on_also_when_its_learner_is_killed_then(
-    headrace: Callable[..., Any], tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    command = headrace(
-        "train", "movie_pick_dqn", *_SMALL, "--run.total-env-steps", "1e9", "--run.max-seconds", "1000",
-        "--run.checkpoint-every-env-steps", "5000", "--run-dir", str(run),
-    )  # fmt: skip
-    checkpoints = RunDirectory(run).complete_checkpoints
-    command.wait_for(lambda: len(checkpoints()) >= 2, 120)
-    os.kill(command.process.pid, signal.SIGKILL)
-    command.process.wait()
-    wait_until_gone(command, 30.0, _AGENTS_OF_RAY)
-    checkpoint = checkpoints()[-1]
-    at = json.loads((checkpoint / "manifest.json").read_text())
-    with h5py.File(checkpoint / "replay-0.h5") as one, h5py.File(checkpoint / "replay-1.h5") as other:
-        records, inserted = (one.attrs[name] + other.attrs[name] for name in ("size", "inserted"))
-    again = headrace(
-        "train", "--resume", str(run), "--run.max-seconds", str(at["seconds"] + 20), "--actors.count", "3",
-        "--replay.shards", "3",
-    )  # fmt: skip
-    again.wait_for(lambda: again.descendants("ray::EvaluatorWorker") != [], 90)
-    os.kill(again.descendants("ray::EvaluatorWorker")[0], signal.SIGKILL)  # no evaluation is lost for good either
-    os.kill(again.descendants("ray::LearnerWorker")[0], signal.SIGKILL)
-    code, _, errors = again.finish(120)
-    assert code == 0, errors
-    document = result(run)
-    assert document["env_steps"] > at["env_steps"] + 2000
-    assert document["restarts"] > at["restarts"] and "the learner is back after" in errors
-    assert document["updates"] > at["totals"]["updates"]
-    assert document["weights_version"] > at["policy_version"]
-    later = next(row for row in rows(run) if row["env_steps"] > at["env_steps"])
-    assert later["replay"]["size"] >= records and later["replay"]["inserted"] >= inserted
-    assert (run / "checkpoints" / str(document["env_steps"]) / "replay-2.h5").is_file()
-    assert document["evaluation"] is not None
-    steps = [row["env_steps"] for row in rows(run)]
-    assert steps == sorted(steps)
-    assert "count: 3" in (run / "config.yaml").read_text()
 
 
 def test_an_environment_that_always_fails_ends_the_run(headrace: Callable[..., Any], tmp_path: Path) -> None:
@@ -207,7 +143,7 @@ def test_an_environment_that_always_fails_ends_the_run(headrace: Callable[..., A
     last = errors.strip().splitlines()[-1]
     assert last.startswith("headrace: error: no rollout actor is left: rollout actor ") and "division by zero" in last
     assert "quarantined: rollout actor" in errors or "count: 1" in (tmp_path / "run" / "config.yaml").read_text()
-    wait_until_gone(command)
+    command.wait_until_gone()
 
 
 _WORLD = """
