@@ -24,6 +24,7 @@ from distributed.config import ExperimentConfig
 from learners.algorithm import Algorithm
 from learners.learner import Learner
 from learners.loop import LearnerLoop, LearnerPace
+from learners.replicas import ALONE, Replicas
 from learners.task import ContinuousActions, DiscreteActions, Part, SlateActions, Task
 from learners.weights import WeightSink, WeightSource
 from replay_server.errors import ConfigError
@@ -154,16 +155,17 @@ def make_learner_loop(
     *,
     logs: Path | None,
     inserted_before: int = 0,
+    replicas: Replicas = ALONE,
 ) -> LearnerLoop:
     """The learner with its replay and its weight sink; `logs` is where a batch that it can't learn from is kept."""
     pace = LearnerPace(
-        batch_size=config.algorithm.batch_size,
+        batch_size=config.algorithm.batch_size // replicas.count,
         publish_every_updates=config.learner.publish_every_updates,
         updates_per_batch=config.learner.updates_per_batch,
         inserted_before=inserted_before,
         offline=config.actors.count == 0,
     )
-    return LearnerLoop(learner, replay, sink, pace=pace, clock=clock, logs=logs)
+    return LearnerLoop(learner, replay, sink, pace=pace, clock=clock, logs=logs, replicas=replicas)
 
 
 def make_actor_loop(

@@ -120,6 +120,12 @@ class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ] = 1
     publish_every_updates: Annotated[int, Meta(ge=1, description="Updates between two published versions.")] = 50
     threads: Annotated[int, Meta(ge=1, description="CPU threads of torch in the learner (runtime ray).")] = 1
+    processes: Annotated[
+        int,
+        Meta(
+            ge=1, description="Processes that make each update together, with equal parts of its batch (runtime ray)."
+        ),
+    ] = 1
     hang_seconds: Annotated[
         float, Meta(gt=0, description="A learner that has not reported for so long is replaced (runtime ray).")
     ] = 60.0
@@ -210,6 +216,13 @@ class ExperimentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             raise ValueError("runtime serial keeps its replay in the process: drop replay.addresses or use runtime ray")
         if self.runtime == "serial" and self.learner.device == "cuda":
             raise ValueError("runtime serial is repeatable on the CPU only: drop learner.device or use runtime ray")
+        if self.runtime == "serial" and self.learner.processes > 1:
+            raise ValueError("runtime serial is one process: drop learner.processes or use runtime ray")
+        if self.algorithm.batch_size % self.learner.processes:
+            raise ValueError(
+                f"algorithm.batch_size ({self.algorithm.batch_size}) must be a multiple of learner.processes "
+                f"({self.learner.processes}), which take equal parts of it"
+            )
         if self.run.stop_at_return is not None and self.evaluation.every_env_steps == 0:
             raise ValueError("run.stop_at_return needs periodic evaluations: set evaluation.every_env_steps")
 

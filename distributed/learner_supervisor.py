@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from distributed.config import ExperimentConfig
 from distributed.cut_off import CutOff
 from distributed.event_log import EventLog
+from distributed.learner_group import LearnerProcesses, merged_cut, merged_report
 from distributed.processes import Processes, Role
 from distributed.ray_weights import RayWeightSink
 from distributed.ray_workers import LearnerCut, LearnerPlace, LearnerWorker
@@ -28,13 +29,14 @@ _NOTHING = LearnerReport(0, 0, {}, 0.0, None)
 
 
 class LearnerSupervisor:
-    """The learner with one call in flight.
+    """The learner with one call in flight, of each of its processes where it has several.
 
-    One that dies, hangs or raises is replaced by a new process: at once the first time, after growing pauses when it
-    fails again before it has worked for a while; then the run ends. Actors and shards go on meanwhile. The new one
-    continues from the newest complete checkpoint of the run. With none it begins anew: the published weights are only
-    the policy's, without critics, targets and the state of optimizers, and what the replay holds is learnt from again
-    in no more updates than it took. What it publishes has versions above all that were published.
+    One that dies, hangs or raises is replaced by a new one, in all of its processes: at once the first time, after
+    growing pauses when it fails again before it has worked for a while; then the run ends. Actors and shards go on
+    meanwhile. The new one continues from the newest complete checkpoint of the run. With none it begins anew: the
+    published weights are only the policy's, without critics, targets and the state of optimizers, and what the replay
+    holds is learnt from again in no more updates than it took. What it publishes has versions above all that were
+    published.
 
     Args:
         config: the experiment.
@@ -57,12 +59,12 @@ class LearnerSupervisor:
         clock: Callable[[], float],
     ) -> None:
         self._config = config
-        self._processes = processes
+        self._processes = LearnerProcesses(processes, config.learner.processes)
         self._sink = sink
         self._origin = origin
         self._run = run
         self._clock = clock
-        self._seat = Seat("the learner", log.identity.of("learner"), processes, log, clock)
+        self._seat = Seat("the learner", log.identity.of("learner"), self._processes, log, clock)
         self._cut_off = CutOff(config.replay.unreachable_seconds, clock)
         self._access: ReplayAccess | None = None
         self._inserted_before = 0
@@ -99,11 +101,11 @@ class LearnerSupervisor:
     def learn_on(self, slice_seconds: float) -> None:
         """Have it learn for so long and report."""
         self._slice_seconds = slice_seconds
-        self._seat.issue(self._seat.handle.run.remote(slice_seconds), self._config.learner.hang_seconds)
+        self._seat.issue(self._seat.handle.ask("run", slice_seconds), self._config.learner.hang_seconds)
 
     def pending(self) -> list[Any]:
         """Calls in flight."""
-        return [] if self._seat.call is None else [self._seat.call]
+        return list(self._seat.call or ())
 
     def collect(self) -> tuple[LearnerReport, ...]:
         """The report that has come in, if one has; it is told to go on.
@@ -130,9 +132,11 @@ class LearnerSupervisor:
         if self._beginning:
             self._back()
             return ()
-        report: LearnerReport = answer
-        if isinstance(answer, LearnerCut):
-            report, self._cut, self._cutting = answer.report, answer, False
+        if self._cutting:
+            self._cut, self._cutting = merged_cut(answer), False
+            report = self._cut.report
+        else:
+            report = merged_report(answer)
         self._note(report)
         self._go_on()
         return (report,)
@@ -170,17 +174,17 @@ class LearnerSupervisor:
         """Hand merged moments to it; a new process gets the newest."""
         self._moments = dict(moments)
         if self.learning:
-            self._seat.handle.set_moments.remote(self._moments)
+            self._seat.handle.ask("set_moments", self._moments)
 
     def moved(self, shards: Mapping[int, str]) -> None:
         """Shards came back at other addresses."""
         if not self._seat.vacant:
-            self._seat.handle.moved.remote(shards)
+            self._seat.handle.ask("moved", shards)
 
     def publish_again(self) -> None:
         """The weight store is empty: publish what there is."""
         if self.learning:
-            self._seat.handle.publish.remote()
+            self._seat.handle.ask("publish")
 
     def casualties(self) -> Casualties:
         """Restarts so far."""
@@ -205,11 +209,10 @@ class LearnerSupervisor:
             self.learn_on(self._slice_seconds)
             return
         (directory,), self._cut_wanted, self._cutting = self._cut_wanted, None, True
-        self._seat.issue(self._seat.handle.cut.remote(directory), self._config.learner.hang_seconds)
+        self._seat.issue(self._seat.handle.ask("cut", directory), self._config.learner.hang_seconds)
 
     def _begin(self, place: LearnerPlace) -> None:
-        handle = self._seat.handle
-        call = handle.begin.remote(self._config, self._access, self._sink, place, self._run.logs)
+        call = self._seat.handle.begin(self._config, self._access, self._sink, place, self._run.logs)
         self._beginning = True
         self._seat.issue(call, self._processes.room_seconds)
 
@@ -221,7 +224,8 @@ class LearnerSupervisor:
 
     def _place(self, checkpoint: Path | None, published: WeightSnapshot | None, above: int) -> LearnerPlace:
         arrays = {} if checkpoint is None else read_learner(checkpoint)
-        return LearnerPlace(checkpoint, arrays, published, above, self._inserted_before)
+        meet_seconds = self._processes.room_seconds
+        return LearnerPlace(checkpoint, arrays, published, above, self._inserted_before, meet_seconds=meet_seconds)
 
     def _down(self, error: HeadraceError) -> None:
         if self._down_since is None:
@@ -235,7 +239,7 @@ class LearnerSupervisor:
     def _back(self) -> None:
         self._beginning = False
         if self._moments is not None:
-            self._seat.handle.set_moments.remote(self._moments)
+            self._seat.handle.ask("set_moments", self._moments)
         seconds = 0.0 if self._down_since is None else self._clock() - self._down_since
         self._down_since = None
         self._notices.append(f"the learner is back after {seconds:.1f} s")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from distributed.build import make_spec, make_task, resolve_device
 from distributed.config import ExperimentConfig
 from learners.task import Task
@@ -17,7 +19,7 @@ def check(config: ExperimentConfig) -> None:
     Raises:
         ConfigError: naming the field and the remedy.
     """
-    resolve_device(config.learner.device)
+    _check_gpus(config, resolve_device(config.learner.device))
     task = make_task(config)
     config.algorithm.make_policy(task, env_indices=range(1), total_envs=1)  # its networks look at the observations
     if config.runtime == "ray":
@@ -26,6 +28,15 @@ def check(config: ExperimentConfig) -> None:
         check_address(config.ray.address)
     if config.replay.addresses:
         _check_shards(config, task)
+
+
+def _check_gpus(config: ExperimentConfig, device: str) -> None:
+    processes, private = config.learner.processes, config.ray.address == "local"
+    if device == "cuda" and private and torch.cuda.device_count() < processes:
+        raise ConfigError(
+            f"learner.processes is {processes}, each with a GPU of its own, and this machine has "
+            f"{torch.cuda.device_count()}; lower it, or set learner.device to cpu"
+        )
 
 
 def _check_shards(config: ExperimentConfig, task: Task) -> None:

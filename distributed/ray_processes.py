@@ -23,8 +23,9 @@ _CUSTOM = {Role.SHARD: REPLAY, Role.LEARNER: LEARNER}
 class RayProcesses:
     """Starts workers: on the only node of a private Ray, or over the nodes of a cluster.
 
-    There, shards are spread over nodes and ask for a unit of the resource `replay`, the learner asks for one of
-    `learner`, where nodes offer them; actors go wherever a processor is free. Store and evaluator stay with the driver.
+    There, shards are spread over nodes and ask for a unit of the resource `replay`, each process of the learner asks
+    for one of `learner`, where nodes offer them; actors go wherever a processor is free. Store and evaluator stay with
+    the driver.
 
     Ray restarts none of them but the weight store, which has no state that is not published again; the others need to
     be told where to go on.
@@ -101,7 +102,7 @@ class RayProcesses:
         device = self._config.learner.device
         if self._private:
             return resolve_device(device).startswith("cuda")
-        return device == "cuda" or (device == "auto" and _total("GPU") >= 1)
+        return device == "cuda" or (device == "auto" and _total("GPU") >= self._config.learner.processes)
 
 
 def _total(name: str) -> float:

@@ -35,7 +35,7 @@ def start_ray(config: ExperimentConfig) -> bool:
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # `get` turns every error into one of ours
     # Processes of one machine share its processors as the kernel sees fit: a laptop may run more actors than cores.
-    processors = max(os.cpu_count() or 1, config.actors.count + 1) if local else None
+    processors = max(os.cpu_count() or 1, config.actors.count + config.learner.processes) if local else None
     try:
         ray.init(
             address=config.ray.address,

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ from distributed.ray_weights import FETCHED, PUBLISHER_OPTIONS, RayWeightSink, R
 from distributed.replay_access import ReplayAccess
 from learners.checkpoint import learner_arrays, restore_learner
 from learners.loop import LearnerReport
-from learners.weights import WeightSnapshot
+from learners.replica_group import MeetingPlace, Membership, ReplicaGroup
+from learners.replicas import ALONE, Replicas
+from learners.weights import WeightSlot, WeightSnapshot
 from replay_server.errors import CheckpointError, ReplayTimeout, Unavailable
 from replay_server.reopening import ReopeningWriter
 
@@ -108,6 +111,8 @@ class LearnerPlace:
         published: the policy to publish first, as it is; None: the learner's own.
         above: what the learner publishes has versions above this one.
         inserted_before: records the shards were given before the run.
+        rank: which of the learner's processes it is; the first publishes and makes cuts.
+        meet_seconds: how long the others may take to come.
     """
 
     checkpoint: Path | None = None
@@ -115,6 +120,8 @@ class LearnerPlace:
     published: WeightSnapshot | None = None
     above: int = 0
     inserted_before: int = 0
+    rank: int = 0
+    meet_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -135,13 +142,18 @@ class LearnerCut:
 
 
 class LearnerWorker:
-    """The learner."""
+    """The learner, or one of its processes: all of them get the same calls in the same order."""
 
     RAY_OPTIONS = PUBLISHER_OPTIONS
 
     def __init__(self, identity: Identity) -> None:
         self._log = EventLog(identity)
         self._log.info("start", host=socket.gethostname())
+
+    def open_meeting(self, config: ExperimentConfig) -> str:
+        """HOST:PORT where the learner's processes will find each other."""
+        self._meeting = MeetingPlace(_host(config))
+        return self._meeting.address
 
     def begin(
         self,
@@ -150,8 +162,18 @@ class LearnerWorker:
         sink: RayWeightSink,
         place: LearnerPlace,
         logs: Path,
+        meeting: str | None = None,
     ) -> None:
-        """Build everything, continue from a checkpoint if there is one, and publish the first policy."""
+        """Build everything, continue from a checkpoint if there is one, and publish the first policy.
+
+        Args:
+            config: the experiment.
+            access: to every shard.
+            sink: where the first process publishes.
+            place: where it starts.
+            logs: directory for a batch that cannot be learnt from.
+            meeting: as of `open_meeting`; None for the only process.
+        """
         torch.set_num_threads(config.learner.threads)
         task = make_task(config)
         spec = make_spec(config, task)
@@ -159,14 +181,19 @@ class LearnerWorker:
         self._replay = access.connect(spec, transport=config.replay.transport, prefetch=config.replay.prefetch)
         device = resolve_device(config.learner.device)
         self._learner = make_learner(config, task, spec, seed=derive(config.run.seed, "learner"), device=device)
+        self._replicas: Replicas = ALONE
+        if meeting is not None:
+            self._replicas = ReplicaGroup(_membership(config, place, meeting), device)
+            self._learner.join(self._replicas)
         self._loop = make_learner_loop(
             config,
             self._learner,
             self._replay,
-            sink,
+            sink if place.rank == 0 else WeightSlot(),
             time.monotonic,
             logs=logs,
             inserted_before=place.inserted_before,
+            replicas=self._replicas,
         )
         if place.checkpoint is not None:
             restore_learner(self._learner, place.arrays, place.checkpoint)
@@ -180,9 +207,7 @@ class LearnerWorker:
 
     def run(self, seconds: float) -> LearnerReport:
         """Learn for a while."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            self._loop.step(_TURN_SECONDS)
+        self._loop.work(seconds, _TURN_SECONDS)
         return self._loop.report()
 
     def set_moments(self, moments: Mapping[str, NDArray[Any]]) -> None:
@@ -206,14 +231,41 @@ class LearnerWorker:
                 that run elsewhere and keep their own.
         """
         self._loop.drain()
-        try:
-            self._replay.flush()
-            snapshot, arrays = self._loop.publish(), learner_arrays(self._learner)
-            if replay_directory is not None:
-                self._replay.begin_save(replay_directory)
-        except (CheckpointError, ReplayTimeout, Unavailable) as error:
-            return LearnerCut(self._loop.report(), str(error))
-        return LearnerCut(self._loop.report(), None, snapshot, arrays)
+        error = _failure(self._replay.flush)
+        if not self._replicas.all(error is None):
+            return LearnerCut(self._loop.report(), error)
+        snapshot, arrays = self._loop.publish(), learner_arrays(self._learner)
+        self._replicas.check_same(arrays.values())
+        if self._replicas.rank:
+            return LearnerCut(self._loop.report(), None)
+        if replay_directory is not None:
+            error = _failure(partial(self._replay.begin_save, replay_directory))
+        return LearnerCut(self._loop.report(), error, snapshot, arrays)
+
+
+def _failure(call: Callable[[], Any]) -> str | None:
+    """Why the shards' part of a cut could not be had, or None."""
+    try:
+        call()
+    except (CheckpointError, ReplayTimeout, Unavailable) as error:
+        return str(error)
+    return None
+
+
+def _host(config: ExperimentConfig) -> str:
+    """Where the other processes of the run reach this one: on a private Ray they are all on this machine."""
+    return "127.0.0.1" if config.ray.address == "local" else str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+
+
+def _membership(config: ExperimentConfig, place: LearnerPlace, meeting: str) -> Membership:
+    return Membership(
+        rank=place.rank,
+        count=config.learner.processes,
+        meeting=meeting,
+        host=_host(config),
+        meet_seconds=place.meet_seconds,
+        answer_seconds=config.learner.hang_seconds,
+    )
 
 
 class EvaluatorWorker:

@@ -307,6 +307,16 @@ def see_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen(lambda: begin_learner(ray_config(learner__threads=3)))[0] == (3,)
 
 
+def see_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay_access, "connect", lambda *_, **__: None)
+    monkeypatch.setattr(ray_workers, "ReplicaGroup", tell)
+    config, place = ray_config(learner__processes=2), ray_workers.LearnerPlace(rank=1)
+    worker: Any = ray_workers.LearnerWorker(Identity("test", Path(), "learner"))
+    access = ReplayAccess({0: "127.0.0.1:1"}, None)
+    [membership, _], _ = seen(lambda: worker.begin(config, access, None, place, Path(), "127.0.0.1:2"))
+    assert (membership.rank, membership.count, membership.meeting) == (1, 2, "127.0.0.1:2")
+
+
 def see_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     train(changed(BASE, {"run.directory": "elsewhere"}), name="mine", run_dir=None, resume=None, seeds=1)
@@ -363,6 +373,7 @@ LOOKS: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
     "replay.durability": see_durability,
     "learner.device": see_device,
     "learner.threads": see_threads,
+    "learner.processes": see_processes,
     "run.directory": see_directory,
     "run.checkpoint_url": see_checkpoint_url,
     "ray.address": see_ray_address,

@@ -15,6 +15,7 @@ from kit.logs import logged
 from distributed.build import make_spec, make_task
 from distributed.config_loading import find_config
 from distributed.loading import load_experiment
+from distributed.run_directory import RunDirectory
 from distributed.status import run_state
 from replay_server import connect
 
@@ -131,6 +132,37 @@ def test_one_shard_serves_one_run_after_another(headrace: Callable[..., Any], tm
         command.wait_until_gone()
     os.kill(shard.process.pid, signal.SIGTERM)
     assert shard.finish(10)[0] == 0
+
+
+def test_a_learner_of_two_processes_is_one_learner_also_when_one_of_them_is_killed(
+    headrace: Callable[..., Any], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    command = headrace(
+        "train", "movie_pick_dqn", *_SMALL, "--learner.processes", "2", "--run.total-env-steps", "20000",
+        "--run.checkpoint-every-env-steps", "4000", "--run-dir", str(run),
+    )  # fmt: skip
+    command.wait_for(lambda: RunDirectory(run).complete_checkpoints() != [], 120)
+    before = command.descendants("ray::LearnerWorker")
+    assert len(before) == 2
+    os.kill(before[1], signal.SIGKILL)
+    code, _, errors = command.finish(120)
+    assert code == 0, errors
+    document = result(run)
+    assert document["restarts"] == 1 and errors.count("the learner is back after") == 1
+    assert document["updates"] > 0 and document["weights_version"] > 1 and document["skipped_updates"] == 0
+    last = rows(run)[-1]
+    # Each drew its half of every batch, and the law holds over both.
+    assert last["replay"]["sampled"] >= 64 * last["updates"] > 0
+    assert abs(last["replay"]["inserted"] * 1.0 - last["replay"]["sampled"] - 1000) < 10_000
+    command.wait_until_gone()
+    resumed = headrace(
+        "train", "--resume", str(run), "--learner.processes", "1", "--run.total-env-steps", "21000",
+    )  # fmt: skip
+    code, _, errors = resumed.finish(120)
+    assert code == 0, errors
+    assert result(run)["updates"] > document["updates"]
+    resumed.wait_until_gone()
 
 
 def test_an_environment_that_always_fails_ends_the_run(headrace: Callable[..., Any], tmp_path: Path) -> None:
