@@ -4,38 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from distributed.bench.halves import Halves
 from distributed.bench.machine import Machine
 from distributed.bench.notebook import Measure, Notebook, rate
 from distributed.bench.peers import PeerProcess
 from distributed.bench.replay import ScreenProgress, check_json
 from distributed.bench.report import Report, line_of, plain
 from distributed.bench.rows import Rival, Row
-from distributed.bench.workload import ALPHA, BATCH, Workload
-from learners.algorithms.dqn import DQNConfig
-from learners.algorithms.td3 import TD3Config
-from learners.task import ContinuousActions, DiscreteActions, Task
-from replay_server.batches import KEY_DTYPE, SampleBatch
-from replay_server.transitions import transition_spec
+from distributed.bench.updates import ACTIONS, OBSERVATION, POOL, TAU, columns, learner_and_batches
+from distributed.bench.workload import BATCH, Workload
 
 UPDATES = "updates/s"
-_OBSERVATION, _ACTIONS, _DIMENSIONS = 8, 4, 2
-_POOL = 32  # different batches in turn
-_TAU, _GAMMA, _RATE = 0.005, 0.99, 1e-3
-_DISCRETE = Task(observation_dtype="float32", observation_shape=(_OBSERVATION,), actions=DiscreteActions(_ACTIONS))
-_CONTINUOUS = Task(
-    observation_dtype="float32",
-    observation_shape=(_OBSERVATION,),
-    actions=ContinuousActions((-1.0,) * _DIMENSIONS, (1.0,) * _DIMENSIONS),
-)
+HALVES = "dqn-256-halves"
+_RATE = 1e-3
 
 LEARNER_ROWS = (
     Row("dqn-64", "DQN, 2 x 64", "CPU", UPDATES, rivals=(Rival("bare", "dqn", "64", 0.9), Rival("sb3", "dqn", "64"))),
@@ -43,6 +33,7 @@ LEARNER_ROWS = (
         rivals=(Rival("bare", "dqn", "256", 0.9), Rival("sb3", "dqn", "256"))),
     Row("double-64", "Double DQN, 2 x 64", "CPU", UPDATES, rivals=(Rival("bare", "double", "64", 0.9),)),
     Row("double-256", "Double DQN, 2 x 256", "CPU", UPDATES, rivals=(Rival("bare", "double", "256", 0.9),)),
+    Row(HALVES, "DQN, 2 x 256, halves in two processes", "CPU", UPDATES, rivals=(Rival("one", "dqn", "256"),)),
     Row("td3-64", "TD3, 2 x 64", "CPU", UPDATES, rivals=(Rival("sb3", "td3", "64", 1.5),)),
     Row("td3-256", "TD3, 2 x 256", "CPU", UPDATES, rivals=(Rival("sb3", "td3", "256"),)),
 )  # fmt: skip
@@ -50,11 +41,11 @@ LEARNER_ROWS = (
 
 @dataclass(frozen=True)
 class LearnerBench:
-    """One run, on one thread.
+    """One run, on one thread a process.
 
     Ours learns from drawn batches with priorities, importance weights, clipping and the guard against values that are
-    not finite. `bare` is the same network and loss with fused Adam and a soft target, and none of these. Peers learn
-    from batches drawn before, too: no replay takes part.
+    not finite; `one` is ours in one process, beside a row of several. `bare` is the same network and loss with fused
+    Adam and a soft target, and none of these. Peers learn from batches drawn before, too: no replay takes part.
 
     Args:
         rows: what to measure.
@@ -107,54 +98,29 @@ class LearnerBench:
             for name, python in self.peers.items():
                 rivals = [rival for row in self.rows for rival in row.rivals if rival.peer == name]
                 with book.trying([rival.name for rival in rivals]):
-                    processes[name] = PeerProcess(name, python, Workload(str(_OBSERVATION), BATCH * _POOL), 1.0)
+                    processes[name] = PeerProcess(name, python, Workload(str(OBSERVATION), BATCH * POOL), 1.0)
                     book.detail(name, **processes[name].facts)
             for row in self.rows:
-                contenders = {row.name: _ours(row.name)}
-                for rival in row.rivals:
-                    if rival.peer == "bare":
-                        contenders[rival.name] = _bare(rival)
-                    elif rival.peer in processes:
+                with ExitStack() as stack:
+                    halves = stack.enter_context(Halves("dqn", 256)) if row.name == HALVES else None
+                    contenders = {row.name: _ours(row.name) if halves is None else halves.measure}
+                    for rival in row.rivals:
                         operation = f"{rival.operation}-{rival.workload}"
-                        contenders[rival.name] = processes[rival.peer].measure(operation)
-                book.alternate(contenders)
+                        if rival.peer == "bare":
+                            contenders[rival.name] = _bare(rival)
+                        elif rival.peer == "one":
+                            contenders[rival.name] = _ours(operation)
+                        elif rival.peer in processes:
+                            contenders[rival.name] = processes[rival.peer].measure(operation)
+                    book.alternate(contenders)
         finally:
             for process in processes.values():
                 process.close()
 
 
-def _columns(rng: np.random.Generator, continuous: bool) -> dict[str, Any]:
-    action = rng.uniform(-1.0, 1.0, (BATCH, _DIMENSIONS)).astype(np.float32)
-    return {
-        "observation": rng.standard_normal((BATCH, _OBSERVATION), np.float32),
-        "next_observation": rng.standard_normal((BATCH, _OBSERVATION), np.float32),
-        "action": action if continuous else rng.integers(0, _ACTIONS, BATCH),
-        "reward": rng.standard_normal(BATCH, np.float32),
-        "discount": np.full(BATCH, _GAMMA, np.float32),
-        "behaviour_log_prob": np.zeros(BATCH, np.float32),
-        "policy_version": np.zeros(BATCH, np.int64),
-    }
-
-
 def _ours(name: str) -> Measure:
     kind, _, units = name.partition("-")
-    sizes = (int(units), int(units))
-    config: DQNConfig | TD3Config = TD3Config(hidden_sizes=sizes, batch_size=BATCH)
-    task = _CONTINUOUS
-    action: tuple[str, tuple[int, ...]] = ("float32", (_DIMENSIONS,))
-    if kind != "td3":
-        config = DQNConfig(
-            hidden_sizes=sizes, batch_size=BATCH, double=kind == "double", dueling=False, target_update_tau=_TAU
-        )
-        task, action = _DISCRETE, ("int64", ())
-    spec, rng = transition_spec(("float32", (_OBSERVATION,)), action, {}), np.random.default_rng(0)
-    learner = config.make_learner(task, spec, seed=0, device="cpu")
-    drawn = []
-    for _ in range(_POOL):
-        mass = rng.exponential(size=BATCH) ** ALPHA
-        records = spec.pack(_columns(rng, kind == "td3"))
-        keys = np.zeros(BATCH, KEY_DTYPE)
-        drawn.append(SampleBatch(spec, records, keys, mass / mass.sum() / _POOL, BATCH * _POOL, 0))
+    learner, drawn = learner_and_batches(kind, int(units))
     pool = cycle(drawn)
 
     def step() -> int:
@@ -166,13 +132,13 @@ def _ours(name: str) -> Measure:
 
 def _network(units: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(_OBSERVATION, units), nn.ReLU(), nn.Linear(units, units), nn.ReLU(), nn.Linear(units, _ACTIONS)
+        nn.Linear(OBSERVATION, units), nn.ReLU(), nn.Linear(units, units), nn.ReLU(), nn.Linear(units, ACTIONS)
     )
 
 
 def _bare(rival: Rival) -> Measure:
     rng = np.random.default_rng(0)
-    pool = cycle([{k: torch.from_numpy(v) for k, v in _columns(rng, False).items()} for _ in range(_POOL)])
+    pool = cycle([{k: torch.from_numpy(v) for k, v in columns(rng, False).items()} for _ in range(POOL)])
     step = _bare_step(int(rival.workload), double=rival.operation == "double")
 
     def counted() -> int:
@@ -202,6 +168,6 @@ def _bare_step(units: int, *, double: bool) -> Callable[[dict[str, Tensor]], Non
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         with torch.no_grad():
-            torch._foreach_lerp_(theirs, ours, _TAU)
+            torch._foreach_lerp_(theirs, ours, TAU)
 
     return step
