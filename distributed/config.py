@@ -155,6 +155,9 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         Meta(ge=1, description="Transitions (updates without actors) between rows of metrics."),
     ] = 5_000
     directory: Annotated[str, Meta(description="Where run directories are made.")] = "runs"
+    prometheus: Annotated[
+        bool, Meta(description="Every process serves metrics (headrace[metrics]); prometheus_targets.json says where.")
+    ] = False
     checkpoint_url: Annotated[
         Annotated[str, Meta(pattern=r"^\w+://.+")] | None,
         Meta(

@@ -19,6 +19,7 @@ from distributed.logged_data import LoggedData, find_log
 from distributed.manifest import read_manifest
 from distributed.metrics import MetricsWriter
 from distributed.milestones import Milestones
+from distributed.monitoring.run_numbers import RunExporter
 from distributed.progress import LiveView
 from distributed.remote_checkpoints import RemoteCheckpoints
 from distributed.run_directory import RunDirectory, replay_snapshots
@@ -81,7 +82,9 @@ class Driver:
     def train(self, stop: StopSignal, checkpoint: Path | None) -> dict[str, Any]:
         """Run until a stop condition holds; returns the content of `result.json`, which it also writes."""
         facts = run_facts(self._config, self._run)
-        self._events = EventLog(self._run.identity)
+        loopback = self._config.runtime == "serial" or self._config.ray.address == "local"
+        self._identity = self._run.identity(prometheus=self._config.run.prometheus, loopback=loopback)
+        self._events = EventLog(self._identity)
         self._events.info("start", host=socket.gethostname(), version=__version__, checkpoint=checkpoint, **facts)
         try:
             with RunStatus(self._run, self._runtime, facts) as self._status:
@@ -96,8 +99,11 @@ class Driver:
     def _train(self, stop: StopSignal, checkpoint: Path | None) -> dict[str, Any]:
         begin = self._clock.monotonic()
         self._view.say("starting")
+        self._exporter: RunExporter | None = None
         try:
             keep_rows = self._start(checkpoint)
+            if self._identity.prometheus:
+                self._exporter = RunExporter(self._identity, self._status)
             self._began = self._clock.monotonic()
             self._milestones = Milestones(self._events, len(self._evaluations))
             self._events.info("training", start_up_seconds=self._began - begin)
@@ -109,7 +115,7 @@ class Driver:
                 self._view.say("writing the final checkpoint")
                 self._checkpoint_last(scheduled, judge=reason != "interrupt")
                 self._milestones.note(self._tally.env_steps, self._evaluations, self._checkpoints)
-                self._status.look(self._figures())
+                self._look()
             result = self._result(reason, seconds, self._began - begin)
             try:
                 if reason != "interrupt":
@@ -122,6 +128,8 @@ class Driver:
                 self._milestones.end(result)
                 self._status.enter("interrupted" if stop.requested else "done")
         finally:
+            if self._exporter is not None:
+                self._exporter.close()
             self._runtime.stop()
             self._checkpoints.close()
         return result
@@ -201,7 +209,7 @@ class Driver:
             self._view.update(self._tally, self._row, self._seconds())
             self._milestones.note(self._tally.env_steps, self._evaluations, self._checkpoints)
             if self._status.due:
-                self._status.look(self._figures())
+                self._look()
 
     def _take_in(self, progress: Progress) -> None:
         self._tally.add(progress)
@@ -330,9 +338,13 @@ class Driver:
             "lost_transitions": casualties.lost_transitions,
         }
 
-    def _figures(self) -> dict[str, Any]:
+    def _look(self) -> None:
+        """Tell how the run is, and where its processes are."""
         evaluations = (self._evaluation, len(self._evaluations))
-        return figures(self._tally, self._row, self._checkpoints, self._casualties(), evaluations, self._seconds())
+        told = figures(self._tally, self._row, self._checkpoints, self._casualties(), evaluations, self._seconds())
+        self._status.look(told)
+        if self._exporter is not None:
+            self._exporter.refresh()
 
     def _evaluate_best(self) -> dict[str, Any]:
         episodes = self._config.evaluation.final_episodes

@@ -17,12 +17,16 @@ class Identity:
         directory: of the run, which the process's node need not see.
         role: driver, actor, learner, shard, evaluator or store.
         index: which of its role.
+        prometheus: it serves metrics.
+        loopback: for this machine only.
     """
 
     run: str
     directory: Path
     role: str = DRIVER
     index: int = 0
+    prometheus: bool = False
+    loopback: bool = True
 
     def of(self, role: str, index: int = 0) -> Identity:
         """Another process of the same run."""

@@ -71,6 +71,10 @@ class LearnerProcesses:
         ranks = [identity.of(identity.role, rank) for rank in range(self._count)]
         return LearnerGroup(tuple(self._processes.spawn(cls, role, who) for who in ranks))
 
+    def ask(self, handle: LearnerGroup, method: str) -> Calls:
+        """The same call of each."""
+        return handle.ask(method)
+
     def done(self, call: Calls) -> bool:
         """Whether all have ended, or one has ended badly: the others then never will."""
         ended = [one for one in call if self._processes.done(one)]

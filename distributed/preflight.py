@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 
 from distributed.build import make_spec, make_task, resolve_device
@@ -22,6 +24,8 @@ def check(config: ExperimentConfig) -> None:
     _check_gpus(config, resolve_device(config.learner.device))
     task = make_task(config)
     config.algorithm.make_policy(task, env_indices=range(1), total_envs=1)  # its networks look at the observations
+    if config.run.prometheus and find_spec("prometheus_client") is None:
+        raise ConfigError("run.prometheus: needs the package prometheus-client; pip install 'headrace[metrics]'")
     if config.runtime == "ray":
         from distributed.ray_session import check_address  # only this runtime needs ray
 

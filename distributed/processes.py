@@ -34,6 +34,9 @@ class Processes(Protocol):
     def spawn(self, cls: type, role: Role, *arguments: Any) -> Any:
         """A new process for a worker of this class, made with these arguments; it may have to wait for room."""
 
+    def ask(self, handle: Any, method: str) -> Any:
+        """A call of a method without arguments."""
+
     def done(self, call: Any) -> bool:
         """Whether a call has ended, well or badly."""
 

@@ -64,6 +64,10 @@ class RayProcesses:
         actor: Any = ray.remote(cls) if own is None else ray.remote(**own)(cls)
         return actor.options(scheduling_strategy=self._strategy(role), **options).remote(*arguments)
 
+    def ask(self, handle: Any, method: str) -> Any:
+        """A call of a method without arguments."""
+        return getattr(handle, method).remote()
+
     def look(self, calls: Sequence[Any], seconds: float) -> None:
         """Wait until one of the calls has ended, and see which of them have: what `done` then says of these.
 

@@ -62,7 +62,9 @@ class RayRuntime:
     def start(self, origin: Origin) -> None:
         """Start or join Ray, then everything of the run; returns when all are ready to work."""
         config = self._config
-        log = self._log = EventLog(self._run.identity)
+        log = self._log = EventLog(
+            self._run.identity(prometheus=config.run.prometheus, loopback=config.ray.address == "local")
+        )
         self._owns_ray = start_ray(config)
         private = config.ray.address == "local"
         processes = self._processes = RayProcesses(config, private=private)

@@ -14,6 +14,8 @@ from ray.exceptions import RayError
 
 from distributed.event_log import EventLog
 from distributed.identity import Identity
+from distributed.monitoring.exporter import Exporter
+from distributed.monitoring.worker_numbers import StoreNumbers
 from learners.weights import WeightSnapshot
 from replay_server.errors import WorkerDied
 
@@ -32,10 +34,11 @@ _AGAIN_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class StoreState:
-    """A word that is another one after every restart, and the newest version, 0 when there is none."""
+    """A word that is another one after every restart, the newest version (0: none), and where Prometheus finds it."""
 
     life: str
     version: int
+    metrics: str | None = None
 
 
 class WeightStore:
@@ -59,10 +62,12 @@ class WeightStore:
         self._announced = 0
         self._learner: Any = None
         self._fetching = False
+        self._numbers = StoreNumbers()
+        self._exporter = Exporter.wanted_by(identity, self._numbers)
 
     async def state(self) -> StoreState:
         """What it holds."""
-        return StoreState(self._life, self._version)
+        return StoreState(self._life, self._version, None if self._exporter is None else self._exporter.address)
 
     async def announce(self, version: int, learner: Any) -> None:
         """A learner has a version: its newest is fetched now, or when the fetch under way has ended."""
@@ -88,16 +93,21 @@ class WeightStore:
             return
         if version > self._version:
             self._version, self._held = version, snapshot
+            self._numbers.version = version
+            self._numbers.received += 1
             self._newer.set()
             self._newer = asyncio.Event()
 
     async def wait_newer(self, version: int, timeout_s: float) -> list[Any]:
         """[reference] to the newest snapshot as soon as its version is above `version`; [] after `timeout_s`."""
         if self._version <= version:
+            self._numbers.waiters += 1
             try:
                 await asyncio.wait_for(self._newer.wait(), timeout_s)
             except TimeoutError:
                 return []
+            finally:
+                self._numbers.waiters -= 1
         return [self._held]
 
 
@@ -172,6 +182,10 @@ class RayWeightSink:
     def __init__(self, store: Any) -> None:
         self._store = store
         self._newest: WeightSnapshot | None = None
+        self.published = 0
+        self.published_bytes = 0
+        self.seconds = 0.0
+        """For which `publish` held its callers up."""
 
     def newest_version(self, known: int) -> int:
         """The newest version of the store, or the known one where the store holds none above it."""
@@ -183,8 +197,12 @@ class RayWeightSink:
 
     def publish(self, snapshot: WeightSnapshot) -> None:
         """Keep a snapshot for the store, in place of the one before, and tell it so."""
+        begin = time.monotonic()
         self._newest = snapshot
         self._store.announce.remote(snapshot.version, ray.get_runtime_context().current_actor)
+        self.published += 1
+        self.published_bytes = snapshot.blob.nbytes
+        self.seconds += time.monotonic() - begin
 
     def fetched(self) -> tuple[int, WeightSnapshot]:
         """The newest, for the store; in any thread."""

@@ -26,6 +26,8 @@ from distributed.build import make_actor_loop, make_learner, make_learner_loop, 
 from distributed.config import ExperimentConfig
 from distributed.event_log import EventLog
 from distributed.identity import Identity
+from distributed.monitoring.exporter import Exporter
+from distributed.monitoring.worker_numbers import ActorNumbers, EvaluatorNumbers, LearnerNumbers
 from distributed.ray_weights import FETCHED, PUBLISHER_OPTIONS, RayWeightSink, RayWeightSource
 from distributed.replay_access import ReplayAccess
 from learners.checkpoint import learner_arrays, restore_learner
@@ -63,6 +65,12 @@ class RolloutWorker:
     def __init__(self, identity: Identity) -> None:
         self._log = EventLog(identity)
         self._log.info("start", host=socket.gethostname())
+        self._numbers = ActorNumbers()
+        self._exporter = Exporter.wanted_by(identity, self._numbers)
+
+    def metrics_address(self) -> str | None:
+        """HOST:PORT where Prometheus finds it, or None."""
+        return None if self._exporter is None else self._exporter.address
 
     def arrive(self) -> None:
         """Answers as soon as there was room for this process and it has started."""
@@ -98,7 +106,9 @@ class RolloutWorker:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self._loop.step(_TURN_SECONDS)
-        return Turn(self._loop.report(), self._writer.given_up)
+        turn = Turn(self._loop.report(), self._writer.given_up)
+        self._numbers.note(turn.report, turn.given_up)
+        return turn
 
 
 @dataclass(frozen=True)
@@ -149,6 +159,12 @@ class LearnerWorker:
     def __init__(self, identity: Identity) -> None:
         self._log = EventLog(identity)
         self._log.info("start", host=socket.gethostname())
+        self._numbers = LearnerNumbers()
+        self._exporter = Exporter.wanted_by(identity, self._numbers)
+
+    def metrics_address(self) -> str | None:
+        """HOST:PORT where Prometheus finds it, or None."""
+        return None if self._exporter is None else self._exporter.address
 
     def open_meeting(self, config: ExperimentConfig) -> str:
         """HOST:PORT where the learner's processes will find each other."""
@@ -208,7 +224,7 @@ class LearnerWorker:
     def run(self, seconds: float) -> LearnerReport:
         """Learn for a while."""
         self._loop.work(seconds, _TURN_SECONDS)
-        return self._loop.report()
+        return self._report()
 
     def set_moments(self, moments: Mapping[str, NDArray[Any]]) -> None:
         """Use new observation and return moments."""
@@ -233,14 +249,19 @@ class LearnerWorker:
         self._loop.drain()
         error = _failure(self._replay.flush)
         if not self._replicas.all(error is None):
-            return LearnerCut(self._loop.report(), error)
+            return LearnerCut(self._report(), error)
         snapshot, arrays = self._loop.publish(), learner_arrays(self._learner)
         self._replicas.check_same(arrays.values())
         if self._replicas.rank:
-            return LearnerCut(self._loop.report(), None)
+            return LearnerCut(self._report(), None)
         if replay_directory is not None:
             error = _failure(partial(self._replay.begin_save, replay_directory))
-        return LearnerCut(self._loop.report(), error, snapshot, arrays)
+        return LearnerCut(self._report(), error, snapshot, arrays)
+
+    def _report(self) -> LearnerReport:
+        report = self._loop.report()
+        self._numbers.note(report, (self._sink.published, self._sink.published_bytes, self._sink.seconds))
+        return report
 
 
 def _failure(call: Callable[[], Any]) -> str | None:
@@ -274,6 +295,12 @@ class EvaluatorWorker:
     def __init__(self, identity: Identity) -> None:
         self._log = EventLog(identity)
         self._log.info("start", host=socket.gethostname())
+        self._numbers = EvaluatorNumbers()
+        self._exporter = Exporter.wanted_by(identity, self._numbers)
+
+    def metrics_address(self) -> str | None:
+        """HOST:PORT where Prometheus finds it, or None."""
+        return None if self._exporter is None else self._exporter.address
 
     def begin(self, config: ExperimentConfig, weights: RayWeightSource) -> None:
         """Build the policy."""
@@ -285,8 +312,11 @@ class EvaluatorWorker:
 
     def evaluate(self, snapshot: WeightSnapshot, episodes: int, seed: int) -> EvaluationResult:
         """Evaluate one policy."""
+        begin = time.monotonic()
         self._policy.load(snapshot)
-        return evaluate(self._policy, self._config.environment, episodes, seed)
+        result = evaluate(self._policy, self._config.environment, episodes, seed)
+        self._numbers.note(snapshot.version, result, time.monotonic() - begin)
+        return result
 
     def evaluate_newest(self) -> tuple[WeightSnapshot, EvaluationResult]:
         """Evaluate the newest published policy on the seeds that checkpoints are selected by."""

@@ -74,10 +74,9 @@ class RunDirectory:
             file.write_text(_new_word() + "\n")
         return file.read_text().strip()
 
-    @property
-    def identity(self) -> Identity:
+    def identity(self, *, prometheus: bool = False, loopback: bool = True) -> Identity:
         """Of the run's driver."""
-        return Identity(self.id, self.path)
+        return Identity(self.id, self.path, prometheus=prometheus, loopback=loopback)
 
     def write_config(self, config_yaml: str) -> None:
         """Replace `config.yaml`: a resumed run may have other settings."""

@@ -112,7 +112,9 @@ class RunStatus:
         }
         restarts = dict.fromkeys(workers, 0)
         for worker in self._runtime.workers():
-            shown = {name: value for name, value in asdict(worker).items() if value is not None and name != "role"}
+            shown = {
+                name: value for name, value in asdict(worker).items() if value not in (None, ()) and name != "role"
+            }
             workers[worker.role].append(shown | self._reports.get((worker.role, worker.index), {}))
             restarts[worker.role] += worker.restarts
         self._add_shards(workers["shard"], stats.shards)

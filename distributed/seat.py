@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from distributed.event_log import EventLog
@@ -56,6 +57,8 @@ class Seat:
         self._failures = Failures(clock)
         self._issued = 0.0
         self._late = False
+        self._metrics: tuple[str, ...] = ()
+        self._asked: Any = None  # where the process serves metrics
         self._seconds: float | None = None
 
     @property
@@ -82,7 +85,8 @@ class Seat:
         """How it is, with the stage of a worker that is there."""
         stage = "restarts" if self.vacant else stage
         role, index = self.identity.role, self.identity.index
-        return WorkerState(role, index, stage, self.restarts, self.silent, address, self.error)
+        metrics = () if self.handle is None else self._metrics_addresses()
+        return WorkerState(role, index, stage, self.restarts, self.silent, address, self.error, metrics)
 
     def fill(self, cls: type, role: Role) -> None:
         """Start a process, unless the one before was kept."""
@@ -90,6 +94,9 @@ class Seat:
         if self.handle is None:
             self.handle = self._processes.spawn(cls, role, self.identity)
             self.log.info("process asked for", of=self.identity.name, restarts=self.restarts)
+            self._metrics = ()
+            wanted = self.identity.prometheus
+            self._asked = self._processes.ask(self.handle, "metrics_address") if wanted else None
 
     def issue(self, call: Any, seconds: float | None) -> None:
         """The worker has this to do, within so many seconds; None: however long it takes."""
@@ -136,6 +143,16 @@ class Seat:
                 f"{self.name} failed {self.failures} times in a row, last with: {error} (log: {self.log})"
             ) from error
         self.restarts += 1
+
+    def _metrics_addresses(self) -> tuple[str, ...]:
+        """Where the process, or those of a learner, serve metrics, once they have told."""
+        if self._asked is not None and self._processes.done(self._asked):
+            call, self._asked = self._asked, None
+            with suppress(HeadraceError):  # it has ended, which the call in flight tells too
+                told = self._processes.get(call, _ANSWER_SECONDS, self.name)
+                answers = told if isinstance(told, list) else [told]
+                self._metrics = tuple(address for address in answers if address is not None)
+        return self._metrics
 
     def stop(self) -> None:
         """End the process."""

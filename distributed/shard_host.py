@@ -29,11 +29,12 @@ _HANG_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Served:
-    """A shard that serves: where, and the records ever inserted and those held, with all that came back."""
+    """A shard that serves: where, records ever inserted and held with all that came back, and where its metrics are."""
 
     address: str
     inserted: int
     size: int
+    metrics: str | None = None
 
 
 class ShardHost:
@@ -53,6 +54,9 @@ class ShardHost:
     def arrive(self) -> str:
         """The IP address of the node, as soon as there was room for this process there and it has started."""
         return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+
+    def metrics_address(self) -> None:
+        """This process serves none; its shard does."""
 
     def begin(
         self,
@@ -99,7 +103,7 @@ class ShardHost:
         self._log.info(
             "ready", address=self._process.address, shard_pid=self._process.pid, records=stats.size, seconds=seconds
         )
-        return Served(self._process.address, stats.inserted, stats.size)
+        return Served(self._process.address, stats.inserted, stats.size, self._process.metrics)
 
     def watch(self, seconds: float) -> str | None:
         """Why the shard has ended; None when it is still there after so many seconds."""

@@ -77,6 +77,8 @@ class ShardPlan:
             save_directory=str(self._run.checkpoints),
             seed=derive(config.run.seed, "shard", index, origin.barriers),
             shard_index=index,
+            metrics_port=0 if config.run.prometheus else None,
+            metrics_host=address.rpartition(":")[0],
             restore_from=None if checkpoint is None else self._snapshots(checkpoint, index),
             init_from=origin.log.files if checkpoint is None else (),
             init_shards=config.replay.shards,

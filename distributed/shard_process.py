@@ -14,6 +14,7 @@ from pathlib import Path
 from replay_server.errors import WorkerDied
 from replay_server.parent_process import VARIABLE
 
+_SERVING, _METRICS = "serving replay at ", "; metrics at http://"
 _MOST_LINES = 1000
 _LAST_WORDS_SECONDS = 5.0
 
@@ -42,7 +43,10 @@ class ShardProcess:
         self._said: deque[str] = deque(maxlen=_MOST_LINES)
         self._listener = threading.Thread(target=self._listen, name="shard said", daemon=True)
         self._listener.start()
-        self.address = self._served_at()
+        served = self._serving_line()
+        self.address = served.removeprefix(_SERVING).split()[0] if served else ""
+        self.metrics = served.partition(_METRICS)[2].partition("/")[0] or None
+        """HOST:PORT for Prometheus, where its config asks for it."""
         if not self.address:
             self._listener.join(_LAST_WORDS_SECONDS)
             said = self.take_said()
@@ -85,11 +89,11 @@ class ShardProcess:
             for line in lines:
                 self._said.append(line.decode(errors="replace").rstrip())
 
-    def _served_at(self) -> str:
-        """HOST:PORT once it serves; "" when it ended before."""
+    def _serving_line(self) -> str:
+        """What it says once it serves; "" when it ended before."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             text = line.decode(errors="replace")
-            if text.startswith("serving replay at "):
-                return text.removeprefix("serving replay at ").split()[0]
+            if text.startswith(_SERVING):
+                return text
         return ""

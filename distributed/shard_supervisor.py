@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,12 +40,12 @@ class _Place:
     down_since: float | None = None
     arriving: bool = True  # its host waits for room and for its process
 
-    @property
-    def stage(self) -> str:
-        """What it does, in the words of `WorkerState`."""
-        if self.arriving:
-            return "starts"
-        return "serves" if self.served is not None and self.down_since is None else "begins"
+    def state(self) -> WorkerState:
+        """How it is."""
+        if self.served is None or self.arriving or self.down_since is not None:
+            return self.seat.state("starts" if self.arriving else "begins")
+        metrics = () if self.served.metrics is None else (self.served.metrics,)
+        return dataclasses.replace(self.seat.state("serves", self.served.address), metrics=metrics)
 
 
 class ShardSupervisor:
@@ -150,10 +151,7 @@ class ShardSupervisor:
 
     def workers(self) -> tuple[WorkerState, ...]:
         """How every shard is, and where."""
-        return tuple(
-            place.seat.state(place.stage, None if place.served is None else place.served.address)
-            for place in self._places
-        )
+        return tuple(place.state() for place in self._places)
 
     def take_notices(self) -> tuple[str, ...]:
         """What a person should be told since the last call."""

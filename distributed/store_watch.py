@@ -31,6 +31,7 @@ class StoreWatch:
         self._next = clock()
         self._life: str | None = None
         self._restarts = 0
+        self._metrics: str | None = None
 
     def found_empty(self) -> bool:
         """Whether it has come back empty since the last call: the learner has to publish again."""
@@ -46,7 +47,7 @@ class StoreWatch:
             state: StoreState = self._processes.get(call, _EVERY_SECONDS, "the weight store")
         except HeadraceError:
             return False  # it has ended; the next answer is of the next one
-        before, self._life = self._life, state.life
+        before, self._life, self._metrics = self._life, state.life, state.metrics
         if before == state.life:
             return False
         self._restarts += before is not None
@@ -54,7 +55,10 @@ class StoreWatch:
 
     def workers(self) -> tuple[WorkerState, ...]:
         """How the store is."""
-        return (WorkerState("store", 0, "begins" if self._life is None else "serves", self._restarts),)
+        stage = "begins" if self._life is None else "serves"
+        return (
+            WorkerState("store", 0, stage, self._restarts, metrics=() if self._metrics is None else (self._metrics,)),
+        )
 
     def casualties(self) -> Casualties:
         """Restarts so far."""

@@ -18,6 +18,7 @@ class WorkerState:
         silent: seconds since it was asked for what it has not answered.
         address: HOST:PORT where it serves records.
         error: why it failed last, or None.
+        metrics: HOST:PORT where Prometheus finds it and, of a learner of several processes, the next indices.
     """
 
     role: str
@@ -27,3 +28,4 @@ class WorkerState:
     silent: float = 0.0
     address: str | None = None
     error: str | None = None
+    metrics: tuple[str, ...] = ()

@@ -12,36 +12,36 @@ from replay_server.replay import Calls, ShardStats
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-_HOST = "127.0.0.1"
-
 
 class MetricsEndpoint:
-    """Serves `http://127.0.0.1:PORT/metrics` from a thread; for this machine only. Needs the package prometheus-client.
+    """Serves `http://HOST:PORT/metrics` from a thread, for whoever reaches it. Needs the package prometheus-client.
 
     Args:
         stats: what is shown, asked at every scrape.
         port: 0 takes a free one; see `address`.
+        host: address to listen at.
 
     Raises:
         ConfigError: the package is missing, or the port is taken.
     """
 
-    def __init__(self, stats: Callable[[], ShardStats], port: int) -> None:
+    def __init__(self, stats: Callable[[], ShardStats], port: int, host: str) -> None:
         try:
-            from prometheus_client import CollectorRegistry, start_http_server
+            from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
         except ModuleNotFoundError:
             raise ConfigError(
                 "metrics_port: needs the package prometheus-client; pip install 'headrace[metrics]'"
             ) from None
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Collector(stats))
+        ProcessCollector(registry=registry)
         try:
-            self._server, self._thread = start_http_server(port, _HOST, registry)
+            self._server, self._thread = start_http_server(port, host, registry)
         except OSError as error:
             raise ConfigError(
-                f"metrics_port: cannot listen on {_HOST}:{port}: {error.strerror}; choose another port, or 0 for any"
+                f"metrics_port: cannot listen on {host}:{port}: {error.strerror}; choose another port, or 0 for any"
             ) from None
-        self.address = f"{_HOST}:{self._server.server_port}"
+        self.address = f"{host}:{self._server.server_port}"
 
     def close(self) -> None:
         """Stop answering and free the port."""

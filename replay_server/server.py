@@ -105,9 +105,9 @@ class ReplayServer:
         if shard.durability != "checkpoint":
             self._compactor = Compactor(shard, self._health.serves_no_longer)
 
-    def serve_metrics(self, port: int) -> None:
+    def serve_metrics(self, port: int, host: str) -> None:
         """Answer Prometheus on loopback until the server stops; raises ConfigError as `MetricsEndpoint`."""
-        self.metrics = MetricsEndpoint(self._service.stats, port)
+        self.metrics = MetricsEndpoint(self._service.stats, port, host)
 
     def stop(self, grace_s: float = 1.0) -> None:
         """Say so to who watches, refuse new calls, give those under way `grace_s`, end.

@@ -101,7 +101,7 @@ def _serve_shard(config: ShardConfig, shard: Shard, security: ServerSecurity) ->
         raise
     if config.metrics_port is not None:
         try:
-            server.serve_metrics(config.metrics_port)
+            server.serve_metrics(config.metrics_port, config.metrics_host)
         except ConfigError:
             server.stop()
             raise

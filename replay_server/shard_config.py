@@ -131,8 +131,11 @@ class ShardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     tls: Annotated[ServerTLS | None, Meta(description="Certificate and key; null for plaintext.")] = None
     metrics_port: Annotated[
         Annotated[int, Meta(ge=0, le=65535)] | None,
-        Meta(description="Port on 127.0.0.1 for Prometheus, 0 for any; null: none. Needs headrace[metrics]."),
+        Meta(description="Port for Prometheus, 0 for any; null: none. Needs headrace[metrics]."),
     ] = None
+    metrics_host: Annotated[
+        str, Meta(min_length=1, description="Address of metrics_port; off loopback whoever reaches it may read it.")
+    ] = "127.0.0.1"
     seed: Annotated[int, Meta(ge=0, description="Of the shard's sampling; every shard of one replay its own.")] = 0
     shard_index: Annotated[int, Meta(ge=0, le=2**32 - 1, description="0, 1, ... of the shards of one replay.")] = 0
 

@@ -169,6 +169,7 @@ RUNS = {
     "run.checkpoint_every_env_steps": Change(120, "files"),
     "run.keep_checkpoints": Change(3, "files", {"run.checkpoint_every_env_steps": 100}),
     "run.metrics_every_env_steps": Change(50, "metrics"),
+    "run.prometheus": Change(True, "files"),
 }
 
 

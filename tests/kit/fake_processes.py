@@ -88,6 +88,10 @@ class FakeProcesses:
         self.workers.append(FakeWorker(cls, role))
         return self.workers[-1]
 
+    def ask(self, handle: FakeWorker, method: str) -> FakeCall:
+        call: FakeCall = getattr(handle, method).remote()
+        return call
+
     def done(self, call: FakeCall) -> bool:
         return call.ended
 

@@ -12,7 +12,7 @@ from distributed.run_directory import RunDirectory
 
 def log_of(path: Path) -> EventLog:
     """The driver's, of the run in a directory."""
-    return EventLog(RunDirectory(path).identity)
+    return EventLog(RunDirectory(path).identity())
 
 
 def logged(path: Path, name: str = "driver-0") -> list[dict[str, Any]]:

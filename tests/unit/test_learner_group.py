@@ -1,5 +1,6 @@
 """The processes of one learner are started, asked, ended and counted as one, without a process."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from distributed.ray_workers import LearnerCut, LearnerWorker
 from distributed.replay_access import ReplayAccess
 from distributed.run_directory import RunDirectory
 from distributed.runtime import Casualties, Origin
+from distributed.seat import Seat
 from learners.loop import LearnerReport
 from learners.weights import WeightSnapshot
 from replay_server.errors import CheckpointError, Diverged, PeersLost, WorkerDied
@@ -144,3 +146,16 @@ def test_what_several_processes_cannot_do_is_refused() -> None:
         config_of(runtime="ray", learner=three)
     with pytest.raises(ValueError, match="runtime serial is one process: drop learner.processes or use runtime ray"):
         config_of(learner=LearnerConfig(processes=2))
+
+
+def test_prometheus_finds_every_process(tmp_path: Path) -> None:
+    processes = FakeProcesses()
+    log = log_of(tmp_path)
+    who = dataclasses.replace(log.identity.of("learner"), prometheus=True)
+    seat = Seat("the learner", who, LearnerProcesses(processes, 2), log, FakeClock())
+    seat.fill(LearnerWorker, Role.LEARNER)
+    seat.issue(seat.handle.ask("run"), 10.0)
+    assert seat.state("learns").metrics == ()
+    for index, worker in enumerate(processes.workers):
+        worker.calls[0].answer(f"127.0.0.1:{index + 1}")
+    assert seat.state("learns").metrics == ("127.0.0.1:1", "127.0.0.1:2")

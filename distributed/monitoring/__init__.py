@@ -1,0 +1,1 @@
+"""What Prometheus gets from the processes of a run."""
