@@ -25,7 +25,7 @@ headrace trains reinforcement learning policies with many actors, sharded replay
   headrace serve-replay CONFIG.yaml                     a stand-alone replay shard
   headrace fit-users LOG [MODEL]                        simulated users from a log of ratings
   headrace status RUN_DIR | HOST:PORT...                how runs and shards are, and who waits for what
-  headrace bench replay | learner | scaling             how fast replay, updates and whole runs are, here or larger
+  headrace bench replay | learner | broadcast | scaling how fast replay, updates, weights and whole runs are
   headrace config show [CONFIG]                         the complete config, with the source of each value
   headrace cluster check [FILE...]                      what is wrong with cluster.yaml, before machines cost money
 
@@ -89,6 +89,7 @@ headrace status RUN_DIR | HOST:PORT... [--json] [--token-file FILE] [--tls-ca FI
 _BENCH_HELP = """\
 headrace bench replay [--json FILE] [--quick] [--rows NAME,...] [--peer NAME=PYTHON ...] [--directory DIR] [--shards N]
 headrace bench learner [--json FILE] [--quick] [--rows NAME,...] [--peer NAME=PYTHON ...]
+headrace bench broadcast [--json FILE] [--quick] [--peer rllib=PYTHON]
 headrace bench scaling [CONFIG] [--simulate] [--actors N,...] [--shards N] [--calibration FILE] [--learner-times X]
                        [--step-seconds X] [--price KIND=PRICE ...] [--json FILE] [--quick]
 headrace bench table FILE
@@ -96,6 +97,8 @@ headrace bench table FILE
   replay               measure every row of the replay server's table: about ten minutes, on a machine with nothing
                        else to do; a row that cannot be measured says why
   learner              measure what one update of DQN and TD3 costs beside bare torch and Stable-Baselines3 (peer sb3)
+  broadcast            measure how long weights of 0.1 to 100 MB are on their way to 1 to 64 actors, beside RLlib's
+                       (peer rllib), and how old they are in two real runs
   scaling [CONFIG]     measure what the parts of a run cost, run it with 1 to 4 actors, and hold a model against that
   --simulate           no real runs: what the model says of 10 to 10,000 actors on a cluster, what holds each size up,
                        what to add, and what it takes (docs/scaling.md)
@@ -104,7 +107,7 @@ headrace bench table FILE
   --learner-times X    predict with a learner X times as fast as the one measured
   --step-seconds X     predict with vector steps of X seconds, for a simulator that you have not got yet
   --price KIND=PRICE   of an hour of a node: head, actor or shard; adds the price of 1e9 environment steps
-  table FILE           print the table of a file that --json of replay or learner wrote, as Markdown
+  table FILE           print the table of a file that --json of replay, learner or broadcast wrote, as Markdown
   --json FILE          write the raw figures, with the machine's facts
   --quick              small sizes and short times, to see that everything runs; the figures mean little
   --rows NAME,...      these rows only; * stands for anything, as in grpc-*,shm-sample-8
@@ -312,6 +315,7 @@ def _cluster(arguments: Arguments) -> int:
 _BENCH_OPTIONS = {
     "replay": {"json", "rows", "directory", "shards", "peer", "quick"},
     "learner": {"json", "rows", "peer", "quick"},
+    "broadcast": {"json", "peer", "quick"},
     "scaling": {
         "json", "shards", "quick", "simulate", "actors", "calibration", "learner-times", "step-seconds", "price",
     },
@@ -322,9 +326,10 @@ _BENCH_OPTIONS = {
 def _bench(arguments: Arguments) -> int:
     name = arguments.positionals[0] if arguments.positionals else ""
     second = len(arguments.positionals) == 2
-    if name not in _BENCH_OPTIONS or (name == "table" and not second) or (name in ("replay", "learner") and second):
+    if name not in _BENCH_OPTIONS or (name == "table" and not second) or (name not in ("table", "scaling") and second):
         raise ConfigError(
-            "bench: needs `replay`, `learner`, `scaling [CONFIG]` or `table FILE`, as in headrace bench replay --quick"
+            "bench: needs `replay`, `learner`, `broadcast`, `scaling [CONFIG]` or `table FILE`, as in headrace bench "
+            "replay --quick"
         )
     for option in (*arguments.options, *arguments.switches, *arguments.lists):
         if option not in _BENCH_OPTIONS[name]:
@@ -332,11 +337,23 @@ def _bench(arguments: Arguments) -> int:
             raise ConfigError(f"--{option}: belongs to {owners}; leave it out of bench {name}")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its log lines say again what our own errors say
     if name == "table":
-        from distributed.bench.report import Report, markdown
+        from distributed.bench.tables import table
 
-        print(markdown(Report.read(Path(arguments.positionals[1]))), end="")
+        print(table(Path(arguments.positionals[1])), end="")
         return 0
+    if name == "broadcast":
+        return _bench_broadcast(arguments)
     return _bench_scaling(arguments) if name == "scaling" else _bench_rows(name, arguments)
+
+
+def _bench_broadcast(arguments: Arguments) -> int:
+    from distributed.bench.broadcast import PEER, BroadcastBench
+    from distributed.bench.peers import peers_from
+
+    peers = peers_from(arguments.lists.get("peer", []))
+    if others := sorted(set(peers) - {PEER}):
+        raise ConfigError(f"--peer: {others[0]}: has no weights to send; bench broadcast knows {PEER}")
+    return BroadcastBench(quick="quick" in arguments.switches, json=arguments.path("json"), peers=peers).run()
 
 
 def _bench_rows(name: str, arguments: Arguments) -> int:
@@ -408,7 +425,7 @@ _COMMANDS: dict[str, tuple[Callable[[Arguments], int], Grammar, str]] = {
     "bench": (
         _bench,
         Grammar(
-            ("replay | learner | scaling | table", "[CONFIG | FILE]"),
+            ("replay | learner | broadcast | scaling | table", "[CONFIG | FILE]"),
             ("json", "rows", "directory", "shards", "actors", "calibration", "learner-times", "step-seconds"),
             ("quick", "simulate"),
             repeated=("peer", "price"),

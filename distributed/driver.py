@@ -373,7 +373,11 @@ class Driver:
             "best_periodic_evaluation": best and {"mean": best.mean, "env_steps": best.env_steps},
             "periodic_evaluations": self._evaluations,
             "weights_version": tally.weights_version,
-            "staleness": {"mean": total / count if count else None, "max": maximum if count else None},
+            "staleness": {
+                "median": tally.median_staleness,
+                "mean": total / count if count else None,
+                "max": maximum if count else None,
+            },
             "overdue_transitions": tally.overdue_transitions,
             "restarts": casualties.restarts,
             "lost_transitions": casualties.lost_transitions,

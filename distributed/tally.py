@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ import numpy as np
 from actors.loop import ActorReport
 from distributed.runtime import Progress
 from learners.loop import LearnerReport
+
+_MOST_LAG = 1_000  # further behind counts as this in the median
 
 
 class Tally:
@@ -28,11 +30,13 @@ class Tally:
         self.overdue_transitions = 0
         self.weights_version = 0
         self.staleness = [0.0, 0.0, 0.0]  # sum, count, maximum
+        self._lag_counts: Counter[int] = Counter()
         if state is not None:
             self.updates, self.weights_version = state["updates"], state["weights_version"]
             self.skipped_updates = state["skipped_updates"]
             self.overdue_transitions = state["overdue_transitions"]
             self.staleness = list(state["staleness"])
+            self._lag_counts.update({int(lag): count for lag, count in state["lags"].items()})
         self.recent_return: float | None = None
         self._clear(seconds)
 
@@ -51,6 +55,16 @@ class Tally:
         """Who -> what it has waited for longest since the last row."""
         return {who: max(waits, key=waits.__getitem__) for who, waits in self._waits.items() if waits}
 
+    @property
+    def median_staleness(self) -> int | None:
+        """Versions that an actor was behind in the middle one of its reports, the lower of two; None without any."""
+        half, seen = (sum(self._lag_counts.values()) + 1) // 2, 0
+        for lag, count in sorted(self._lag_counts.items()):
+            seen += count
+            if seen >= half:
+                return lag
+        return None
+
     def state(self) -> dict[str, Any]:
         """Totals, for a checkpoint's manifest."""
         return {
@@ -59,6 +73,7 @@ class Tally:
             "overdue_transitions": self.overdue_transitions,
             "weights_version": self.weights_version,
             "staleness": self.staleness,
+            "lags": {str(lag): count for lag, count in sorted(self._lag_counts.items())},
         }
 
     def add(self, progress: Progress) -> None:
@@ -93,6 +108,7 @@ class Tally:
             lag = float(max(self.weights_version - report.policy_version, 0))
             self.staleness = [self.staleness[0] + lag, self.staleness[1] + 1, max(self.staleness[2], lag)]
             self._lags.append(lag)
+            self._lag_counts[min(int(lag), _MOST_LAG)] += 1
 
     def row(self, seconds: float) -> dict[str, Any]:
         """One row of metrics since the last one.

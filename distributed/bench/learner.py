@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from distributed.bench.halves import Halves
 from distributed.bench.machine import Machine
 from distributed.bench.notebook import Measure, Notebook, rate
-from distributed.bench.peers import PeerProcess
+from distributed.bench.peers import PeerProcess, workload_settings
 from distributed.bench.replay import ScreenProgress, check_json
 from distributed.bench.report import Report, line_of, plain
 from distributed.bench.rows import Rival, Row
@@ -94,11 +94,12 @@ class LearnerBench:
     def _measure(self, book: Notebook) -> None:
         """Each row and its rivals in turn."""
         processes: dict[str, PeerProcess] = {}
+        work = Workload(str(OBSERVATION), BATCH * POOL)
         try:
             for name, python in self.peers.items():
                 rivals = [rival for row in self.rows for rival in row.rivals if rival.peer == name]
                 with book.trying([rival.name for rival in rivals]):
-                    processes[name] = PeerProcess(name, python, Workload(str(OBSERVATION), BATCH * POOL), 1.0)
+                    processes[name] = PeerProcess(name, python, workload_settings(work, 1.0), 4.0)
                     book.detail(name, **processes[name].facts)
             for row in self.rows:
                 with ExitStack() as stack:

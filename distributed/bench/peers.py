@@ -8,7 +8,7 @@ import select
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,31 +46,35 @@ def peers_from(arguments: Sequence[str]) -> dict[str, Path]:
     return peers
 
 
+def workload_settings(work: Workload, fill_seconds: float) -> dict[str, Any]:
+    """What a replay buffer has to know; filled for so long at most, it may hold fewer than `work.records`."""
+    return {
+        "dim": int(work.name),
+        "records": work.records,
+        "batch": BATCH,
+        "chunk": work.chunk,
+        "alpha": ALPHA,
+        "fill_seconds": fill_seconds,
+        "seed": work.seed,
+    }
+
+
 class PeerProcess:
-    """One peer with one workload, filled and ready. A context manager: ends it.
+    """One peer, ready. A context manager: ends it.
 
     Args:
         name: of its program.
         python: the interpreter of its environment.
-        work: the records.
-        fill_seconds: how long it may fill itself; it may then hold fewer than `work.records`.
+        settings: its one argument.
+        start_seconds: how long it may take to be ready, beside what any program takes.
 
     Raises:
         WorkerDied: it could not start; the message says why.
     """
 
-    def __init__(self, name: str, python: Path, work: Workload, fill_seconds: float) -> None:
+    def __init__(self, name: str, python: Path, settings: Mapping[str, Any], start_seconds: float) -> None:
         self.name = name
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
-        settings = {
-            "dim": int(work.name),
-            "records": work.records,
-            "batch": BATCH,
-            "chunk": work.chunk,
-            "alpha": ALPHA,
-            "fill_seconds": fill_seconds,
-            "seed": work.seed,
-        }
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
         self._process = subprocess.Popen(
             [python, PROGRAMS / f"{name}.py", json.dumps(settings)],
@@ -80,7 +84,7 @@ class PeerProcess:
             env=environment,
         )
         try:
-            self.facts = self._answer(_READY_S + 4 * fill_seconds)
+            self.facts = self._answer(_READY_S + start_seconds)
         except WorkerDied:
             self.close()
             raise
@@ -89,14 +93,18 @@ class PeerProcess:
         """Records a second of one operation."""
 
         def rate(seconds: float) -> float:
-            assert self._process.stdin is not None
             for share in (0.2, 1.0):  # a warm-up first
-                self._process.stdin.write(f"{operation} {seconds * share}\n".encode())
-                self._process.stdin.flush()
-                answer = self._answer(_ANSWER_S + _SLOWEST * seconds)
+                answer = self.ask(f"{operation} {seconds * share}", _ANSWER_S + _SLOWEST * seconds)
             return float(answer["records"]) / float(answer["seconds"])
 
         return rate
+
+    def ask(self, line: str, timeout_s: float) -> dict[str, Any]:
+        """What it answers to one line; raises WorkerDied with its last words, and when it does not in time."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n".encode())
+        self._process.stdin.flush()
+        return self._answer(timeout_s)
 
     def close(self) -> None:
         """End it, by force after ten seconds."""

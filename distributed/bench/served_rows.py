@@ -12,7 +12,7 @@ import numpy as np
 
 from distributed.bench.clients import closing, cycling, fill, inserting, open_replay, sampling, with_cost
 from distributed.bench.notebook import Measure, Notebook, rate
-from distributed.bench.peers import PeerProcess
+from distributed.bench.peers import PeerProcess, workload_settings
 from distributed.bench.rows import GRPC, ROWS, SHM
 from distributed.bench.shards import served
 from distributed.bench.workload import ALPHA, BATCH, Workload
@@ -82,7 +82,9 @@ def _peer_contenders(
             continue
         book.progress.show(f"starting and filling {peer}, D={work.name}")
         with book.trying(mine):
-            process = stack.enter_context(PeerProcess(peer, python, work, fill_seconds))
+            process = stack.enter_context(
+                PeerProcess(peer, python, workload_settings(work, fill_seconds), 4 * fill_seconds)
+            )
             book.detail(f"{peer}-{work.name}", **process.facts)
             contenders |= {name: process.measure(rival.operation) for name, rival in mine.items()}
     return contenders

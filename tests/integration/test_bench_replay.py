@@ -10,7 +10,7 @@ import pytest
 
 from distributed import cli
 from distributed.bench import peers
-from distributed.bench.peers import PeerProcess, peers_from
+from distributed.bench.peers import PeerProcess, peers_from, workload_settings
 from distributed.bench.report import Report
 from distributed.bench.rows import ROWS
 from distributed.bench.workload import Workload
@@ -99,7 +99,9 @@ def programs(tmp_path, monkeypatch):
 
 
 def test_a_peer_is_measured_in_its_own_process(programs):
-    with PeerProcess("small", peers_from([f"small={sys.executable}"])["small"], Workload("8", 4096), 1.0) as peer:
+    with PeerProcess(
+        "small", peers_from([f"small={sys.executable}"])["small"], workload_settings(Workload("8", 4096), 1.0), 4.0
+    ) as peer:
         assert peer.facts == {"ready": True, "holds": 7, "version": "1.0"}
         assert peer.measure("sample")(0.02) > 512
         assert peer.measure("cycle")(0.02) > 512
@@ -115,7 +117,7 @@ def test_a_peer_is_measured_in_its_own_process(programs):
 def test_a_peer_that_does_not_start_says_why(programs, code, says):
     (programs / "small.py").write_text(code)
     with pytest.raises(WorkerDied, match=says):
-        PeerProcess("small", Path(sys.executable), Workload("8", 4096), 1.0)
+        PeerProcess("small", Path(sys.executable), workload_settings(Workload("8", 4096), 1.0), 4.0)
 
 
 def test_a_peer_without_its_library_costs_only_its_own_figures(programs, tmp_path, capsys):

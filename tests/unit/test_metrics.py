@@ -54,7 +54,7 @@ def test_a_row_averages_what_happened_since_the_last_one() -> None:
     assert row["staleness"] == np.mean([0, 3, 3])  # versions behind the newest one known at each report
     assert row["time"]["env_steps_per_second"] == 90.0
     assert row["time"]["blocked_on"] == {"learner": "inserts"}
-    assert tally.staleness == [6.0, 3.0, 3.0]
+    assert tally.staleness == [6.0, 3.0, 3.0] and tally.median_staleness == 3
     empty = tally.row(3.0)
     assert empty["time"]["blocked_on"] == {}
     assert empty["train_return"] is None and empty["learner"] == {} and empty["time"]["updates_per_second"] == 0.0
@@ -65,7 +65,7 @@ def test_totals_survive_a_checkpoint() -> None:
     tally.add(Progress({0: actor(10, [], 1)}, (LearnerReport(4, 3, {}, 0.0, None),)))
     again = Tally([10], json.loads(json.dumps(tally.state())))
     assert (again.env_steps, again.updates, again.weights_version) == (10, 4, 3)
-    assert again.staleness == tally.staleness
+    assert again.staleness == tally.staleness and again.median_staleness == tally.median_staleness == 2
 
 
 def test_the_stage_others_wait_for_bounds_the_run() -> None:

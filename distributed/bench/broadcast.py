@@ -1,0 +1,173 @@
+"""`headrace bench broadcast`: how long weights are on their way to actors, their cost to the learner, and their age."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import ray
+from msgspec.structs import replace
+
+from distributed.bench.broadcast_actors import Broadcast, Sending, limit_ms
+from distributed.bench.broadcast_report import BroadcastReport, Point, Sent, markdown
+from distributed.bench.figure import Figure
+from distributed.bench.machine import Machine
+from distributed.bench.peers import PeerProcess
+from distributed.bench.replay import check_json
+from distributed.bench.staleness import Staleness, staleness
+from distributed.config_loading import find_config
+from distributed.loading import load_experiment
+from distributed.ray_processes import RayProcesses
+from distributed.ray_session import start_ray
+from distributed.stages import Stages
+from replay_server.errors import HeadraceError
+
+SIZES = (100_000, 1_000_000, 10_000_000, 100_000_000)
+ACTORS = (1, 4, 16, 64)
+MOST_OF_PEER = 16
+"""RLlib's environment runners import torch and all of RLlib: 64 of them need more memory than a laptop has."""
+
+PEER = "rllib"
+_RUNS = ("cartpole_dqn", "movie_pick_dqn")
+_RUN_ACTORS = 2
+_LARGE = 50_000_000
+_PEER_START_S = 600.0
+_PEER_ANSWER_S = 900.0
+
+
+@dataclass(frozen=True)
+class BroadcastBench:
+    """One run.
+
+    Args:
+        quick: two small sizes, short times, to see that everything runs.
+        json: file for the raw figures.
+        peers: interpreter of each peer; only RLlib is one here.
+    """
+
+    quick: bool = False
+    json: Path | None = None
+    peers: Mapping[str, Path] = field(default_factory=dict)
+
+    def run(self) -> int:
+        """Measure, print the tables, write the file; 0 also when staleness is above its bound.
+
+        Raises:
+            ConfigError: the file cannot be written.
+        """
+        check_json(self.json)
+        stages, machine, begin = Stages("bench broadcast"), Machine.here(), time.monotonic()
+        began = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+        stale, stale_missing = self._stale(stages)
+        with self._peer(stages) as (peer, why):
+            points = self._points(stages, peer, why)
+            facts = {} if peer is None else {name: str(fact) for name, fact in peer.facts.items() if name != "ready"}
+        report = BroadcastReport(
+            machine=machine,
+            began=began,
+            took_s=round(time.monotonic() - begin, 1),
+            quick=self.quick,
+            turns=self._turns,
+            points=tuple(points),
+            stale=tuple(stale),
+            stale_missing=stale_missing,
+            peer=facts,
+            load_after=round(os.getloadavg()[0], 2),
+        )
+        print(markdown(report), end="")
+        if self.json is not None:
+            self.json.write_bytes(report.to_json())
+        return 0
+
+    @property
+    def _turns(self) -> int:
+        return 2 if self.quick else 5
+
+    def _stale(self, stages: Stages) -> tuple[list[Staleness], dict[str, str]]:
+        found, missing = [], {}
+        for name in _RUNS[:1] if self.quick else _RUNS:
+            with stages.stage(f"{name} with {_RUN_ACTORS} actors"):
+                try:
+                    found.append(staleness(name, _RUN_ACTORS, 4.0 if self.quick else 30.0))
+                except HeadraceError as error:
+                    missing[name] = str(error)
+        return found, missing
+
+    @contextmanager
+    def _peer(self, stages: Stages) -> Iterator[tuple[PeerProcess | None, str | None]]:
+        """The peer, or why it is not there; neither where nobody asked for it."""
+        if PEER not in self.peers:
+            yield None, None
+            return
+        with stages.stage("starting RLlib"):
+            try:
+                peer = PeerProcess(PEER, self.peers[PEER], {"actors": self._most_of_peer}, _PEER_START_S)
+            except HeadraceError as error:
+                peer, why = None, str(error)
+        if peer is None:
+            yield None, why
+            return
+        with peer:
+            yield peer, None
+
+    @property
+    def _most_of_peer(self) -> int:
+        return 2 if self.quick else MOST_OF_PEER
+
+    def _points(self, stages: Stages, peer: PeerProcess | None, why: str | None) -> list[Point]:
+        config = load_experiment(find_config(_RUNS[0]), ()).config
+        owned = start_ray(config)
+        try:
+            broadcast = Broadcast(RayProcesses(config, private=True))
+            sizes, counts = (SIZES[:2], (1, 2)) if self.quick else (SIZES, ACTORS)
+            points = []
+            for size in sizes:
+                broadcast.resize(size)
+                for actors in counts:
+                    with stages.stage(f"{size / 1e6:g} MB to {actors} actors"):
+                        points.append(self._point(broadcast, size, actors, peer, why))
+            return points
+        finally:
+            if owned:
+                ray.shutdown()
+
+    def _point(self, broadcast: Broadcast, size: int, actors: int, peer: PeerProcess | None, why: str | None) -> Point:
+        """Ours and theirs in turn."""
+        versions = 3 if self.quick or size >= _LARGE else 10
+        point = Point(size, actors, limit_ms(size, 5), peer_missing=why)
+        ours: list[Sending] = []
+        theirs: list[Sending] = []
+        try:
+            broadcast.grow(actors)
+            for _ in range(self._turns):
+                ours.append(broadcast.measure(actors, versions))
+                if peer is not None and actors <= self._most_of_peer and not point.peer_missing:
+                    try:
+                        answer = peer.ask(f"sync {size} {actors} {versions}", _PEER_ANSWER_S)
+                        theirs.append(Sending(answer["latency_ms"], answer["publish_ms"]))
+                        point = replace(point, peer_bytes=answer["bytes"])
+                    except HeadraceError as error:
+                        point = replace(point, peer_missing=str(error))
+        except HeadraceError as error:
+            return replace(point, missing=str(error))
+        sent = _sent(ours)
+        point = replace(point, ours=sent, delivered_mb_per_s=1e-3 * size * actors / sent.p99_ms.median)
+        if peer is not None and actors > self._most_of_peer:
+            point = replace(point, peer_missing="too many for it here")
+        if len(theirs) < self._turns:
+            return point
+        other = _sent(theirs)
+        return replace(point, peer=other, ratio=other.p50_ms.over(sent.p50_ms))
+
+
+def _sent(turns: list[Sending]) -> Sent:
+    return Sent(
+        p50_ms=Figure.of([float(np.percentile(turn.latency_ms, 50)) for turn in turns]),
+        p99_ms=Figure.of([float(np.percentile(turn.latency_ms, 99)) for turn in turns]),
+        publish_ms=Figure.of([float(np.median(turn.publish_ms)) for turn in turns]),
+    )

@@ -1,0 +1,82 @@
+"""`headrace bench broadcast --quick` with a small peer: every point is there, with its ratio."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from distributed import cli
+from distributed.bench import broadcast, peers
+from distributed.bench.broadcast_report import BroadcastReport
+from distributed.bench.staleness import Staleness, staleness
+from replay_server.errors import WorkerDied
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+PEER = """\
+import json, sys
+
+assert json.loads(sys.argv[1]) == {"actors": 2}
+print(json.dumps({"ready": True, "RLlib": "0.0"}), flush=True)
+for line in sys.stdin:
+    word, size, actors, versions = line.split()
+    latency = [3000.0] * (int(actors) * int(versions))
+    print(json.dumps({"latency_ms": latency, "publish_ms": [1.0] * int(versions), "bytes": int(size)}), flush=True)
+"""
+STALE = Staleness("cartpole_dqn", 2, 4.0, 6.0, 700.0, 120.0, median=3.0, mean=2.5, most=9.0)
+
+
+def test_every_point_is_measured_beside_the_peer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "peers").mkdir()
+    (tmp_path / "peers" / "rllib.py").write_text(PEER)
+    monkeypatch.setattr(peers, "PROGRAMS", tmp_path / "peers")
+    monkeypatch.setattr(broadcast, "staleness", lambda name, actors, seconds: STALE)
+    file = tmp_path / "b.json"
+    assert cli.main(["bench", "broadcast", "--quick", "--json", str(file), f"--peer=rllib={sys.executable}"]) == 0
+    report = BroadcastReport.read(file)
+    assert [(point.bytes_, point.actors) for point in report.points] == [
+        (100_000, 1), (100_000, 2), (1_000_000, 1), (1_000_000, 2),
+    ]  # fmt: skip
+    for point in report.points:
+        assert point.ours is not None and point.peer is not None and point.ratio is not None, point
+        assert 0.0 < point.ours.p50_ms.low <= point.ours.p50_ms.median <= point.ours.p99_ms.high < 60_000.0
+        assert point.ours.publish_ms.median > 0.0 and point.limit_ms > 0.0 and point.peer_bytes == point.bytes_
+        assert point.ratio.samples == tuple(3000.0 / ours for ours in point.ours.p50_ms.samples)
+    printed = capsys.readouterr().out
+    assert printed.count(" x |") == 4 and "**no** (median <= 2)" in printed
+    assert cli.main(["bench", "table", str(file)]) == 0
+    assert capsys.readouterr().out == printed
+
+
+def test_a_peer_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "broadcast", f"--peer=sb3={sys.executable}"]) == 2
+    assert "sb3: has no weights to send" in capsys.readouterr().err
+
+
+def test_staleness_is_what_a_run_of_so_many_actors_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Any] = []
+
+    def run(command: list[str], **_: Any) -> Any:
+        written.append(Path(command[4]).read_text())
+        if len(written) > 1:
+            return SimpleNamespace(returncode=1, stderr=b"headrace: error: no room")
+        directory = Path(command[command.index("--run-dir") + 1])
+        directory.mkdir()
+        result = {"staleness": {"median": 1, "mean": 1.5, "max": 4.0}, "wall_seconds": 10.0, "weights_version": 80}
+        rates = {"env_steps_per_second": 700.0, "updates_per_second": 90.0}
+        (directory / "result.json").write_text(json.dumps(result | rates))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    found = staleness("cartpole_dqn", 2, 10.0)
+    assert (found.median, found.most, found.versions_per_second, found.holds) == (1, 4.0, 8.0, True)
+    assert "count: 2" in written[0] and "max_seconds: 10.0" in written[0]
+    with pytest.raises(WorkerDied, match="a run of movie_pick_dqn failed: headrace: error: no room"):
+        staleness("movie_pick_dqn", 2, 10.0)
