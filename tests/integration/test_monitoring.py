@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import urllib.request
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from distributed.status import run_state
 pytestmark = pytest.mark.integration
 
 ROLES = {"driver", "actor", "learner", "shard", "store", "evaluator"}
+DASHBOARD = Path(__file__).parents[2] / "deploy" / "monitoring" / "grafana-headrace.json"
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "info": ("_info",)}
 
 
@@ -26,6 +28,13 @@ def targets(run: Path) -> dict[tuple[str, str], str]:
     file = run / "prometheus_targets.json"
     found = json.loads(file.read_text()) if file.exists() else []
     return {(part["labels"]["role"], part["labels"]["index"]): part["targets"][0] for part in found}
+
+
+def used_by_dashboard() -> set[str]:
+    """Metrics that the dashboard's panels name."""
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    expressions = " ".join(target["expr"] for panel in panels for target in panel.get("targets", ()))
+    return set(re.findall(r"\b(?:headrace|process)_\w+", expressions))
 
 
 class Scrape:
@@ -71,6 +80,8 @@ def test_every_process_of_a_run_is_scraped_and_so_is_its_successor(
     assert of["shard"].total("headrace_replay_records") > 0
     assert of["driver"].total("headrace_run_checkpoints_total") >= 1
     assert sum(of["driver"].total(f"headrace_run_{name}") for name in ("actors_acting", "env_steps_total")) > 0
+    exported = set().union(*(scrape.names for scrape in scrapes.values()))
+    assert used_by_dashboard() - exported == set() and len(used_by_dashboard()) > 30
     for scrape in scrapes.values():
         assert scrape.total("process_resident_memory_bytes") > 1e6
         assert not scrape.labels & {"run", "role", "index"}  # these come with the target
