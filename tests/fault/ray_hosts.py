@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,20 +43,57 @@ def environment(place: Path) -> dict[str, str]:
     }
 
 
-class Node:
-    """A node of Ray; ends with its host."""
+_MARK = "HEADRACE_TEST_NODE"
 
-    def __init__(self, host: Sequence[str], arguments: Sequence[str], env: dict[str, str], log: Path) -> None:
+
+class Node:
+    """A node of Ray; ends with its host.
+
+    Args:
+        host: what a command runs under there.
+        arguments: of `ray start`.
+        env: of everything on the node.
+        log: what it says.
+        mounts: directory -> MiB of an empty disk that hides it, for this node alone.
+    """
+
+    def __init__(
+        self,
+        host: Sequence[str],
+        arguments: Sequence[str],
+        env: dict[str, str],
+        log: Path,
+        mounts: Mapping[Path, int] | None = None,
+    ) -> None:
         self._log = log
+        self._mark = f"{_MARK}={log}"
+        disks = [f"mount -t tmpfs -o size={size}m none {place}" for place, size in (mounts or {}).items()]
+        prelude = ["bash", "-c", " && ".join([*disks, 'exec "$@"']), "bash"]
         with log.open("ab") as file:
             self.process = subprocess.Popen(
-                [*host, RAY, "start", "--block", _SMALL_STORE, *arguments],
-                env=env,
+                [*host, *prelude, RAY, "start", "--block", _SMALL_STORE, *arguments],
+                env={**env, _MARK: str(log)},
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def pids(self) -> list[int]:
+        """Of everything that runs on the node."""
+        return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and self._has(entry)]
+
+    def signal(self, number: int) -> None:
+        """To everything on the node at once."""
+        for pid in self.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _has(self, process: Path) -> bool:
+        try:
+            return self._mark.encode() in (process / "environ").read_bytes().split(b"\0")
+        except OSError:
+            return False
 
     def wait_until_there(self, seconds: float = 60.0) -> None:
         deadline = time.monotonic() + seconds
@@ -70,22 +108,26 @@ class TwoHosts:
     Attributes:
         cable: between them.
         place: directory that both see, with a short name, because sockets lie below it.
+        runs: directory of runs below it.
         env: of every process.
     """
 
     def __init__(self, cable: Cable, place: Path) -> None:
         self.cable, self.place, self.env = cable, place, environment(place)
+        self.runs = place / "runs"
+        self.runs.mkdir()
 
-    def start_ray(self, processors: int = 3, shards: int = 2) -> None:
-        """Head with processors and the learner's place on one, room for shards alone on the other."""
+    def start_head(self, processors: int = 3) -> None:
+        """The head, with processors and the learner's place."""
         cable, place = self.cable, self.place
         head = ["--head", f"--port={HEAD_PORT}", f"--node-ip-address={cable.client_ip}", "--include-dashboard=false"]
         head += [f"--temp-dir={place}/a", f"--num-cpus={processors}", '--resources={"learner": 1}']
         Node(cable.client_side, head, self.env, place / "head.log").wait_until_there()
-        self.start_node(["--num-cpus=0", f'--resources={{"replay": {shards}}}'])
 
-    def start_node(self, arguments: Sequence[str]) -> Node:
+    def start_node(self, processors: int = 0, shards: int = 0, mounts: Mapping[Path, int] | None = None) -> Node:
         """Another node, on the host of the shards."""
+        offers = [f"--num-cpus={processors}", f'--resources={{"replay": {shards}}}'] if shards else []
+        arguments = offers or [f"--num-cpus={processors}"]
         where = [f"--address={self.cable.client_ip}:{HEAD_PORT}", f"--node-ip-address={self.cable.shard_ip}"]
         count = len(list(self.place.glob("node-*.log")))
         node = Node(
@@ -93,6 +135,7 @@ class TwoHosts:
             [*where, f"--temp-dir={self.place}/{count}", *arguments],
             self.env,
             self.place / f"node-{count}.log",
+            mounts,
         )
         node.wait_until_there()
         return node
@@ -114,7 +157,7 @@ class Training:
 
     def __init__(self, hosts: TwoHosts, config: str, settings: Sequence[str]) -> None:
         self._hosts = hosts
-        self.directory = hosts.place / "run"
+        self.directory = hosts.runs / "run"
         self._errors = hosts.place / "train.log"
         where = ["--ray.address", f"{hosts.cable.client_ip}:{HEAD_PORT}", "--ray.placement", "roles"]
         command = [*hosts.cable.client_side, sys.executable, "-m", "headrace", "train", config, *where, *settings]
@@ -172,6 +215,13 @@ class Training:
         places = {int(pid): re.sub(r"^\[::ffff:(.*)\]", r"\1", place) for place, pid in found}
         mine = [pid for pid in self._hosts.cable.pids("shard") if "serve-replay" in command_line(pid)]
         return {pid: places[pid] for pid in mine if pid in places}
+
+    def look(self) -> list[dict[str, Any]]:
+        """What the shards say to who has the token."""
+        places = sorted(self.shards().values())
+        told = self._hosts.ask("headrace", "status", "--json", "--tls-ca", str(self.authority()), *places)
+        shards: list[dict[str, Any]] = told["shards"]
+        return shards
 
     def authority(self) -> Path:
         """A copy of the certificate that its shards' are signed with, which lies in the driver's memory alone."""

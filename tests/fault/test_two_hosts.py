@@ -31,7 +31,8 @@ _CUT_S = 20.0
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[TwoHosts]:
     with two_ray_hosts() as made:
-        made.start_ray()
+        made.start_head()
+        made.start_node(shards=2)
         yield made
 
 
@@ -60,13 +61,6 @@ def at_rest(hosts: TwoHosts) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-def look(hosts: TwoHosts, run: Training) -> list[dict[str, Any]]:
-    """What the shards say to who has the token."""
-    return hosts.ask(
-        "headrace", "status", "--json", "--tls-ca", str(run.authority()), *sorted(run.shards().values())
-    )["shards"]  # fmt: skip
-
-
 def content(shards: list[dict[str, Any]]) -> list[list[Any]]:
     """All that a call could have changed."""
     names = ("size", "inserted", "sampled", "priority_mass", "updated", "stale", "sessions", "fenced", "drawn")
@@ -93,14 +87,14 @@ def test_strangers_are_refused_and_counted_and_change_nothing(hosts: TwoHosts, r
     hears = listen(hosts, FRAME, PREFACE)
     run.gets_on(500)
     with at_rest(hosts):
-        before = look(hosts, run)
+        before = run.look()
         for _ in range(10):  # calls that waited when the others stood still end
-            if content(again := look(hosts, run)) == content(before):
+            if content(again := run.look()) == content(before):
                 break
             before = again
         [address, _] = sorted(run.shards().values())
         tried = hosts.ask("fault.stranger", address, str(run.authority()), str(wrong))
-        after = look(hosts, run)
+        after = run.look()
     codes = tried["codes"]
     assert codes["no_token"] == codes["wrong_token"] == ["UNAUTHENTICATED"] * len(METHODS)
     assert codes["plain"] == ["UNAVAILABLE"] * len(METHODS)
@@ -134,7 +128,7 @@ def test_a_cut_of_twenty_seconds_heals(hosts: TwoHosts, run: Training, figures: 
     run.gets_on(2000)
     figures.note(went_on_after_s=round(time.monotonic() - healed, 1))
     assert any(row["time"]["blocked_on"].get("actors") == "shard" for row in run.rows())
-    told = look(hosts, run)
+    told = run.look()
     assert [shard["state"] for shard in told] == ["serving"] * 2
     document = run.interrupt()
     assert document["lost_transitions"] == 0 and document["fenced_transitions"] == 0
