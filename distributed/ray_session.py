@@ -31,7 +31,7 @@ def start_ray(config: ExperimentConfig) -> bool:
     local = config.ray.address == "local"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # keep Ray's advice off the screen
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets anything else on the machine starve a run
-    if local:  # its control service never comes back: agents that outlive it would look for it for a minute
+    if local:  # its control service never comes back: who outlives it would look for it for a minute (two agents do)
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # `get` turns every error into one of ours
     # Processes of one machine share its processors as the kernel sees fit: a laptop may run more actors than cores.

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from replay_server.errors import ConfigError
-from replay_server.parent_process import ParentProcess
+from replay_server.parent_process import ParentProcess, end_within
 from replay_server.process_limits import prepare_process
 from replay_server.rate_limiter import RateLimiter
 from replay_server.security import ServerSecurity, server_credentials
@@ -21,6 +21,7 @@ from replay_server.shard_making import make_shard
 from replay_server.specs import RecordSpec
 
 _PARENT_CHECK_S = 0.5
+_ORPHAN_S = 10.0  # to drain, for a shard whose parent is gone
 
 
 def start_server(
@@ -91,6 +92,8 @@ def serve(config: ShardConfig, *, insecure: bool = False, salvage: bool = False)
         while not ended.wait(_PARENT_CHECK_S):
             if parent.gone():
                 break
+        if parent.gone():  # told so by the kernel, or seen here
+            end_within(_ORPHAN_S)
 
 
 def _serve_shard(config: ShardConfig, shard: Shard, security: ServerSecurity) -> ReplayServer:

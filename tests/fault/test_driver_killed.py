@@ -43,7 +43,7 @@ def test_a_driver_killed_at_random_moments(headrace, soak, figures, tmp_path):
     checkpoints = RunDirectory(run).complete_checkpoints
     command = headrace("train", "movie_pick_dqn", *_SETTINGS, "--run-dir", str(run))
     command.wait_for(lambda: len(checkpoints()) > 0, _PATIENCE_S)
-    recoveries, returns, judged, cut_short = [], [], 0, 0
+    killed, recoveries, returns, judged, cut_short = [], [], [], 0, 0
     for kill in range(kills):
         command.wait_for(lambda: evaluations(checkpoints()[-1])[judged:], _PATIENCE_S)
         moment = time.monotonic() + float(rng.uniform(0.0, 5.0))
@@ -51,8 +51,9 @@ def test_a_driver_killed_at_random_moments(headrace, soak, figures, tmp_path):
         os.kill(command.process.pid, signal.SIGKILL)
         command.process.wait()
         command.wait_until_gone(_END_S, but_agents=True)
+        killed.append(command)
         cut_short += any(run.glob("checkpoints/*.part"))
-        killed, checkpoint = command, checkpoints()[-1]
+        checkpoint = checkpoints()[-1]
         at, (records, inserted) = read_manifest(checkpoint), replay_of(checkpoint)
         before = lines(run)[at["metrics_rows"] :][:1]  # of the part that is taken back
         begun = time.monotonic()
@@ -70,10 +71,10 @@ def test_a_driver_killed_at_random_moments(headrace, soak, figures, tmp_path):
             returns.append([round(old[-1]["mean"], 2), round(new["mean"], 2)])
             assert new["mean"] > old[-1]["mean"] - 4.0 * (new["sem"] + old[-1]["sem"]), (old[-1], new)
         print(f"kill {kill}: resumed in {recoveries[-1]:.1f} s, return before and after {returns[-1:]}", flush=True)
-        killed.wait_until_gone(_AGENTS_END_S)
     os.killpg(command.process.pid, signal.SIGINT)
     assert command.finish(_PATIENCE_S)[0] == 0
-    command.wait_until_gone(_END_S)
+    for ended in [*killed, command]:
+        ended.wait_until_gone(_AGENTS_END_S)
     figures.add(kills=kills, killed_in_a_checkpoint=cut_short)
     figures.note(recovery_s=[round(seconds, 1) for seconds in recoveries], target_s=_TARGET_S, returns=returns)
     figures.note(met=max(recoveries) <= _TARGET_S)
