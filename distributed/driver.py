@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 from actors.normalisation import RunMoments
 from actors.seeds import SeedFamily, derive
-from distributed import __version__
 from distributed.checkpoints import Checkpoints
 from distributed.config import ExperimentConfig
 from distributed.event_log import EventLog
@@ -85,7 +83,7 @@ class Driver:
         loopback = self._config.runtime == "serial" or self._config.ray.address == "local"
         self._identity = self._run.identity(prometheus=self._config.run.prometheus, loopback=loopback)
         self._events = EventLog(self._identity)
-        self._events.info("start", host=socket.gethostname(), version=__version__, checkpoint=checkpoint, **facts)
+        self._events.start(checkpoint=checkpoint, **facts)
         try:
             with RunStatus(self._run, self._runtime, facts) as self._status:
                 result = self._train(stop, checkpoint)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import platform
+import socket
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from distributed import __version__
 from distributed.identity import Identity
 
 
@@ -40,6 +43,10 @@ class EventLog:
     def __str__(self) -> str:
         """Where to look, for messages."""
         return str(self.path) if self.path is not None else f"what {self.identity.name} wrote to standard error"
+
+    def start(self, **fields: Any) -> None:
+        """The process is there: on which host, with which versions, because nodes may differ."""
+        self.info("start", host=socket.gethostname(), version=__version__, python=platform.python_version(), **fields)
 
     def info(self, event: str, **fields: Any) -> None:
         """What is meant to happen."""

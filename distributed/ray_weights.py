@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import socket
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +53,7 @@ class WeightStore:
     RAY_OPTIONS = {"max_concurrency": _MOST_READERS}  # noqa: RUF012  more calls than that wait for one of them to end
 
     def __init__(self, identity: Identity) -> None:
-        EventLog(identity).info("start", host=socket.gethostname())
+        EventLog(identity).start()
         self._life = secrets.token_hex(8)
         self._version = 0
         self._held: Any = None

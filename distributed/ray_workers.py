@@ -7,7 +7,6 @@ build their parts in `begin`, not in the constructor: Ray hands back errors of a
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -64,7 +63,7 @@ class RolloutWorker:
 
     def __init__(self, identity: Identity) -> None:
         self._log = EventLog(identity)
-        self._log.info("start", host=socket.gethostname())
+        self._log.start()
         self._numbers = ActorNumbers()
         self._exporter = Exporter.wanted_by(identity, self._numbers)
 
@@ -158,7 +157,7 @@ class LearnerWorker:
 
     def __init__(self, identity: Identity) -> None:
         self._log = EventLog(identity)
-        self._log.info("start", host=socket.gethostname())
+        self._log.start()
         self._numbers = LearnerNumbers()
         self._exporter = Exporter.wanted_by(identity, self._numbers)
 
@@ -294,7 +293,7 @@ class EvaluatorWorker:
 
     def __init__(self, identity: Identity) -> None:
         self._log = EventLog(identity)
-        self._log.info("start", host=socket.gethostname())
+        self._log.start()
         self._numbers = EvaluatorNumbers()
         self._exporter = Exporter.wanted_by(identity, self._numbers)
 

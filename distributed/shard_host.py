@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,7 +45,7 @@ class ShardHost:
     def __init__(self, identity: Identity) -> None:
         self._logs = identity.directory / "logs"
         self._log = EventLog(identity)
-        self._log.info("start", host=socket.gethostname())
+        self._log.start()
         self._process: ShardProcess | None = None
         self._replay: Replay | None = None
         self._files: list[PrivateFile] = []
@@ -101,7 +100,7 @@ class ShardHost:
         stats = self._replay.stats()
         seconds = time.monotonic() - begin
         self._log.info(
-            "ready", address=self._process.address, shard_pid=self._process.pid, records=stats.size, seconds=seconds
+            "ready", shard_pid=self._process.pid, records=stats.size, seconds=seconds, text=self._process.serving
         )
         return Served(self._process.address, stats.inserted, stats.size, self._process.metrics)
 

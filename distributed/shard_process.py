@@ -43,7 +43,8 @@ class ShardProcess:
         self._said: deque[str] = deque(maxlen=_MOST_LINES)
         self._listener = threading.Thread(target=self._listen, name="shard said", daemon=True)
         self._listener.start()
-        served = self._serving_line()
+        served = self.serving = self._serving_line()
+        """What it says once it serves: where, and the memory it will take; "" when it ended before."""
         self.address = served.removeprefix(_SERVING).split()[0] if served else ""
         self.metrics = served.partition(_METRICS)[2].partition("/")[0] or None
         """HOST:PORT for Prometheus, where its config asks for it."""
@@ -90,10 +91,9 @@ class ShardProcess:
                 self._said.append(line.decode(errors="replace").rstrip())
 
     def _serving_line(self) -> str:
-        """What it says once it serves; "" when it ended before."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             text = line.decode(errors="replace")
             if text.startswith(_SERVING):
-                return text
+                return text.strip()
         return ""
