@@ -54,16 +54,18 @@ class RunFromOutside:
         start: the `headrace` fixture.
         place: an empty directory.
         settings: further ones of the command line.
+        learners: processes of its learner.
     """
 
-    def __init__(self, start: Callable[..., Any], place: Path, *settings: str) -> None:
+    def __init__(self, start: Callable[..., Any], place: Path, *settings: str, learners: int = 1) -> None:
+        self._counts = _COUNTS | {"learner": learners}
         self.path, self._beats = place / "run", place / "beats"
         self._beats.mkdir()
         self._start = start
         kwargs = json.dumps({"beats": str(self._beats), "step_seconds": 0.002})
         self.command = start(
             "train", "cartpole_dqn", "--environment.id", "kit.stamped:Stamped", "--environment.kwargs", kwargs,
-            "--run-dir", str(self.path), *_SETTINGS, *settings,
+            "--run-dir", str(self.path), *_SETTINGS, "--learner.processes", str(learners), *settings,
         )  # fmt: skip
 
     def resume(self) -> None:
@@ -86,7 +88,7 @@ class RunFromOutside:
 
     def complete(self) -> bool:
         """Whether there are as many processes of each kind as there should be."""
-        return {kind: len(pids) for kind, pids in self.processes().items()} == _COUNTS
+        return {kind: len(pids) for kind, pids in self.processes().items()} == self._counts
 
     def pause(self, seconds: float) -> None:
         """Let the run go on."""
