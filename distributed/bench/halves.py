@@ -1,4 +1,4 @@
-"""A learner of two processes to be timed: this one and a child, each with its half of every batch."""
+"""A learner of one or two processes to be timed: this one and a child, each with its half of every batch."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from distributed.bench.updates import learner_and_batches
 from learners.loop import LearnerLoop, LearnerPace
 from learners.replica_group import MeetingPlace, Membership, ReplicaGroup
+from learners.replicas import ALONE, Replicas
 from learners.weights import WeightSlot
 from replay_server.batches import SampleBatch
 
@@ -23,13 +24,40 @@ _START_SECONDS, _ANSWER_SECONDS = 120.0, 60.0
 _NEVER = 1 << 60
 
 
-class Halves:
-    """Two replicas over gloo and loopback. A context manager: ends the child.
+class Whole:
+    """One process with whole batches.
 
     Args:
         kind: of learner.
         units: of each of its two layers.
+        meeting: where the first of two replicas meets the other; None: it is alone.
     """
+
+    def __init__(self, kind: str, units: int, meeting: str | None = None) -> None:
+        self._loop = _loop(kind, units, meeting, 0)
+        self._updates, self._processor_s = 0, 0.0
+
+    def measure(self, seconds: float) -> float:
+        """Updates a second, after a warm-up of a fifth of the time."""
+        self._work(seconds / 5)
+        before, busy, begin = self._loop.report().updates, time.process_time(), time.perf_counter()
+        self._work(seconds)
+        updates, took = self._loop.report().updates - before, time.perf_counter() - begin
+        self._processor_s += time.process_time() - busy
+        self._updates += updates
+        return updates / took
+
+    @property
+    def processor_ms(self) -> float:
+        """Milliseconds of a processor that this process used for an update, exchange and waking up included."""
+        return 1e3 * self._processor_s / max(self._updates, 1)
+
+    def _work(self, seconds: float) -> None:
+        self._loop.work(seconds, 0.0)
+
+
+class Halves(Whole):
+    """Two replicas over gloo and loopback. A context manager: ends the child."""
 
     def __init__(self, kind: str, units: int) -> None:
         self._meeting = MeetingPlace(_LOOPBACK)
@@ -38,7 +66,7 @@ class Halves:
         arguments = (kind, units, self._meeting.address, theirs)
         self._child = spawning.Process(target=_follow, args=arguments, daemon=True)
         self._child.start()
-        self._loop = _loop(kind, units, self._meeting.address, 0)
+        super().__init__(kind, units, self._meeting.address)
 
     def __enter__(self) -> Halves:
         return self
@@ -48,23 +76,17 @@ class Halves:
         self._child.join(_ANSWER_SECONDS)
         self._child.kill()
 
-    def measure(self, seconds: float) -> float:
-        """Updates a second, after a warm-up of a fifth of the time."""
-        self._work(seconds / 5)
-        before, begin = self._loop.report().updates, time.perf_counter()
-        self._work(seconds)
-        return (self._loop.report().updates - before) / (time.perf_counter() - begin)
-
     def _work(self, seconds: float) -> None:
         self._commands.send(seconds)
-        self._loop.work(seconds, 0.0)
+        super()._work(seconds)
 
 
 class _Pool:
-    """One half of each of some batches, in turn."""
+    """A replica's part of each of some batches, in turn."""
 
-    def __init__(self, batches: list[SampleBatch], rank: int) -> None:
-        rows = slice(rank * len(batches[0]) // _COUNT, (rank + 1) * len(batches[0]) // _COUNT)
+    def __init__(self, batches: list[SampleBatch], replicas: Replicas) -> None:
+        size = len(batches[0]) // replicas.count
+        rows = slice(replicas.rank * size, (replicas.rank + 1) * size)
         self._halves = cycle(
             replace(b, records=b.records[rows], keys=b.keys[rows], probabilities=b.probabilities[rows]) for b in batches
         )
@@ -76,13 +98,15 @@ class _Pool:
         pass
 
 
-def _loop(kind: str, units: int, meeting: str, rank: int) -> LearnerLoop:
+def _loop(kind: str, units: int, meeting: str | None, rank: int) -> LearnerLoop:
     torch.set_num_threads(1)
     learner, batches = learner_and_batches(kind, units)
-    replicas = ReplicaGroup(Membership(rank, _COUNT, meeting, _LOOPBACK, _START_SECONDS, _ANSWER_SECONDS), "cpu")
+    replicas: Replicas = ALONE
+    if meeting is not None:
+        replicas = ReplicaGroup(Membership(rank, _COUNT, meeting, _LOOPBACK, _START_SECONDS, _ANSWER_SECONDS), "cpu")
     learner.join(replicas)
-    replay: Any = _Pool(batches, rank)
-    pace = LearnerPace(len(batches[0]) // _COUNT, publish_every_updates=_NEVER)
+    replay: Any = _Pool(batches, replicas)
+    pace = LearnerPace(len(batches[0]) // replicas.count, publish_every_updates=_NEVER)
     return LearnerLoop(learner, replay, WeightSlot(), pace=pace, clock=time.monotonic, replicas=replicas)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from distributed.bench.halves import Halves
+from distributed.bench.halves import Halves, Whole
 from distributed.bench.machine import Machine
 from distributed.bench.notebook import Measure, Notebook, rate
 from distributed.bench.peers import PeerProcess, workload_settings
@@ -102,21 +101,29 @@ class LearnerBench:
                     processes[name] = PeerProcess(name, python, workload_settings(work, 1.0), 4.0)
                     book.detail(name, **processes[name].facts)
             for row in self.rows:
-                with ExitStack() as stack:
-                    halves = stack.enter_context(Halves("dqn", 256)) if row.name == HALVES else None
-                    contenders = {row.name: _ours(row.name) if halves is None else halves.measure}
-                    for rival in row.rivals:
+                if row.name == HALVES:
+                    _halves(row, book)
+                    continue
+                contenders = {row.name: _ours(row.name)}
+                for rival in row.rivals:
+                    if rival.peer == "bare":
+                        contenders[rival.name] = _bare(rival)
+                    elif rival.peer in processes:
                         operation = f"{rival.operation}-{rival.workload}"
-                        if rival.peer == "bare":
-                            contenders[rival.name] = _bare(rival)
-                        elif rival.peer == "one":
-                            contenders[rival.name] = _ours(operation)
-                        elif rival.peer in processes:
-                            contenders[rival.name] = processes[rival.peer].measure(operation)
-                    book.alternate(contenders)
+                        contenders[rival.name] = processes[rival.peer].measure(operation)
+                book.alternate(contenders)
         finally:
             for process in processes.values():
                 process.close()
+
+
+def _halves(row: Row, book: Notebook) -> None:
+    """Two processes and one, in turn, and what an update costs each in processor time."""
+    [rival] = row.rivals
+    one = Whole(rival.operation, int(rival.workload))
+    with Halves(rival.operation, int(rival.workload)) as two:
+        book.alternate({row.name: two.measure, rival.name: one.measure})
+        book.detail(row.name, processor_ms_of_each=two.processor_ms, processor_ms_of_one=one.processor_ms)
 
 
 def _ours(name: str) -> Measure:
