@@ -51,19 +51,23 @@ def python_path() -> str:
     Raises:
         ConfigError: the user's directory, which comes first in a worker, holds a package of one of our names.
     """
-    from replay_server.errors import ConfigError  # only now is it certain whose `replay_server` this is
-
     here = os.getcwd()
-    if os.path.realpath(here) != ROOT:
-        for name in PACKAGES:
-            spec = PathFinder.find_spec(name, [here])
-            if spec is not None and spec.origin is not None:
-                raise ConfigError(
-                    f"{spec.origin} would hide headrace's own '{name}' from Ray's workers; "
-                    "rename it or start from another directory"
-                )
+    refuse_hiding(here)
     inherited = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     return os.pathsep.join(_without_repeats([ROOT, here, *inherited]))
+
+
+def refuse_hiding(directory: str) -> None:
+    """Raise ConfigError when a directory that comes first in a worker holds a foreign package of one of our names."""
+    from replay_server.errors import ConfigError  # only now is it certain whose `replay_server` this is
+
+    for name in PACKAGES if not os.path.samefile(directory, ROOT) else ():
+        spec = PathFinder.find_spec(name, [directory])
+        if spec is not None and spec.origin is not None:
+            raise ConfigError(
+                f"{spec.origin} would hide headrace's own '{name}' from Ray's workers; "
+                "rename it or start from another directory"
+            )
 
 
 def _without_repeats(entries: list[str]) -> list[str]:

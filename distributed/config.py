@@ -176,10 +176,16 @@ class RayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         Literal["auto", "roles"],
         Meta(description="roles: shards and learner need the resources replay, learner; auto: where nodes have them."),
     ] = "auto"
+    working_dir: Annotated[
+        str | None,
+        Meta(description="Directory sent to all nodes of a cluster, for modules of your own; null: they see its path."),
+    ] = None
 
     def __post_init__(self) -> None:
         if self.address not in ("local", "auto") and not re.fullmatch(r"[^\s/]+:\d+", self.address):
             raise ValueError(f"address is {self.address!r}; it must be local, auto or HOST:PORT of a Ray head")
+        if self.working_dir is not None and self.address == "local":
+            raise ValueError("working_dir is sent to the nodes of a cluster: drop it, or set address")
 
 
 class ExperimentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -8,7 +8,7 @@ import socket
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError, RuntimeEnvSetupError
 
 import headrace
 from distributed.config import ExperimentConfig
@@ -24,7 +24,7 @@ def start_ray(config: ExperimentConfig) -> bool:
         Whether it was started or joined here, and so is to be left here.
 
     Raises:
-        ConfigError: nothing answers at `ray.address`.
+        ConfigError: nothing answers at `ray.address`, or `ray.working_dir` cannot be sent.
     """
     if ray.is_initialized():
         return False
@@ -42,13 +42,31 @@ def start_ray(config: ExperimentConfig) -> bool:
             include_dashboard=False if local else None,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            runtime_env={"env_vars": {"PYTHONPATH": headrace.python_path()}},
+            runtime_env=_runtime_env(config),
             num_cpus=processors,
         )
+    except RuntimeEnvSetupError as error:
+        reason = str(error).splitlines()[-1]
+        raise ConfigError(
+            f"ray.working_dir: cannot send {config.ray.working_dir!r} ({reason}); name what need not travel in its "
+            ".rayignore, or name a smaller directory"
+        ) from error
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"ray.address: cannot use {config.ray.address!r} ({reason}); try local") from error
     return True
+
+
+def _runtime_env(config: ExperimentConfig) -> dict[str, Any]:
+    """What workers start with: where they find modules, and a directory that travels to those on other nodes."""
+    env: dict[str, Any] = {"env_vars": {"PYTHONPATH": headrace.python_path()}}
+    if config.ray.working_dir is not None:
+        directory = os.path.abspath(config.ray.working_dir)
+        if not os.path.isdir(directory):
+            raise ConfigError(f"ray.working_dir: {directory} is no directory")
+        headrace.refuse_hiding(directory)
+        env |= {"working_dir": directory, "excludes": [".git", "__pycache__", config.run.directory]}
+    return env
 
 
 def check_address(address: str) -> None:

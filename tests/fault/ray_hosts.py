@@ -117,10 +117,15 @@ class TwoHosts:
         self.runs = place / "runs"
         self.runs.mkdir()
 
-    def start_head(self, processors: int = 3) -> None:
-        """The head, with processors and the learner's place."""
+    def start_head(self, processors: int = 3, *, takes_jobs: bool = False) -> None:
+        """The head, with processors and the learner's place; its dashboard, which takes jobs, on loopback."""
         cable, place = self.cable, self.place
-        head = ["--head", f"--port={HEAD_PORT}", f"--node-ip-address={cable.client_ip}", "--include-dashboard=false"]
+        head = [
+            "--head",
+            f"--port={HEAD_PORT}",
+            f"--node-ip-address={cable.client_ip}",
+            f"--include-dashboard={takes_jobs}",
+        ]
         head += [f"--temp-dir={place}/a", f"--num-cpus={processors}", '--resources={"learner": 1}']
         Node(cable.client_side, head, self.env, place / "head.log").wait_until_there()
 

@@ -114,10 +114,12 @@ def test_what_a_journal_of_the_dead_nodes_own_held_is_counted(
     try:
         run.gets_on(1000)
         [before] = run.look()
-        while (again := run.look()[0])["inserted"] != before["inserted"]:
+        deadline = time.monotonic() + 120
+        while (again := run.look()[0])["inserted"] != before["inserted"] or again["blocked_on"] != "samples":
+            assert time.monotonic() < deadline, again
             before = again
         shards_node.signal(signal.SIGKILL)
-        run.until(lambda: "is back after" in run.said)
+        run.until(lambda: "that it had acknowledged are lost" in run.said)
     finally:
         os.kill(learner, signal.SIGCONT)
     told = re.findall(r"is back after .* s with ([\d,]+) records; ([\d,]+) that it had acknowledged are lost", run.said)

@@ -353,6 +353,20 @@ def see_init_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert second["size"] > first["size"] and second["replay"] != first["replay"]
 
 
+def see_working_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "init", tell)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    sent = ray_config(ray__address="auto", ray__working_dir=str(tmp_path))
+    env = seen(lambda: ray_session.start_ray(sent))[1]["runtime_env"]
+    assert env["working_dir"] == str(tmp_path) and "runs" in env["excludes"]
+    with pytest.raises(ConfigError, match=r"ray\.working_dir: .*/none is no directory"):
+        ray_session.start_ray(ray_config(ray__address="auto", ray__working_dir=str(tmp_path / "none")))
+    (tmp_path / "actors").mkdir()
+    (tmp_path / "actors" / "__init__.py").touch()
+    with pytest.raises(ConfigError, match="would hide headrace's own 'actors'"):
+        ray_session.start_ray(sent)
+
+
 SUPERVISED = "tests/unit/test_rollout_supervisor.py, tests/unit/test_learner_supervisor.py"
 
 
@@ -379,6 +393,7 @@ LOOKS: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
     "run.checkpoint_url": see_checkpoint_url,
     "ray.address": see_ray_address,
     "ray.placement": see_placement,
+    "ray.working_dir": see_working_dir,
 }
 """Fields that act under Ray only, or outside the run itself: where each one arrives."""
 
