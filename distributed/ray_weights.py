@@ -24,7 +24,7 @@ FETCHED = "weights"
 PUBLISHER_OPTIONS = {"concurrency_groups": {FETCHED: 1}}
 """What Ray has to know of a class that publishes."""
 
-_POLL_SECONDS = 0.005  # between two looks at a pending request: well under a vector step's worth of staleness
+_POLL_SECONDS = 0.002  # between two looks at a pending request: well under a vector step's worth of staleness
 _WAIT_SECONDS = 10.0
 _MOST_READERS = 20_000
 _BACK_SECONDS = 60.0

@@ -29,6 +29,13 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 _SECONDS = 120.0
 
 
+def model(size: int) -> DefaultModelConfig:
+    """Two hidden layers with about so many bytes of weights."""
+    # observation 4, two layers of h units, 2 actions and a value: h^2 + 8 h numbers of 4 bytes with a shared body
+    units = max(round(-4.0 + math.sqrt(16.0 + size / 4.0)), 1)
+    return DefaultModelConfig(fcnet_hiddens=[units, units], vf_share_layers=True)
+
+
 class TimedRunner(SingleAgentEnvRunner):
     """Notes when it has set weights."""
 
@@ -37,17 +44,20 @@ class TimedRunner(SingleAgentEnvRunner):
         self.times: list[float] = []
         super().__init__(**options)
 
+    def resize(self, size: int) -> None:
+        """A network of another size, made as this class makes its own."""
+        self.config = self.config.copy(copy_frozen=False).rl_module(model_config=model(size))
+        self.make_module()
+
     def set_state(self, state: Any) -> None:
         super().set_state(state)
         self.times.append(time.monotonic())
 
 
 class Runners:
-    """A group of runners whose networks have so many bytes."""
+    """A group of so many runners; made once, because each takes seconds to start."""
 
-    def __init__(self, size: int, actors: int) -> None:
-        # observation 4, two layers of h units, 2 actions and a value: h^2 + 8 h numbers of 4 bytes with a shared body
-        units = max(round(-4.0 + math.sqrt(16.0 + size / 4.0)), 1)
+    def __init__(self, actors: int) -> None:
         config = (
             PPOConfig()
             .environment("CartPole-v1")
@@ -56,10 +66,12 @@ class Runners:
                 env_runner_cls=TimedRunner, num_env_runners=actors, num_cpus_per_env_runner=0, num_envs_per_env_runner=1
             )
             .learners(num_learners=0)
-            .rl_module(model_config=DefaultModelConfig(fcnet_hiddens=[units, units], vf_share_layers=True))
+            .rl_module(model_config=model(1))
         )
-        self.size = size
         self.group = EnvRunnerGroup(config=config, local_env_runner=True)
+
+    def resize(self, size: int) -> None:
+        self.group.foreach_env_runner(lambda runner: runner.resize(size), timeout_seconds=_SECONDS)
         weights = self.group.local_env_runner.module.state_dict()
         self.bytes = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
 
@@ -96,16 +108,16 @@ def main() -> None:
     try:
         most = json.loads(sys.argv[1])["actors"]
         logging.getLogger("ray").setLevel(logging.ERROR)
+        os.environ.setdefault("RAY_worker_niceness", "0")  # as ours: with Ray's own 15 anything else is served first
         ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False, num_cpus=max(most, 1))
+        runners, known = Runners(most), 0
         ready = {"ready": True, "RLlib": version("ray"), "its torch": torch.__version__}
         print(json.dumps(ready), file=replies)
-        runners: Runners | None = None
         for line in sys.stdin:
             size, actors, versions = map(int, line.split()[1:])
-            if runners is None or runners.size != size:
-                if runners is not None:
-                    runners.group.stop()
-                runners = Runners(size, most)
+            if size != known:
+                runners.resize(size)
+                known = size
             print(json.dumps(runners.sync(actors, versions)), file=replies)
     except Exception as error:
         traceback.print_exc()

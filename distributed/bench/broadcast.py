@@ -29,8 +29,8 @@ from replay_server.errors import HeadraceError
 
 SIZES = (100_000, 1_000_000, 10_000_000, 100_000_000)
 ACTORS = (1, 4, 16, 64)
-MOST_OF_PEER = 16
-"""RLlib's environment runners import torch and all of RLlib: 64 of them need more memory than a laptop has."""
+MOST_OF_PEER = 4
+"""Each of RLlib's environment runners takes half a gigabyte and seconds of a processor to start."""
 
 PEER = "rllib"
 _RUNS = ("cartpole_dqn", "movie_pick_dqn")
@@ -138,7 +138,7 @@ class BroadcastBench:
 
     def _point(self, broadcast: Broadcast, size: int, actors: int, peer: PeerProcess | None, why: str | None) -> Point:
         """Ours and theirs in turn."""
-        versions = 3 if self.quick or size >= _LARGE else 10
+        versions = 3 if self.quick or size >= _LARGE else 6
         point = Point(size, actors, limit_ms(size, 5), peer_missing=why)
         ours: list[Sending] = []
         theirs: list[Sending] = []
