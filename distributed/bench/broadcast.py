@@ -131,6 +131,8 @@ class BroadcastBench:
                 for actors in counts:
                     with stages.stage(f"{size / 1e6:g} MB to {actors} actors"):
                         points.append(self._point(broadcast, size, actors, peer, why))
+                    if points[-1].missing is not None:  # who knows which of the processes are left
+                        return points
             return points
         finally:
             if owned:
@@ -153,8 +155,8 @@ class BroadcastBench:
                         point = replace(point, peer_bytes=answer["bytes"])
                     except HeadraceError as error:
                         point = replace(point, peer_missing=str(error))
-        except HeadraceError as error:
-            return replace(point, missing=str(error))
+        except Exception as error:  # memory that is not there, above all: what was measured before is kept
+            return replace(point, missing=" ".join(str(error).split())[:200])
         sent = _sent(ours)
         point = replace(point, ours=sent, delivered_mb_per_s=1e-3 * size * actors / sent.p99_ms.median)
         if peer is not None and actors > self._most_of_peer:

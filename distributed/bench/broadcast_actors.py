@@ -17,6 +17,7 @@ from distributed.ray_session import get
 from distributed.ray_weights import FETCHED, PUBLISHER_OPTIONS, RayWeightSink, RayWeightSource, WeightStore
 from learners.weights import WeightSnapshot
 
+_PIECE = 1_000_000
 _STEP_S = 0.005  # of an actor between two looks for weights
 _START_S = 600.0
 _ANSWER_S = 120.0
@@ -57,20 +58,23 @@ class Publisher:
 
 
 class Reader:
-    """An actor whose steps are pauses, so that many of them fit on one machine; it loads weights as a policy does."""
+    """An actor whose steps are pauses, so that many fit on one machine; it copies all weights, as a policy does.
+
+    The copy is made piece by piece into one small buffer: 64 actors with 100 MB each are more than a laptop has.
+    """
 
     def begin(self, store: Any) -> None:
         self._source, self._version = RayWeightSource(store), 0
-        self._weights: NDArray[np.uint8] = np.zeros(0, np.uint8)
+        self._piece: NDArray[np.uint8] = np.zeros(_PIECE, np.uint8)
 
     def act(self, version: int) -> float:
         """When it first acted with this version or a newer one."""
         deadline = time.monotonic() + _ANSWER_S
         while time.monotonic() < deadline:
             if (snapshot := self._source.latest(self._version)) is not None:
-                if len(self._weights) != len(snapshot.blob):
-                    self._weights = np.zeros_like(snapshot.blob)
-                np.copyto(self._weights, snapshot.blob)
+                for start in range(0, len(snapshot.blob), _PIECE):
+                    piece = snapshot.blob[start : start + _PIECE]
+                    np.copyto(self._piece[: len(piece)], piece)
                 self._version = snapshot.version
                 if self._version >= version:
                     return time.monotonic()

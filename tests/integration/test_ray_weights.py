@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 import ray
 
+from distributed.config_loading import find_config
 from distributed.identity import Identity
+from distributed.loading import load_experiment
 from distributed.processes import Role
 from distributed.ray_processes import RayProcesses
+from distributed.ray_session import start_ray
 from distributed.ray_weights import (
     FETCHED,
     PUBLISHER_OPTIONS,
@@ -26,7 +29,7 @@ from distributed.ray_weights import (
 from learners.weights import WeightSnapshot
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
-SECONDS = 60.0
+SECONDS = 120.0
 SIZE = 1_000_000
 
 
@@ -66,8 +69,9 @@ class Publisher:
 
 @pytest.fixture(scope="module")
 def processes() -> Iterator[RayProcesses]:
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", object_store_memory=200_000_000)
-    yield RayProcesses(None, private=True)  # type: ignore[arg-type]
+    config = load_experiment(find_config("cartpole_dqn"), ()).config
+    start_ray(config)
+    yield RayProcesses(config, private=True)
     ray.shutdown()
 
 
