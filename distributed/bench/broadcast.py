@@ -14,12 +14,12 @@ import ray
 from msgspec.structs import replace
 
 from distributed.bench.broadcast_actors import Broadcast, Sending, limit_ms
-from distributed.bench.broadcast_report import BroadcastReport, Point, Sent, markdown
+from distributed.bench.broadcast_report import BroadcastReport, Point, Sent, Staleness, markdown
 from distributed.bench.figure import Figure
+from distributed.bench.json_report import check_writable
 from distributed.bench.machine import Machine
 from distributed.bench.peers import PeerProcess
-from distributed.bench.replay import check_json
-from distributed.bench.staleness import Staleness, staleness
+from distributed.bench.staleness import staleness
 from distributed.config_loading import find_config
 from distributed.loading import load_experiment
 from distributed.ray_processes import RayProcesses
@@ -60,7 +60,7 @@ class BroadcastBench:
         Raises:
             ConfigError: the file cannot be written.
         """
-        check_json(self.json)
+        check_writable(self.json)
         stages, machine, begin = Stages("bench broadcast"), Machine.here(), time.monotonic()
         began = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
         stale, stale_missing = self._stale(stages)
@@ -81,7 +81,7 @@ class BroadcastBench:
         )
         print(markdown(report), end="")
         if self.json is not None:
-            self.json.write_bytes(report.to_json())
+            report.write(self.json)
         return 0
 
     @property

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import ClassVar
 
-import msgspec
 from msgspec import Struct
 
 from distributed.bench.figure import Figure
+from distributed.bench.json_report import JsonReport
 from distributed.bench.machine import Machine
-from distributed.bench.staleness import MOST_MEDIAN, Staleness
-from replay_server.errors import ConfigError
+from distributed.bench.markdown import number, spread, table
+
+MOST_MEDIAN = 2.0
 
 
 class Sent(Struct, frozen=True):
@@ -45,8 +46,29 @@ class Point(Struct, frozen=True):
     ratio: Figure | None = None
 
 
-class BroadcastReport(Struct, frozen=True):
-    """Everything a run measured; `began` is UTC, `load_after` the machine's mean number of runnable processes then."""
+class Staleness(Struct, frozen=True):
+    """Versions behind the newest published, over all reports of a run's actors; one every 0.2 s from each."""
+
+    config: str
+    actors: int
+    seconds: float
+    versions_per_second: float
+    env_steps_per_second: float
+    updates_per_second: float
+    median: float
+    mean: float
+    most: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the median is as low as it has to be with two actors on two cores."""
+        return self.median <= MOST_MEDIAN
+
+
+class BroadcastReport(JsonReport, frozen=True):
+    """`began` is UTC, `load_after` the machine's mean number of runnable processes at the end."""
+
+    origin: ClassVar[str] = "headrace bench broadcast"
 
     machine: Machine
     began: str
@@ -59,19 +81,6 @@ class BroadcastReport(Struct, frozen=True):
     peer: dict[str, str]
     load_after: float
 
-    def to_json(self) -> bytes:
-        return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"
-
-    @staticmethod
-    def read(path: Path) -> BroadcastReport:
-        """Raises ConfigError when the file is not a report."""
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=BroadcastReport)
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot read it: {error.strerror}; check the path") from None
-        except msgspec.MsgspecError as error:
-            raise ConfigError(f"{path}: not a report of headrace bench broadcast: {error}") from None
-
 
 def markdown(report: BroadcastReport) -> str:
     """The tables, and under them what they were measured on."""
@@ -79,65 +88,45 @@ def markdown(report: BroadcastReport) -> str:
         "weights", "actors", "publish to acting: p50 (min - max) ms", "p99 ms", "of the learner ms", "arriving MB/s",
         "limit ms", "RLlib: p50, p99, of its learner ms", "RLlib's p50 over ours",
     )  # fmt: skip
-    rows = [head, ("---",) * len(head), *(_cells(point) for point in report.points)]
-    stale = [
-        ("run", "actors", "versions/s", "env steps/s", "updates/s", "versions behind: median, mean, most", "holds"),
-        ("---",) * 7,
-        *(_stale(found) for found in report.stale),
-        *((name, "", "", "", "", f"not measured: {why}", "-") for name, why in report.stale_missing.items()),
-    ]
-    return "\n".join([_table(rows), _table(stale), _facts(report)])
-
-
-def _table(rows: list[tuple[str, ...]]) -> str:
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    points = table(head, [_cells(point) for point in report.points])
+    runs = ("run", "actors", "versions/s", "env steps/s", "updates/s", "versions behind: median, mean, most", "holds")
+    stale = [_stale(found) for found in report.stale]
+    stale += [(name, "", "", "", "", f"not measured: {why}", "-") for name, why in report.stale_missing.items()]
+    return "\n".join([points, table(runs, stale), _facts(report)])
 
 
 def _cells(point: Point) -> tuple[str, ...]:
-    size, limit = f"{_number(point.bytes_ / 1e6)} MB", _number(point.limit_ms)
+    size, limit = f"{point.bytes_ / 1e6:g} MB", number(point.limit_ms)
     if point.ours is None:
         return size, str(point.actors), f"not measured: {point.missing}", "-", "-", "-", limit, "-", "-"
     assert point.delivered_mb_per_s is not None
     peer = point.peer_missing or "-"
     if point.peer is not None:
-        peer = ", ".join(_number(f.median) for f in (point.peer.p50_ms, point.peer.p99_ms, point.peer.publish_ms))
+        peer = ", ".join(number(f.median) for f in (point.peer.p50_ms, point.peer.p99_ms, point.peer.publish_ms))
     return (
         size,
         str(point.actors),
-        _figure(point.ours.p50_ms),
-        _number(point.ours.p99_ms.median),
-        _number(point.ours.publish_ms.median),
-        _number(point.delivered_mb_per_s),
+        spread(point.ours.p50_ms),
+        number(point.ours.p99_ms.median),
+        number(point.ours.publish_ms.median),
+        number(point.delivered_mb_per_s),
         limit,
         peer,
-        "-" if point.ratio is None else f"{_figure(point.ratio)} x",
+        "-" if point.ratio is None else f"{spread(point.ratio)} x",
     )
 
 
 def _stale(found: Staleness) -> tuple[str, ...]:
     rates = (found.versions_per_second, found.env_steps_per_second, found.updates_per_second)
-    behind = f"{_number(found.median)}, {found.mean:.2f}, {_number(found.most)}"
+    behind = f"{found.median:g}, {found.mean:.2f}, {found.most:g}"
     holds = f"{'yes' if found.holds else '**no**'} (median <= {MOST_MEDIAN:g})"
-    return f"`{found.config}`", str(found.actors), *map(_number, rates), behind, holds
+    return f"`{found.config}`", str(found.actors), *map(number, rates), behind, holds
 
 
 def _facts(report: BroadcastReport) -> str:
-    machine = report.machine
-    versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
     small = " with --quick: too small and too short to judge by" if report.quick else ""
     peer = "".join(f" {name} {version}." for name, version in report.peer.items())
     return (
-        f"Measured {report.began} UTC in {report.took_s:.0f} s{small} on {machine.cores} cores ({machine.cpu}), "
-        f"{machine.memory_bytes / 2**30:.0f} GiB, {machine.system}, Python {machine.python}, {versions}; load at the "
-        f"start {machine.load:.1f}, at the end {report.load_after:.1f}. {report.turns} turns of each.{peer}\n"
+        f"Measured {report.began} UTC in {report.took_s:.0f} s{small} on {report.machine.text}, at the end "
+        f"{report.load_after:.1f}. {report.turns} turns of each.{peer}\n"
     )
-
-
-def _figure(figure: Figure) -> str:
-    text = _number(figure.median)
-    return f"{text} ({_number(figure.low)} - {_number(figure.high)})" if len(figure.samples) > 1 else text
-
-
-def _number(value: float) -> str:
-    """Three significant digits."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

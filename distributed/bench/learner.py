@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from distributed.bench.halves import Halves, Whole
+from distributed.bench.json_report import check_writable
 from distributed.bench.machine import Machine
 from distributed.bench.notebook import Measure, Notebook, rate
 from distributed.bench.peers import PeerProcess, workload_settings
-from distributed.bench.replay import ScreenProgress, check_json
+from distributed.bench.replay import ScreenProgress
 from distributed.bench.report import Report, line_of, plain
 from distributed.bench.rows import Rival, Row
 from distributed.bench.updates import ACTIONS, OBSERVATION, POOL, TAU, columns, learner_and_batches
@@ -64,7 +65,7 @@ class LearnerBench:
         Raises:
             ConfigError: the file cannot be written.
         """
-        check_json(self.json)
+        check_writable(self.json)
         torch.set_num_threads(1)
         repetitions, seconds = (2, 0.05) if self.quick else (9, 1.0)
         machine, began, begin = Machine.here(), time.gmtime(), time.monotonic()
@@ -87,7 +88,7 @@ class LearnerBench:
         )
         print(plain(report.lines), end="")
         if self.json is not None:
-            self.json.write_bytes(report.to_json())
+            report.write(self.json)
         return 0
 
     def _measure(self, book: Notebook) -> None:

@@ -37,6 +37,15 @@ class Machine(Struct, frozen=True):
             load=round(os.getloadavg()[0], 2),
         )
 
+    @property
+    def text(self) -> str:
+        """For the end of a sentence."""
+        versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
+        return (
+            f"{self.cores} cores ({self.cpu}), {self.memory_bytes / 2**30:.0f} GiB, {self.system}, "
+            f"Python {self.python}, {versions}; load at the start {self.load:.1f}"
+        )
+
 
 def _cpu() -> str:
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from distributed.bench.json_report import check_writable
 from distributed.bench.limits import DESCRIPTIONS, measure_limits
 from distributed.bench.machine import Machine
 from distributed.bench.notebook import Notebook
@@ -89,7 +89,7 @@ class ReplayBench:
         )
         print(plain(report.lines), end="")
         if self.json is not None:
-            self.json.write_bytes(report.to_json())
+            report.write(self.json)
         return 0
 
     def _measure(self, book: Notebook, works: dict[str, Workload], size: Size) -> None:
@@ -116,16 +116,7 @@ class ReplayBench:
                     pass
             except OSError as error:
                 raise ConfigError(f"--directory: {self.directory}: {error.strerror}; name one to write to") from None
-        check_json(self.json)
-
-
-def check_json(file: Path | None) -> None:
-    """Raises ConfigError when a file cannot be written."""
-    if file is None:
-        return
-    parent = file.absolute().parent
-    if file.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise ConfigError(f"--json: {file}: cannot be written; name a file in a directory that exists")
+        check_writable(self.json)
 
 
 class ScreenProgress:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import floor, log10
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import msgspec
 from msgspec import Struct
 
 from distributed.bench.figure import Figure
+from distributed.bench.json_report import JsonReport
 from distributed.bench.limits import DESCRIPTIONS
 from distributed.bench.machine import Machine
+from distributed.bench.markdown import number, spread, table
 from distributed.bench.notebook import Notebook
 from distributed.bench.rows import BATCHES, TIMES, Rival, Row
 from distributed.bench.workload import BATCH
-from replay_server.errors import ConfigError
 
 
 class Comparison(Struct, frozen=True):
@@ -49,8 +47,10 @@ class Line(Struct, frozen=True):
     missing: str | None
 
 
-class Report(Struct, frozen=True):
-    """Everything a run measured; `began` is UTC, times are in seconds."""
+class Report(JsonReport, frozen=True):
+    """Of `bench replay` or `bench learner`; `began` is UTC, times are in seconds."""
+
+    origin: ClassVar[str] = "headrace bench replay or learner"
 
     machine: Machine
     began: str
@@ -63,19 +63,6 @@ class Report(Struct, frozen=True):
     limits: dict[str, Figure]
     others: dict[str, Figure]
     details: dict[str, dict[str, Any]]
-
-    def to_json(self) -> bytes:
-        return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"
-
-    @staticmethod
-    def read(path: Path) -> Report:
-        """Raises ConfigError when the file is not a report."""
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=Report)
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot read it: {error.strerror}; check the path") from None
-        except msgspec.MsgspecError as error:
-            raise ConfigError(f"{path}: not a report of headrace bench replay: {error}") from None
 
 
 def line_of(row: Row, book: Notebook) -> Line:
@@ -118,22 +105,17 @@ def _compared(row: Row, rival: Rival, ours: Figure | None, book: Notebook) -> Co
 
 def markdown(report: Report) -> str:
     """The table, and under it what it was measured on."""
-    table = [
-        ("row", "over", "measured: median (min - max)", "target", "limit", "peers in the same run", "holds"),
-        ("---",) * 7,
-        *(_cells(line) for line in report.lines),
-    ]
-    text = "".join(f"| {' | '.join(cells)} |\n" for cells in table)
-    return f"{text}\n{_facts(report)}"
+    head = ("row", "over", "measured: median (min - max)", "target", "limit", "peers in the same run", "holds")
+    return f"{table(head, [_cells(line) for line in report.lines])}\n{_facts(report)}"
 
 
 def _cells(line: Line) -> tuple[str, ...]:
-    measured = _figure(line.figure, line.unit) if line.figure else f"not measured: {line.missing}"
-    target = "-" if line.target is None else f"{'<=' if line.at_most else '>='} {_number(line.target)} {line.unit}"
-    limit = _number(line.limit_figure.median) if line.limit_figure is not None else "-"
+    measured = spread(line.figure, line.unit) if line.figure else f"not measured: {line.missing}"
+    target = "-" if line.target is None else f"{'<=' if line.at_most else '>='} {number(line.target)} {line.unit}"
+    limit = number(line.limit_figure.median) if line.limit_figure is not None else "-"
     if line.unit == TIMES:
         pair = [value for value in line.details.values() if isinstance(value, float)]
-        measured += f": {_number(pair[0])} against {_number(pair[1])} records/s" if len(pair) == 2 else ""
+        measured += f": {number(pair[0])} against {number(pair[1])} records/s" if len(pair) == 2 else ""
         limit += " records/s" if line.limit_figure is not None else ""
     peers = [_peer(c) for c in line.comparisons if c.missing != "not asked for"]
     holds = {True: "yes", False: "**no**", None: "-"}[line.passed]
@@ -143,53 +125,35 @@ def _cells(line: Line) -> tuple[str, ...]:
 def _peer(comparison: Comparison) -> str:
     if comparison.figure is None:
         return f"{comparison.peer}: {comparison.missing}"
-    text = f"{comparison.peer} {_number(comparison.figure.median)}"
+    text = f"{comparison.peer} {number(comparison.figure.median)}"
     if comparison.ratio is not None:
-        text += f": {_number(comparison.ratio.median)} x"
+        text += f": {number(comparison.ratio.median)} x"
     return text + (f" (>= {comparison.factor:g} x)" if comparison.factor is not None else "")
 
 
 def _facts(report: Report) -> str:
-    machine = report.machine
-    versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
     peers = ", ".join(
         f"{name} {facts['version']} holding {facts['holds']:,}"
         for name, facts in sorted(report.details.items())
         if "holds" in facts
     )
-    memory = machine.memory_bytes / 2**30
     small = " with --quick: too small and too short to judge by" if report.quick else ""
     lines = [
-        f"Measured {report.began} UTC in {report.took_s:.0f} s{small} on {machine.cores} cores ({machine.cpu}), "
-        f"{memory:.0f} GiB, {machine.system}, Python {machine.python}, {versions}; load at the start "
-        f"{machine.load:.1f}. {report.repetitions} samples of {report.sample_s:g} s each, in turn.",
+        f"Measured {report.began} UTC in {report.took_s:.0f} s{small} on {report.machine.text}. "
+        f"{report.repetitions} samples of {report.sample_s:g} s each, in turn.",
     ]
     if report.records:
         lines.append("Records: " + ", ".join(f"{name}: {count:,}" for name, count in report.records.items()) + ".")
     if peers:
         lines.append(f"Peers: {peers} records.")
     limits = [
-        f"{name} {_figure(figure, '')} ({DESCRIPTIONS[name]})"
+        f"{name} {spread(figure)} ({DESCRIPTIONS[name]})"
         for name, figure in report.limits.items()
         if name in DESCRIPTIONS
     ]
     if limits:
         lines.append("Limits: " + "; ".join(limits) + ".")
     return "\n\n".join(lines) + "\n"
-
-
-def _figure(figure: Figure, unit: str) -> str:
-    text = f"{_number(figure.median)} {unit}".strip()
-    return f"{text} ({_number(figure.low)} - {_number(figure.high)})" if len(figure.samples) > 1 else text
-
-
-def _number(value: float) -> str:
-    """Three significant digits."""
-    if value == 0.0:
-        return "0"
-    digits = 2 - floor(log10(abs(value)))
-    rounded = round(value, digits)
-    return f"{rounded:,.0f}" if digits <= 0 else f"{rounded:.{digits}f}"
 
 
 def plain(lines: Sequence[Line]) -> str:

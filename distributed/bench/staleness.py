@@ -8,36 +8,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-from msgspec import Struct
 from msgspec.structs import replace
 
+from distributed.bench.broadcast_report import Staleness
 from distributed.config_loading import dump_yaml, find_config
 from distributed.loading import load_experiment
 from distributed.scaling.system import sized
 from replay_server.errors import WorkerDied
 
-MOST_MEDIAN = 2.0
 _ENDLESS = 10**12
 _START_S = 300.0
-
-
-class Staleness(Struct, frozen=True):
-    """Versions behind the newest published, over all reports of a run's actors; one every 0.2 s from each."""
-
-    config: str
-    actors: int
-    seconds: float
-    versions_per_second: float
-    env_steps_per_second: float
-    updates_per_second: float
-    median: float
-    mean: float
-    most: float
-
-    @property
-    def holds(self) -> bool:
-        """Whether the median is as low as it has to be with two actors on two cores."""
-        return self.median <= MOST_MEDIAN
 
 
 def staleness(name: str, actors: int, seconds: float) -> Staleness:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from distributed.bench.json_report import check_writable
 from distributed.bench.machine import Machine
-from distributed.bench.replay import check_json
 from distributed.config import ExperimentConfig
 from distributed.config_loading import find_config
 from distributed.loading import load_experiment
@@ -64,7 +64,7 @@ class ScalingBench:
             ConfigError: an option or the config is wrong.
             WorkerDied: a real run failed.
         """
-        check_json(self.json)
+        check_writable(self.json)
         path = find_config(self.config)
         config = load_experiment(path, ()).config
         if self.shards is not None:
@@ -79,7 +79,7 @@ class ScalingBench:
         report = self._predicted(report, config, stages) if self.simulate else self._checked(report, config, stages)
         print(tables(report), end="")
         if self.json is not None:
-            self.json.write_bytes(report.to_json())
+            report.write(self.json)
         return 0
 
     def _checked(self, report: ScalingReport, config: ExperimentConfig, stages: Stages) -> ScalingReport:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean
+from typing import ClassVar
 
 import msgspec
 from msgspec import Struct
 
+from distributed.bench.json_report import JsonReport
 from distributed.bench.machine import Machine
+from distributed.bench.markdown import table
 from distributed.scaling.measured import Point
 from distributed.scaling.model import Outcome
 from distributed.scaling.prediction import Prediction, saturation
 from distributed.scaling.system import Machines, ServiceTimes
-from replay_server.errors import ConfigError
 
 
 class Check(Struct, frozen=True):
@@ -29,7 +30,7 @@ class Check(Struct, frozen=True):
         return self.simulated.env_steps_per_second / self.measured.env_steps_per_second - 1.0
 
 
-class ScalingReport(Struct, frozen=True):
+class ScalingReport(JsonReport, frozen=True):
     """Everything a run found; `began` is UTC. Without real runs `checks` is empty, without --simulate the others are.
 
     Attributes:
@@ -37,6 +38,8 @@ class ScalingReport(Struct, frozen=True):
         learner_times, step_s: what predictions put in the place of what was measured: a learner so many times as
             fast, seconds of a vector step (None: as measured).
     """
+
+    origin: ClassVar[str] = "headrace bench scaling"
 
     config: str
     machine: Machine
@@ -46,22 +49,9 @@ class ScalingReport(Struct, frozen=True):
     checks: tuple[Check, ...] = ()
     predictions: tuple[Prediction, ...] = ()
     machines: Machines | None = None
-    prices: dict[str, float] = {}
+    prices: dict[str, float] = msgspec.field(default_factory=dict)
     learner_times: float = 1.0
     step_s: float | None = None
-
-    def to_json(self) -> bytes:
-        return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"
-
-    @staticmethod
-    def read(path: Path) -> ScalingReport:
-        """Raises ConfigError when the file is not a report."""
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=ScalingReport)
-        except OSError as error:
-            raise ConfigError(f"--calibration: {path}: cannot read it: {error.strerror}; check the path") from None
-        except msgspec.MsgspecError as error:
-            raise ConfigError(f"--calibration: {path}: not what bench scaling --json wrote: {error}") from None
 
 
 def tables(report: ScalingReport) -> str:
@@ -82,7 +72,7 @@ def _times(times: ServiceTimes) -> str:
         else:
             text = f"{1e6 * value:,.0f} us" if name.endswith("_s") else f"{value:,} B"
         rows.append((name.removesuffix("_s").replace("_", " "), text))
-    return _table(("service time", "one processor"), rows)
+    return table(("service time", "one processor"), rows)
 
 
 def _checks(checks: Sequence[Check]) -> str:
@@ -100,7 +90,7 @@ def _checks(checks: Sequence[Check]) -> str:
         )
         for check in checks
     ]
-    return _table(head, rows) + f"\nMean error {fmean(abs(check.error) for check in checks):.0%}.\n"
+    return table(head, rows) + f"\nMean error {fmean(abs(check.error) for check in checks):.0%}.\n"
 
 
 def _predictions(report: ScalingReport) -> str:
@@ -108,7 +98,7 @@ def _predictions(report: ScalingReport) -> str:
     head += ["node hours for 1e9 steps"] + (["price"] if report.prices else [])
     rows = [_row(prediction) for prediction in report.predictions]
     full = saturation(list(report.predictions))
-    text = _table(head, rows)
+    text = table(head, rows)
     text += f"\nSaturates at {full.actors:,} actors ({full.outcome.env_steps_per_second:,.0f} steps/s"
     return text + f"), bound by {full.bound_by}.\n" + _assumed(report)
 
@@ -140,8 +130,3 @@ def _assumed(report: ScalingReport) -> str:
         f"each, {machines.shards_per_node} shards on a node of {machines.shard_cores}, "
         f"{8e-9 * machines.bytes_per_s:g} Gbit/s, {1e6 * machines.latency_s:g} us{changed}.\n"
     )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

@@ -13,8 +13,8 @@ import pytest
 
 from distributed import cli
 from distributed.bench import broadcast, peers
-from distributed.bench.broadcast_report import BroadcastReport
-from distributed.bench.staleness import Staleness, staleness
+from distributed.bench.broadcast_report import BroadcastReport, Staleness
+from distributed.bench.staleness import staleness
 from replay_server.errors import WorkerDied
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]

@@ -145,7 +145,7 @@ def test_what_is_no_report_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="cannot read it"):
         Report.read(tmp_path / "none.json")
     (tmp_path / "some.json").write_text('{"lines": 3}')
-    with pytest.raises(ConfigError, match="not a report of headrace bench replay"):
+    with pytest.raises(ConfigError, match="not what headrace bench replay or learner --json wrote"):
         Report.read(tmp_path / "some.json")
 
 
@@ -158,7 +158,7 @@ def test_a_table_row_shows_figure_target_limit_and_peer(tmp_path):
     book.write("reverb-sample-8", Figure.of([1000.0, 1000.0, 1000.0]))
     report = Report(Machine.here(), "now", 1.0, False, 3, 1.0, {"8": 4}, (line_of(ROW, book),), {}, {}, {})
     path = tmp_path / "r.json"
-    path.write_bytes(report.to_json())
+    report.write(path)
     [row] = [line for line in markdown(Report.read(path)).splitlines() if line.startswith("| title")]
     assert row == (
         "| title | gRPC | 1,230,000 records/s (1,000,000 - 2,000,000) | >= 100 records/s | 9,000,000 "

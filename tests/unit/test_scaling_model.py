@@ -233,18 +233,18 @@ def test_a_report_is_read_back_and_its_tables_say_what_was_assumed(tmp_path):
         "cartpole_dqn", Machine.here(), "now", True, TIMES, (Check(POINT, outcome),), (found,), CLUSTER, {"head": 1.0}
     )
     path = tmp_path / "scaling.json"
-    path.write_bytes(report.to_json())
+    report.write(path)
     assert ScalingReport.read(path) == report
     text = tables(report)
     assert "Mean error" in text and "bound by learner" in text and "Assumed: a head of 8 cores" in text
     path.write_text("{}")
-    with pytest.raises(ConfigError, match="not what bench scaling --json wrote"):
+    with pytest.raises(ConfigError, match="not what headrace bench scaling --json wrote"):
         ScalingReport.read(path)
 
 
 def test_the_command_predicts_from_a_calibration(tmp_path, capsys):
     file, out = tmp_path / "calibration.json", tmp_path / "out.json"
-    file.write_bytes(ScalingReport("cartpole_dqn", Machine.here(), "now", True, TIMES).to_json())
+    ScalingReport("cartpole_dqn", Machine.here(), "now", True, TIMES).write(file)
     command = ["bench", "scaling", "cartpole_dqn", "--simulate", "--quick", "--calibration", str(file)]
     options = ["--actors", "4,2", "--learner-times", "2", "--step-seconds", "0.02", "--price", "head=3"]
     assert cli.main([*command, *options, "--json", str(out)]) == 0
