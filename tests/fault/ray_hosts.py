@@ -39,6 +39,7 @@ def environment(place: Path) -> dict[str, str]:
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",
+        "RAY_raylet_start_wait_time_s": "120",
         "HEADRACE_TOKEN": TOKEN,
     }
 
@@ -95,7 +96,7 @@ class Node:
         except OSError:
             return False
 
-    def wait_until_there(self, seconds: float = 60.0) -> None:
+    def wait_until_there(self, seconds: float = 150.0) -> None:
         deadline = time.monotonic() + seconds
         while "Ray runtime started" not in self._log.read_text():
             assert self.process.poll() is None and time.monotonic() < deadline, self._log.read_text()[-2000:]
