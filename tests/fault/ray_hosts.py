@@ -39,7 +39,6 @@ def environment(place: Path) -> dict[str, str]:
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",
-        "RAY_raylet_start_wait_time_s": "120",
         "HEADRACE_TOKEN": TOKEN,
     }
 
