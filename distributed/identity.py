@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-DRIVER = "driver"
+from distributed.processes import Role
 
 
 @dataclass(frozen=True)
@@ -15,22 +15,31 @@ class Identity:
     Attributes:
         run: the run's word.
         directory: of the run, which the process's node need not see.
-        role: driver, actor, learner, shard, evaluator or store.
+        role: what it is there for.
         index: which of its role.
         prometheus: it serves metrics.
-        loopback: for this machine only.
+        loopback: all processes of the run are on this machine.
     """
 
     run: str
     directory: Path
-    role: str = DRIVER
+    role: Role = Role.DRIVER
     index: int = 0
     prometheus: bool = False
     loopback: bool = True
 
-    def of(self, role: str, index: int = 0) -> Identity:
+    def of(self, role: Role, index: int = 0) -> Identity:
         """Another process of the same run."""
         return replace(self, role=role, index=index)
+
+    @property
+    def host(self) -> str:
+        """Where the other processes of the run reach this one."""
+        if self.loopback:
+            return "127.0.0.1"
+        import ray
+
+        return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
 
     @property
     def name(self) -> str:

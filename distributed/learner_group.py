@@ -30,7 +30,7 @@ class LearnerGroup:
     def begin(self, config: Any, access: Any, sink: Any, place: LearnerPlace, logs: Any) -> Calls:
         """Have each build everything where it starts; several meet at the first one's."""
         several = len(self.workers) > 1
-        meeting = self.workers[0].open_meeting.remote(config) if several else None
+        meeting = self.workers[0].open_meeting.remote() if several else None
         return tuple(
             worker.begin.remote(config, access, sink, replace(place, rank=rank), logs, meeting)
             for rank, worker in enumerate(self.workers)

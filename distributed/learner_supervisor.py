@@ -64,7 +64,7 @@ class LearnerSupervisor:
         self._origin = origin
         self._run = run
         self._clock = clock
-        self._seat = Seat("the learner", log.identity.of("learner"), self._processes, log, clock)
+        self._seat = Seat("the learner", log.identity.of(Role.LEARNER), self._processes, log, clock)
         self._cut_off = CutOff(config.replay.unreachable_seconds, clock)
         self._access: ReplayAccess | None = None
         self._inserted_before = 0
@@ -76,7 +76,7 @@ class LearnerSupervisor:
         self._cut_wanted: tuple[str | None] | None = None
         self._cutting = False
         self._cut: LearnerCut | None = None
-        self._seat.fill(LearnerWorker, Role.LEARNER)
+        self._seat.fill(LearnerWorker)
 
     def start(self, access: ReplayAccess, inserted_before: int) -> None:
         """Have it build everything and publish the first policy.
@@ -219,7 +219,7 @@ class LearnerSupervisor:
     def _begin_again(self) -> None:
         newest = self._run.complete_checkpoints()[-1:]
         checkpoint = newest[0] if newest else self._origin.checkpoint
-        self._seat.fill(LearnerWorker, Role.LEARNER)
+        self._seat.fill(LearnerWorker)
         self._begin(self._place(checkpoint, None, self._sink.newest_version(self._version)))
 
     def _place(self, checkpoint: Path | None, published: WeightSnapshot | None, above: int) -> LearnerPlace:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from enum import Enum, auto
+from enum import StrEnum
 from typing import Any, Protocol
 
 
-class Role(Enum):
-    """What a worker is there for; decides where it is placed."""
+class Role(StrEnum):
+    """What a process of a run is there for; decides where it is placed."""
 
-    SHARD = auto()
-    LEARNER = auto()
-    ACTOR = auto()
-    EVALUATOR = auto()
-    STORE = auto()
+    DRIVER = "driver"
+    ACTOR = "actor"
+    LEARNER = "learner"
+    SHARD = "shard"
+    EVALUATOR = "evaluator"
+    STORE = "store"
 
 
 class Processes(Protocol):

@@ -45,7 +45,7 @@ class RayEvaluator:
         self._config = config
         self._processes = processes
         self._weights = weights
-        self._seat = Seat("the evaluator", log.identity.of("evaluator"), processes, log, clock)
+        self._seat = Seat("the evaluator", log.identity.of(Role.EVALUATOR), processes, log, clock)
         self._asked_at: int | None = None
         self._fill()
 
@@ -112,6 +112,6 @@ class RayEvaluator:
 
     def _fill(self) -> None:
         if self._seat.handle is None:
-            self._seat.fill(EvaluatorWorker, Role.EVALUATOR)
+            self._seat.fill(EvaluatorWorker)
             handle: Any = self._seat.handle
             handle.begin.remote(self._config, self._weights)

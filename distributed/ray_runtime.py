@@ -74,8 +74,8 @@ class RayRuntime:
         if not config.replay.addresses:  # begins with the slowest to start
             plan = ShardPlan(config, self._spec, self._run, origin, files)
             secrets = RunSecrets(os.environ.get(TOKEN_VARIABLE), tls=not private)
-            self._shards = ShardSupervisor(plan, processes, secrets, log, time.monotonic, loopback=private)
-        self._store = processes.spawn(WeightStore, Role.STORE, log.identity.of("store"))
+            self._shards = ShardSupervisor(plan, processes, secrets, log, time.monotonic)
+        self._store = processes.spawn(WeightStore, Role.STORE, log.identity.of(Role.STORE))
         source, sink = RayWeightSource(self._store), RayWeightSink(self._store)
         self._store_watch = StoreWatch(self._store, processes, time.monotonic)
         self._learner = LearnerSupervisor(config, processes, sink, origin, self._run, log, time.monotonic)

@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 
 from distributed.event_log import EventLog
 from distributed.identity import Identity
-from distributed.monitoring.exporter import Exporter
+from distributed.monitoring.exporter import served_at
 from distributed.monitoring.worker_numbers import StoreNumbers
 from learners.weights import WeightSnapshot
 from replay_server.errors import WorkerDied
@@ -62,11 +62,11 @@ class WeightStore:
         self._learner: Any = None
         self._fetching = False
         self._numbers = StoreNumbers()
-        self._exporter = Exporter.wanted_by(identity, self._numbers)
+        self._metrics = served_at(identity, self._numbers)
 
     async def state(self) -> StoreState:
         """What it holds."""
-        return StoreState(self._life, self._version, None if self._exporter is None else self._exporter.address)
+        return StoreState(self._life, self._version, self._metrics)
 
     async def announce(self, version: int, learner: Any) -> None:
         """A learner has a version: its newest is fetched now, or when the fetch under way has ended."""

@@ -25,7 +25,7 @@ from distributed.build import make_actor_loop, make_learner, make_learner_loop, 
 from distributed.config import ExperimentConfig
 from distributed.event_log import EventLog
 from distributed.identity import Identity
-from distributed.monitoring.exporter import Exporter
+from distributed.monitoring.exporter import served_at
 from distributed.monitoring.worker_numbers import ActorNumbers, EvaluatorNumbers, LearnerNumbers
 from distributed.ray_weights import FETCHED, PUBLISHER_OPTIONS, RayWeightSink, RayWeightSource
 from distributed.replay_access import ReplayAccess
@@ -65,11 +65,11 @@ class RolloutWorker:
         self._log = EventLog(identity)
         self._log.start()
         self._numbers = ActorNumbers()
-        self._exporter = Exporter.wanted_by(identity, self._numbers)
+        self._metrics = served_at(identity, self._numbers)
 
     def metrics_address(self) -> str | None:
         """HOST:PORT where Prometheus finds it, or None."""
-        return None if self._exporter is None else self._exporter.address
+        return self._metrics
 
     def arrive(self) -> None:
         """Answers as soon as there was room for this process and it has started."""
@@ -159,15 +159,15 @@ class LearnerWorker:
         self._log = EventLog(identity)
         self._log.start()
         self._numbers = LearnerNumbers()
-        self._exporter = Exporter.wanted_by(identity, self._numbers)
+        self._metrics = served_at(identity, self._numbers)
 
     def metrics_address(self) -> str | None:
         """HOST:PORT where Prometheus finds it, or None."""
-        return None if self._exporter is None else self._exporter.address
+        return self._metrics
 
-    def open_meeting(self, config: ExperimentConfig) -> str:
+    def open_meeting(self) -> str:
         """HOST:PORT where the learner's processes will find each other."""
-        self._meeting = MeetingPlace(_host(config))
+        self._meeting = MeetingPlace(self._log.identity.host)
         return self._meeting.address
 
     def begin(
@@ -198,7 +198,7 @@ class LearnerWorker:
         self._learner = make_learner(config, task, spec, seed=derive(config.run.seed, "learner"), device=device)
         self._replicas: Replicas = ALONE
         if meeting is not None:
-            self._replicas = ReplicaGroup(_membership(config, place, meeting), device)
+            self._replicas = ReplicaGroup(_membership(config, place, meeting, self._log.identity.host), device)
             self._learner.join(self._replicas)
         self._loop = make_learner_loop(
             config,
@@ -272,17 +272,12 @@ def _failure(call: Callable[[], Any]) -> str | None:
     return None
 
 
-def _host(config: ExperimentConfig) -> str:
-    """Where the other processes of the run reach this one: on a private Ray they are all on this machine."""
-    return "127.0.0.1" if config.ray.address == "local" else str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
-
-
-def _membership(config: ExperimentConfig, place: LearnerPlace, meeting: str) -> Membership:
+def _membership(config: ExperimentConfig, place: LearnerPlace, meeting: str, host: str) -> Membership:
     return Membership(
         rank=place.rank,
         count=config.learner.processes,
         meeting=meeting,
-        host=_host(config),
+        host=host,
         meet_seconds=place.meet_seconds,
         answer_seconds=config.learner.hang_seconds,
     )
@@ -295,11 +290,11 @@ class EvaluatorWorker:
         self._log = EventLog(identity)
         self._log.start()
         self._numbers = EvaluatorNumbers()
-        self._exporter = Exporter.wanted_by(identity, self._numbers)
+        self._metrics = served_at(identity, self._numbers)
 
     def metrics_address(self) -> str | None:
         """HOST:PORT where Prometheus finds it, or None."""
-        return None if self._exporter is None else self._exporter.address
+        return self._metrics
 
     def begin(self, config: ExperimentConfig, weights: RayWeightSource) -> None:
         """Build the policy."""

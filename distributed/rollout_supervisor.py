@@ -98,7 +98,7 @@ class RolloutSupervisor:
         self._rollouts = [
             _Rollout(
                 index,
-                Seat(f"rollout actor {index}", log.identity.of("actor", index), processes, log, clock),
+                Seat(f"rollout actor {index}", log.identity.of(Role.ACTOR, index), processes, log, clock),
                 CutOff(config.replay.unreachable_seconds, clock),
                 env_steps,
             )
@@ -234,7 +234,7 @@ class RolloutSupervisor:
 
     def _spawn(self, rollout: _Rollout) -> None:
         rollout.stage = _Stage.ARRIVING
-        rollout.seat.fill(RolloutWorker, Role.ACTOR)
+        rollout.seat.fill(RolloutWorker)
         rollout.seat.issue(rollout.seat.handle.arrive.remote(), None)
 
     def _begin(self, rollout: _Rollout) -> None:

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from distributed import life_sign
+from distributed.processes import Role
 from distributed.rates_window import RatesWindow
 from distributed.run_directory import RunDirectory
 from distributed.runtime import Progress, Runtime
@@ -47,7 +48,7 @@ class RunStatus:
         }  # fmt: skip
         self._next = 0.0
         self._window = RatesWindow()
-        self._reports: dict[tuple[str, int], dict[str, Any]] = {}
+        self._reports: dict[tuple[Role, int], dict[str, Any]] = {}
         self._shards: dict[int, ShardStats] = {}
         self._end = threading.Event()
         self._lock = threading.Lock()
@@ -83,13 +84,13 @@ class RunStatus:
     def take_in(self, progress: Progress) -> None:
         """Keep everybody's newest report."""
         for index, report in progress.actors.items():
-            self._reports["actor", index] = {
+            self._reports[Role.ACTOR, index] = {
                 "env_steps": report.env_steps,
                 "weights_version": report.policy_version,
                 "blocked_on": report.blocked_on,
             }
         for told in progress.learner:
-            self._reports["learner", 0] = {
+            self._reports[Role.LEARNER, 0] = {
                 "updates": told.updates,
                 "weights_version": told.weights_version,
                 "blocked_on": told.blocked_on,
@@ -103,13 +104,7 @@ class RunStatus:
         """
         begin = time.monotonic()
         stats = self._runtime.replay_stats()
-        workers: dict[str, list[dict[str, Any]]] = {
-            "actor": [],
-            "learner": [],
-            "shard": [],
-            "evaluator": [],
-            "store": [],
-        }
+        workers: dict[Role, list[dict[str, Any]]] = {role: [] for role in Role if role is not Role.DRIVER}
         restarts = dict.fromkeys(workers, 0)
         for worker in self._runtime.workers():
             shown = {
@@ -117,7 +112,7 @@ class RunStatus:
             }
             workers[worker.role].append(shown | self._reports.get((worker.role, worker.index), {}))
             restarts[worker.role] += worker.restarts
-        self._add_shards(workers["shard"], stats.shards)
+        self._add_shards(workers[Role.SHARD], stats.shards)
         counts = {"env_steps": figures["env_steps"], "updates": figures["updates"]}
         self._document = {
             **self._document,

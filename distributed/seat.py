@@ -9,7 +9,7 @@ from typing import Any
 from distributed.event_log import EventLog
 from distributed.failures import Failures
 from distributed.identity import Identity
-from distributed.processes import Processes, Role
+from distributed.processes import Processes
 from distributed.worker_state import WorkerState
 from replay_server.errors import HeadraceError, WorkerDied
 
@@ -24,7 +24,7 @@ class Seat:
 
         if seat.vacant:
             if seat.due:
-                seat.fill(Worker, role)
+                seat.fill(Worker)
                 seat.issue(seat.handle.work.remote(), 60.0)
         else:
             try:
@@ -88,11 +88,11 @@ class Seat:
         metrics = () if self.handle is None else self._metrics_addresses()
         return WorkerState(role, index, stage, self.restarts, self.silent, address, self.error, metrics)
 
-    def fill(self, cls: type, role: Role) -> None:
+    def fill(self, cls: type) -> None:
         """Start a process, unless the one before was kept."""
         self._failures.begun()
         if self.handle is None:
-            self.handle = self._processes.spawn(cls, role, self.identity)
+            self.handle = self._processes.spawn(cls, self.identity.role, self.identity)
             self.log.info("process asked for", of=self.identity.name, restarts=self.restarts)
             self._metrics = ()
             wanted = self.identity.prometheus

@@ -25,6 +25,7 @@ from distributed.build import (
     shard_sampling,
 )
 from distributed.config import ExperimentConfig
+from distributed.processes import Role
 from distributed.runtime import Casualties, Cut, Evaluation, Origin, Progress
 from distributed.worker_state import WorkerState
 from learners.checkpoint import learner_arrays, read_learner, restore_learner, save_learner, write_json
@@ -142,9 +143,9 @@ class SerialRuntime:
 
     def workers(self) -> tuple[WorkerState, ...]:
         """Everybody works in turn."""
-        actors = tuple(WorkerState("actor", index, "acts") for index in range(len(self._actors)))
-        shards = tuple(WorkerState("shard", index, "serves") for index in range(self._config.replay.shards))
-        return (*actors, WorkerState("learner", 0, "learns"), *shards)
+        actors = tuple(WorkerState(Role.ACTOR, index, "acts") for index in range(len(self._actors)))
+        shards = tuple(WorkerState(Role.SHARD, index, "serves") for index in range(self._config.replay.shards))
+        return (*actors, WorkerState(Role.LEARNER, 0, "learns"), *shards)
 
     def stop(self) -> None:
         """Close the environments."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import ray
 import yaml
 
 from distributed.event_log import EventLog
@@ -51,8 +50,8 @@ class ShardHost:
         self._files: list[PrivateFile] = []
 
     def arrive(self) -> str:
-        """The IP address of the node, as soon as there was room for this process there and it has started."""
-        return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+        """Where the shard is to serve, as soon as there was room for this process and it has started."""
+        return self._log.identity.host
 
     def metrics_address(self) -> None:
         """This process serves none; its shard does."""

@@ -18,7 +18,6 @@ from distributed.shard_plan import ShardPlan
 from distributed.worker_state import WorkerState
 from replay_server.errors import HeadraceError, Unavailable, WorkerDied
 
-_LOOPBACK = "127.0.0.1"
 _SAME_PORT_TRIES = 3  # then the port is somebody else's, and another will do
 _START_SECONDS = 600.0  # with a large journal to recover
 _WATCH_SECONDS = 0.5
@@ -32,7 +31,7 @@ class _Place:
 
     index: int
     seat: Seat
-    ip: str = ""  # of its host's node
+    ip: str = ""  # of its host
     served: Served | None = None  # as it last began to serve
     began_with: int = 0  # records inserted before this start of the run
     forgotten: int = 0  # records that it had counted as inserted
@@ -59,7 +58,6 @@ class ShardSupervisor:
     Args:
         plan: configs of the shards.
         secrets: what they ask of their clients.
-        loopback: they serve this machine alone; else at the addresses of their nodes.
         processes: runs the hosts.
         log: the driver's.
         clock: monotonic seconds.
@@ -72,16 +70,13 @@ class ShardSupervisor:
         secrets: RunSecrets,
         log: EventLog,
         clock: Callable[[], float],
-        *,
-        loopback: bool,
     ) -> None:
         self._plan = plan
         self._secrets = secrets
-        self._loopback = loopback
         self._processes = processes
         self._clock = clock
         self._places = [
-            _Place(index, Seat(f"replay shard {index}", log.identity.of("shard", index), processes, log, clock))
+            _Place(index, Seat(f"replay shard {index}", log.identity.of(Role.SHARD, index), processes, log, clock))
             for index in range(plan.count)
         ]
         self._notices: list[str] = []
@@ -175,7 +170,7 @@ class ShardSupervisor:
 
     def _start(self, place: _Place) -> None:
         host_is_there = place.seat.handle is not None
-        place.seat.fill(ShardHost, Role.SHARD)
+        place.seat.fill(ShardHost)
         if host_is_there:
             self._begin(place, place.ip)
             return
@@ -183,7 +178,7 @@ class ShardSupervisor:
         place.seat.issue(place.seat.handle.arrive.remote(), self._processes.room_seconds)
 
     def _begin(self, place: _Place, ip: str) -> None:
-        place.arriving, place.ip = False, _LOOPBACK if self._loopback else ip
+        place.arriving, place.ip = False, ip
         port = "0"
         if place.served is not None and place.seat.failures <= _SAME_PORT_TRIES:
             host, _, before = place.served.address.rpartition(":")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from distributed.processes import Processes
+from distributed.processes import Processes, Role
 from distributed.ray_weights import StoreState
 from distributed.runtime import Casualties
 from distributed.worker_state import WorkerState
@@ -57,7 +57,9 @@ class StoreWatch:
         """How the store is."""
         stage = "begins" if self._life is None else "serves"
         return (
-            WorkerState("store", 0, stage, self._restarts, metrics=() if self._metrics is None else (self._metrics,)),
+            WorkerState(
+                Role.STORE, 0, stage, self._restarts, metrics=() if self._metrics is None else (self._metrics,)
+            ),
         )
 
     def casualties(self) -> Casualties:

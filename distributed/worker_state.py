@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from distributed.processes import Role
+
 
 @dataclass(frozen=True)
 class WorkerState:
     """What `headrace status` shows of a process beside its own reports.
 
     Attributes:
-        role: actor, learner, shard, evaluator or store.
+        role: what it is there for.
         index: which of its role.
         stage: what it does: `starts` (or waits for room), `begins`, `acts`, `learns`, `serves`, `evaluates`, `idle`; or
             `restarts`, `quarantined`.
@@ -21,7 +23,7 @@ class WorkerState:
         metrics: HOST:PORT where Prometheus finds it and, of a learner of several processes, the next indices.
     """
 
-    role: str
+    role: Role
     index: int
     stage: str
     restarts: int = 0

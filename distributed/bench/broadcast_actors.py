@@ -87,7 +87,7 @@ class Broadcast:
 
     def __init__(self, processes: RayProcesses) -> None:
         self._processes = processes
-        self._store = processes.spawn(WeightStore, Role.STORE, Identity("bench", Path(), "store"))
+        self._store = processes.spawn(WeightStore, Role.STORE, Identity("bench", Path(), Role.STORE))
         self._publisher = processes.spawn(Publisher, Role.EVALUATOR)
         self._readers: list[Any] = []
         self._version = 0

@@ -12,8 +12,6 @@ from replay_server.errors import ConfigError
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-_LOOPBACK = "127.0.0.1"
-
 
 @dataclass(frozen=True)
 class Number:
@@ -62,20 +60,19 @@ class Exporter:
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Collector(numbers))
         ProcessCollector(registry=registry)
-        host = _LOOPBACK if identity.loopback else _node_address()
-        self._server, self._thread = start_http_server(0, host, registry)
-        self.address = f"{host}:{self._server.server_port}"
-
-    @staticmethod
-    def wanted_by(identity: Identity, numbers: Numbers) -> Exporter | None:
-        """One where the run wants them."""
-        return Exporter(identity, numbers) if identity.prometheus else None
+        self._server, self._thread = start_http_server(0, identity.host, registry)
+        self.address = f"{identity.host}:{self._server.server_port}"
 
     def close(self) -> None:
         """Stop answering and free the port."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def served_at(identity: Identity, numbers: Numbers) -> str | None:
+    """HOST:PORT where Prometheus finds a process's numbers until it ends; None where the run does not want them."""
+    return Exporter(identity, numbers).address if identity.prometheus else None
 
 
 class _Collector:
@@ -94,9 +91,3 @@ class _Collector:
                 if value is not None:
                     family.add_metric([label] if labels else [], value)
             yield family
-
-
-def _node_address() -> str:
-    import ray
-
-    return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]

@@ -9,8 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from distributed.identity import DRIVER, Identity
+from distributed.identity import Identity
 from distributed.monitoring.exporter import Exporter, Number
+from distributed.processes import Role
 from distributed.run_status import RunStatus
 from learners.checkpoint import write_json
 
@@ -87,7 +88,7 @@ class RunExporter:
     def refresh(self) -> None:
         """Write the file where a process has come, gone or moved."""
         workers = self._status.document.get("workers", {})
-        places = [(DRIVER, 0, self._exporter.address)]
+        places = [(Role.DRIVER, 0, self._exporter.address)]
         places += [
             (role, worker["index"] + rank, address)
             for role, some in workers.items()

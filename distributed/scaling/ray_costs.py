@@ -83,7 +83,7 @@ def ray_costs(config: ExperimentConfig, snapshot: WeightSnapshot, seconds: float
     owned = start_ray(config)
     try:
         processes = RayProcesses(config, private=True)
-        store = processes.spawn(_Store, Role.STORE, Identity("measured", Path(), "store"))
+        store = processes.spawn(_Store, Role.STORE, Identity("measured", Path(), Role.STORE))
         worker = processes.spawn(_Worker, Role.ACTOR)
         ray.get(store.cpu_s.remote(), timeout=_START_S)
         ray.get(worker.run.remote(0.0), timeout=_START_S)

@@ -243,7 +243,7 @@ def ray_config(**changes: Any) -> ExperimentConfig:
 
 
 def begin_learner(config: ExperimentConfig) -> None:
-    ray_workers.LearnerWorker(Identity("test", Path(), "learner")).begin(
+    ray_workers.LearnerWorker(Identity("test", Path(), Role.LEARNER)).begin(
         config, ReplayAccess({0: "127.0.0.1:1"}, None), None, ray_workers.LearnerPlace(), Path()
     )  # type: ignore[arg-type]
 
@@ -312,7 +312,7 @@ def see_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay_access, "connect", lambda *_, **__: None)
     monkeypatch.setattr(ray_workers, "ReplicaGroup", tell)
     config, place = ray_config(learner__processes=2), ray_workers.LearnerPlace(rank=1)
-    worker: Any = ray_workers.LearnerWorker(Identity("test", Path(), "learner"))
+    worker: Any = ray_workers.LearnerWorker(Identity("test", Path(), Role.LEARNER))
     access = ReplayAccess({0: "127.0.0.1:1"}, None)
     [membership, _], _ = seen(lambda: worker.begin(config, access, None, place, Path(), "127.0.0.1:2"))
     assert (membership.rank, membership.count, membership.meeting) == (1, 2, "127.0.0.1:2")

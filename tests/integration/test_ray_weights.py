@@ -77,7 +77,7 @@ def processes() -> Iterator[RayProcesses]:
 
 @pytest.fixture
 def store(processes: RayProcesses) -> Iterator[Any]:
-    store = processes.spawn(WeightStore, Role.STORE, Identity("test", Path(), "store"))
+    store = processes.spawn(WeightStore, Role.STORE, Identity("test", Path(), Role.STORE))
     yield store
     ray.kill(store)
 

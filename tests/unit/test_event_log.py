@@ -21,7 +21,7 @@ from replay_server.errors import CheckpointError, WorkerDied
 
 
 def test_a_line_says_who_when_and_what(tmp_path: Path) -> None:
-    log = EventLog(RunDirectory(tmp_path).identity().of("actor", 3))
+    log = EventLog(RunDirectory(tmp_path).identity().of(Role.ACTOR, 3))
     log.info("ready", path=tmp_path, count=4)
     try:
         raise CheckpointError("no room\nleft")
@@ -50,7 +50,7 @@ def test_many_threads_write_whole_lines(tmp_path: Path) -> None:
 def test_a_node_without_the_run_directory_logs_to_standard_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    identity = RunDirectory(tmp_path).identity().of("shard", 1)
+    identity = RunDirectory(tmp_path).identity().of(Role.SHARD, 1)
     (tmp_path / "run_id").write_text("another\n")  # a directory of the same name on another node
     log = EventLog(identity)
     log.info("start")
@@ -62,8 +62,8 @@ def test_a_node_without_the_run_directory_logs_to_standard_error(
 def test_a_seat_logs_failures_and_once_that_an_answer_is_late(tmp_path: Path) -> None:
     clock, processes = FakeClock(), FakeProcesses()
     log = log_of(tmp_path)
-    seat = Seat("the learner", log.identity.of("learner"), processes, log, clock)
-    seat.fill(object, Role.LEARNER)
+    seat = Seat("the learner", log.identity.of(Role.LEARNER), processes, log, clock)
+    seat.fill(object)
     seat.issue(seat.handle.run.remote(), 10.0)
     for _ in range(3):
         clock.now += 3.0

@@ -151,9 +151,9 @@ def test_what_several_processes_cannot_do_is_refused() -> None:
 def test_prometheus_finds_every_process(tmp_path: Path) -> None:
     processes = FakeProcesses()
     log = log_of(tmp_path)
-    who = dataclasses.replace(log.identity.of("learner"), prometheus=True)
+    who = dataclasses.replace(log.identity.of(Role.LEARNER), prometheus=True)
     seat = Seat("the learner", who, LearnerProcesses(processes, 2), log, FakeClock())
-    seat.fill(LearnerWorker, Role.LEARNER)
+    seat.fill(LearnerWorker)
     seat.issue(seat.handle.ask("run"), 10.0)
     assert seat.state("learns").metrics == ()
     for index, worker in enumerate(processes.workers):

@@ -20,6 +20,7 @@ from rich.text import Text
 from actors.loop import ActorReport
 from distributed import life_sign
 from distributed.cli import main
+from distributed.processes import Role
 from distributed.rates_window import RatesWindow
 from distributed.run_directory import RunDirectory
 from distributed.run_screen import rows
@@ -67,7 +68,7 @@ class Run:
 
 
 def actor(index: int, stage: str = "acts", **changes: Any) -> WorkerState:
-    return WorkerState("actor", index, stage, **changes)
+    return WorkerState(Role.ACTOR, index, stage, **changes)
 
 
 def report(env_steps: int, version: int = 9, blocked_on: str | None = None) -> ActorReport:
@@ -86,7 +87,7 @@ def test_thousands_of_actors_are_a_summary_and_the_odd_ones(tmp_path: Path) -> N
     run.status.take_in(Progress({index: report(5, blocked_on="samples") for index in range(1000)}, ()))
     run.status.take_in(Progress({1999: report(5, version=3, blocked_on="shard")}, ()))
     run.status.take_in(Progress({}, (LearnerReport(50, 9, {}, 0.0, "inserts"),)))
-    run.workers += (WorkerState("learner", 0, "learns"), WorkerState("store", 0, "serves"))
+    run.workers += (WorkerState(Role.LEARNER, 0, "learns"), WorkerState(Role.STORE, 0, "serves"))
     screen = run.screen()
     assert (
         "actors|2,000: 1,000 wait for the learner, 985 act, 12 have not reported for a while, "
@@ -101,7 +102,7 @@ def test_thousands_of_actors_are_a_summary_and_the_odd_ones(tmp_path: Path) -> N
 
 
 def test_shards_show_their_rates_and_who_waits_there(tmp_path: Path) -> None:
-    run = Run(tmp_path / "run", (WorkerState("shard", 0, "serves", restarts=2, error="it ended by signal SIGKILL"),))
+    run = Run(tmp_path / "run", (WorkerState(Role.SHARD, 0, "serves", restarts=2, error="it ended by signal SIGKILL"),))
     run.shards = (shard(40, 1000, 10.0),)
     run.shown()
     run.shards = (shard(50, 3000, 12.0, waits={"samples": Waits(1, 3.0)}),)
@@ -115,7 +116,9 @@ def test_shards_show_their_rates_and_who_waits_there(tmp_path: Path) -> None:
 
 
 def test_trouble_names_roles_and_counts(tmp_path: Path) -> None:
-    run = Run(tmp_path / "run", (actor(0, restarts=2), WorkerState("learner", 0, "restarts", restarts=1, error="why")))
+    run = Run(
+        tmp_path / "run", (actor(0, restarts=2), WorkerState(Role.LEARNER, 0, "restarts", restarts=1, error="why"))
+    )
     screen = run.screen(restarts=3, lost_transitions=20)
     assert "trouble|restarts: 3 (2 actor, 1 learner), 20 transitions lost" in screen
     assert "learner|restarts, restarted once, the last for: why" in screen

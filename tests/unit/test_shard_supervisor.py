@@ -39,12 +39,12 @@ class Shards:
     def __init__(self, path: Path, *, loopback: bool = True) -> None:
         self.processes, self.clock = FakeProcesses(), FakeClock()
         self.supervisor = ShardSupervisor(
-            plan_of(path), self.processes, RunSecrets(tls=False), log_of(path), self.clock, loopback=loopback
+            plan_of(path), self.processes, RunSecrets(tls=False), log_of(path), self.clock
         )
         self.hosts = self.processes.workers[:2]
         self.ip = "127.0.0.1" if loopback else "10.0.0.1"
         for index, host in enumerate(self.hosts):
-            host.replies = {"arrive": "10.0.0.1", "begin": Served(f"{self.ip}:{7400 + index}", 100, 100)}
+            host.replies = {"arrive": self.ip, "begin": Served(f"{self.ip}:{7400 + index}", 100, 100)}
         self.access = self.supervisor.wait_ready()
         assert self.access.addresses == (f"{self.ip}:7400", f"{self.ip}:7401")
         for host in self.hosts:
@@ -101,7 +101,7 @@ def test_a_host_that_dies_or_does_not_answer_is_replaced(tmp_path: Path) -> None
     shards.supervisor.collect(NOTHING)
     shards.supervisor.collect(NOTHING)
     again = shards.processes.newest
-    again.call.answer("10.0.0.1")
+    again.call.answer("127.0.0.1")
     shards.supervisor.collect(NOTHING)
     assert again is not shards.hosts[0] and shards.hosts[0].killed
     assert again.call.arguments[0].address == "127.0.0.1:7400"
@@ -136,7 +136,7 @@ def test_a_port_that_somebody_took_meanwhile_is_left_to_them(tmp_path: Path) -> 
         shards.supervisor.collect(NOTHING)
         worker = shards.processes.newest if len(shards.processes.workers) > 2 else host
         if worker.call.method == "arrive":
-            worker.call.answer("10.0.0.1")
+            worker.call.answer("127.0.0.1")
             shards.supervisor.collect(NOTHING)
         tried.append(worker.call.arguments[0].address)
         worker.call.answer(WorkerDied("the port is taken"))
@@ -153,7 +153,7 @@ def test_a_shard_that_cannot_be_started_again_ends_the_run(tmp_path: Path, kind:
             shards.clock.now += 5.0
             worker = shards.processes.newest if len(shards.processes.workers) > 2 else shards.hosts[0]
             if worker.call.method == "arrive":
-                worker.call.answer("10.0.0.1")
+                worker.call.answer("127.0.0.1")
             elif worker.call.method == "begin":
                 worker.call.answer(kind("the disk is gone"))
 
@@ -161,9 +161,9 @@ def test_a_shard_that_cannot_be_started_again_ends_the_run(tmp_path: Path, kind:
 def test_one_that_does_not_start_at_all_is_not_tried_again(tmp_path: Path) -> None:
     processes = FakeProcesses()
     secrets = RunSecrets(tls=False)
-    supervisor = ShardSupervisor(plan_of(tmp_path), processes, secrets, log_of(tmp_path), FakeClock(), loopback=True)
+    supervisor = ShardSupervisor(plan_of(tmp_path), processes, secrets, log_of(tmp_path), FakeClock())
     for worker in processes.workers:
-        worker.replies = {"arrive": "10.0.0.1", "begin": WorkerDied("it would not fit into memory")}
+        worker.replies = {"arrive": "127.0.0.1", "begin": WorkerDied("it would not fit into memory")}
     with pytest.raises(WorkerDied, match="memory"):
         supervisor.wait_ready()
 
