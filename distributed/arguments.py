@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -55,6 +55,15 @@ class Arguments:
         if not text.isascii() or not text.isdigit() or int(text) < 1:
             raise ConfigError(f"--{option}: must be a whole number >= 1, not {text!r}")
         return int(text)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: what it does with its arguments, returning the exit code; what it takes; and what --help says."""
+
+    run: Callable[[Arguments], int]
+    grammar: Grammar
+    help: str
 
 
 def parse(tokens: Sequence[str], grammar: Grammar) -> Arguments:

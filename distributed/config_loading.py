@@ -18,11 +18,14 @@ from distributed.config_types import FieldTypes, choices, dotted_names, field_ty
 from distributed.raw_config import Keys, Override, RawConfig
 from replay_server.errors import ConfigError
 
-__all__ = ["SHIPPED", "Loaded", "Override", "dump_yaml", "find_config", "install_hint", "load", "show"]
+__all__ = [
+    "DEFAULT_CONFIG", "SHIPPED", "Loaded", "Override", "dump_yaml", "find_config", "install_hint", "load", "show",
+]  # fmt: skip
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 SHIPPED = Path(__file__).parent / "configs"
+DEFAULT_CONFIG = "movie_pick_dqn"
 """Directory of the configs that come with headrace."""
 
 _ALGORITHM = ("algorithm",)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from distributed import cli, preflight
-from distributed.arguments import Grammar, parse
+from distributed.arguments import Command, Grammar, parse
 from replay_server import Field, RecordSpec, start_server
 from replay_server.errors import ConfigError, WorkerDied
 
@@ -233,7 +233,7 @@ def test_exit_codes(monkeypatch, capfd, error, code, says):
     def fail(_):
         raise error
 
-    monkeypatch.setitem(cli._COMMANDS, "fail", (fail, Grammar(), ""))
+    monkeypatch.setitem(cli.COMMANDS, "fail", Command(fail, Grammar(), ""))
     assert cli.main(["fail"]) == code
     assert capfd.readouterr().err == says
 

@@ -10,14 +10,14 @@ from kit.log_users import write_log
 
 from actors.environments import make_vector_env
 from actors.envs.log_users import FitSettings, FittedUsers
-from distributed.cli import _COMMANDS, main
+from distributed.cli import COMMANDS, main
 from distributed.config_loading import find_config
 from distributed.loading import load_experiment
 from distributed.raw_config import Override
 
 
 def test_every_setting_is_an_option() -> None:
-    _, grammar, text = _COMMANDS["fit-users"]
+    grammar, text = COMMANDS["fit-users"].grammar, COMMANDS["fit-users"].help
     names = [field.name.replace("_", "-") for field in fields(FitSettings)]
     assert list(grammar.valued) == names
     assert all(name in text for name in names)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from distributed.arguments import parse
-from distributed.cli import _COMMANDS
+from distributed.cli import COMMANDS
 from distributed.config import ExperimentConfig
 from distributed.config_types import dotted_names, field_types
 from learners.algorithms.dqn import DQNConfig
@@ -35,7 +35,7 @@ def test_every_command_is_one(page: str) -> None:
         words = [word for word in rest.split() if word.isupper() or word[0] in "-/" or not word.isalpha()]
         if not words or "--" not in rest:
             continue
-        parse(re.findall(r"\S+", rest), _COMMANDS[name][1])
+        parse(re.findall(r"\S+", rest), COMMANDS[name].grammar)
 
 
 def test_links_of_the_runbook_lead_somewhere() -> None:
