@@ -6,7 +6,6 @@ import ctypes
 import os
 import signal
 import sys
-import threading
 
 _PR_SET_PDEATHSIG = 1
 
@@ -18,23 +17,18 @@ VARIABLE = "HEADRACE_PARENT"
 class ParentProcess:
     """The process to end with, if the environment names one.
 
-    On Linux the kernel sends SIGTERM when the thread that started this process ends, which covers a parent killed
-    outright; everywhere `gone` compares ids, which covers a parent that ended while this process was still starting.
+    At once and without draining: what was acknowledged is as safe as `durability` makes it, and a successor may be
+    waiting for the directory already. On Linux the kernel kills this process when the thread that started it ends;
+    everywhere `end_with_it` compares ids, which covers a parent that ended while this process was still starting.
     """
 
     def __init__(self) -> None:
         named = os.environ.get(VARIABLE)
         self._id = int(named) if named else None
         if self._id is not None and sys.platform == "linux":
-            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
-    def gone(self) -> bool:
-        """Whether it has ended (this process then has another parent)."""
-        return self._id is not None and os.getppid() != self._id
-
-
-def end_within(seconds: float) -> None:
-    """End this process by force unless it has ended by itself by then; nobody else is there to do it."""
-    timer = threading.Timer(seconds, os._exit, (1,))
-    timer.daemon = True
-    timer.start()
+    def end_with_it(self) -> None:
+        """End this process if the parent has ended (this process then has another one)."""
+        if self._id is not None and os.getppid() != self._id:
+            os._exit(1)

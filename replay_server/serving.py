@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from replay_server.errors import ConfigError
-from replay_server.parent_process import ParentProcess, end_within
+from replay_server.parent_process import ParentProcess
 from replay_server.process_limits import prepare_process
 from replay_server.rate_limiter import RateLimiter
 from replay_server.security import ServerSecurity, server_credentials
@@ -21,7 +21,6 @@ from replay_server.shard_making import make_shard
 from replay_server.specs import RecordSpec
 
 _PARENT_CHECK_S = 0.5
-_ORPHAN_S = 10.0  # to drain, for a shard whose parent is gone
 
 
 def start_server(
@@ -64,7 +63,7 @@ def open_server(config: ShardConfig, *, insecure: bool = False, salvage: bool = 
 
 
 def serve(config: ShardConfig, *, insecure: bool = False, salvage: bool = False) -> None:
-    """Serve a stand-alone shard until SIGTERM or SIGINT (or its parent's end), then drain and return.
+    """Serve a stand-alone shard until SIGTERM or SIGINT, then drain and return; or until its parent has ended.
 
     Prints one line when it serves, `serving replay at HOST:PORT ...`. For the main thread of a process.
 
@@ -90,10 +89,7 @@ def serve(config: ShardConfig, *, insecure: bool = False, salvage: bool = False)
             flush=True,
         )
         while not ended.wait(_PARENT_CHECK_S):
-            if parent.gone():
-                break
-        if parent.gone():  # told so by the kernel, or seen here
-            end_within(_ORPHAN_S)
+            parent.end_with_it()
 
 
 def _serve_shard(config: ShardConfig, shard: Shard, security: ServerSecurity) -> ReplayServer:
