@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -25,6 +29,7 @@ def start_ray(config: ExperimentConfig) -> bool:
 
     Raises:
         ConfigError: nothing answers at `ray.address`, or `ray.working_dir` cannot be sent.
+        WorkerDied: it did not start.
     """
     if ray.is_initialized():
         return False
@@ -37,14 +42,15 @@ def start_ray(config: ExperimentConfig) -> bool:
     # Processes of one machine share its processors as the kernel sees fit: a laptop may run more actors than cores.
     processors = max(os.cpu_count() or 1, config.actors.count + config.learner.processes) if local else None
     try:
-        ray.init(
-            address=config.ray.address,
-            include_dashboard=False if local else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env=_runtime_env(config),
-            num_cpus=processors,
-        )
+        with _own_signal_handlers():
+            ray.init(
+                address=config.ray.address,
+                include_dashboard=False if local else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env=_runtime_env(config),
+                num_cpus=processors,
+            )
     except RuntimeEnvSetupError as error:
         reason = str(error).splitlines()[-1]
         raise ConfigError(
@@ -54,7 +60,23 @@ def start_ray(config: ExperimentConfig) -> bool:
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"ray.address: cannot use {config.ray.address!r} ({reason}); try local") from error
+    except Exception as error:  # Ray has no type for a node that is not up within the 30 s it gives it
+        reason = str(error).splitlines()[0]
+        raise WorkerDied(
+            f"Ray did not start ({reason}); the machine is too busy or short of memory: try again"
+        ) from error
     return True
+
+
+@contextmanager
+def _own_signal_handlers() -> Iterator[None]:
+    """SIGTERM goes to whom it went before: Ray takes it for itself and ends the process without a checkpoint."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _runtime_env(config: ExperimentConfig) -> dict[str, Any]:

@@ -94,7 +94,8 @@ def test_every_process_of_a_run_is_scraped_and_so_is_its_successor(
     assert [role for role, _ in moved] == ["actor"] and actor in targets(run)
     assert Scrape(targets(run)[moved[0]]).total("process_resident_memory_bytes") > 1e6
     assert Scrape(targets(run)["driver", "0"]).total("headrace_run_restarts_total") == 1
-    os.kill(command.process.pid, signal.SIGINT)
+    os.kill(command.process.pid, signal.SIGTERM)  # as of systemd and Kubernetes: an orderly end as with Ctrl-C
     code, _, errors = command.finish(60)
     assert code == 0, errors
+    assert run_state(run)["state"] == "interrupted"
     assert json.loads((run / "prometheus_targets.json").read_text()) == []
