@@ -9,9 +9,11 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from kit.processes import command_line, processes_with
 
 torch.set_num_threads(1)  # tests share the machine; many threads on small networks only get in each other's way
 
@@ -44,19 +46,8 @@ class CommandLine:
 
     def descendants(self, title: str = "") -> list[int]:
         """Process ids of everything the command started and that still runs, with `title` in the command line."""
-        wanted = f"{_MARK}={self._mark}".encode()
-        found = []
-        for directory in Path("/proc").iterdir():
-            if not directory.name.isdigit() or int(directory.name) == self.process.pid:
-                continue
-            try:
-                environment = (directory / "environ").read_bytes()
-                command = (directory / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if wanted in environment and title.encode() in command:
-                found.append(int(directory.name))
-        return found
+        started = [pid for pid in processes_with(_MARK, self._mark) if pid != self.process.pid]
+        return [pid for pid in started if title in command_line(pid)]
 
     def wait_until_gone(self, seconds: float = 15.0, *, but_agents: bool = False) -> None:
         """Wait until nothing runs of what the command started, or nothing but Ray's agents."""
@@ -70,15 +61,15 @@ class CommandLine:
         running = {pid: _description(pid) for pid in self.descendants()}
         return {pid: text for pid, text in running.items() if text and not text.startswith(but)}
 
-    def wait_for(self, condition: Callable[[], bool], timeout_s: float) -> None:
-        """Wait for something the command brings about; fails when the command ends before."""
+    def wait_for(
+        self, condition: Callable[[], Any], timeout_s: float, what: Callable[[], str] = lambda: "the condition"
+    ) -> None:
+        """Wait for something the command brings about; fails, and says what, when the command ends before."""
         deadline = time.monotonic() + timeout_s
         while not condition():
-            if self.process.poll() is not None:
-                raise AssertionError(f"ended with {self.process.returncode}: {self.finish(5.0)}")
-            if time.monotonic() > deadline:
-                raise AssertionError("the condition did not come true in time")
-            time.sleep(0.1)
+            assert self.process.poll() is None, f"{what()}: ended with {self.finish(5.0)}"
+            assert time.monotonic() < deadline, f"{what()}: not within {timeout_s:.0f} s"
+            time.sleep(0.05)
 
     def kill(self) -> None:
         """End everything by force."""
@@ -93,11 +84,10 @@ class CommandLine:
 def _description(pid: int) -> str:
     """What a process is and what it does, for the message of a failed test; "" for one that has just ended."""
     try:
-        process = Path(f"/proc/{pid}")
-        state = [line for line in (process / "status").read_text().splitlines() if line.startswith(("State", "PPid"))]
-        return f"{(process / 'cmdline').read_bytes().decode()[:200]} {state}"
+        status = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return ""
+    return f"{command_line(pid)[:200]} {[line for line in status if line.startswith(('State', 'PPid'))]}"
 
 
 @pytest.fixture

@@ -17,6 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kit.logs import metrics
+from kit.processes import command_line, processes_with
+
 from fault.namespaces import Cable, two_hosts
 from fault.processes import ROOT
 
@@ -66,7 +69,6 @@ class Node:
         mounts: Mapping[Path, int] | None = None,
     ) -> None:
         self._log = log
-        self._mark = f"{_MARK}={log}"
         disks = [f"mount -t tmpfs -o size={size}m none {place}" for place, size in (mounts or {}).items()]
         prelude = ["bash", "-c", " && ".join([*disks, 'exec "$@"']), "bash"]
         with log.open("ab") as file:
@@ -81,19 +83,13 @@ class Node:
 
     def pids(self) -> list[int]:
         """Of everything that runs on the node."""
-        return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and self._has(entry)]
+        return processes_with(_MARK, str(self._log))
 
     def signal(self, number: int) -> None:
         """To everything on the node at once."""
         for pid in self.pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-
-    def _has(self, process: Path) -> bool:
-        try:
-            return self._mark.encode() in (process / "environ").read_bytes().split(b"\0")
-        except OSError:
-            return False
 
     def wait_until_there(self, seconds: float = 150.0) -> None:
         deadline = time.monotonic() + seconds
@@ -184,8 +180,7 @@ class Training:
 
     def rows(self) -> list[dict[str, Any]]:
         """Of its metrics, whole ones."""
-        path = self.directory / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
+        return metrics(self.directory)
 
     def until(self, condition: Callable[[], bool], seconds: float = 120.0) -> None:
         """Wait for something to come true while the run goes on."""
@@ -236,14 +231,6 @@ class Training:
                 copy.write_bytes(descriptor.read_bytes())
                 return copy
         raise AssertionError("the driver holds no certificate")
-
-
-def command_line(pid: int) -> str:
-    """Of a process; "" when it is gone."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
 
 
 @contextmanager

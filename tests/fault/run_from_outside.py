@@ -14,6 +14,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from kit.processes import command_line
 from kit.stamped import check_stamps, stamps_of
 
 from distributed.manifest import read_manifest
@@ -22,7 +23,7 @@ from replay_server import Replay, Unavailable, connect
 
 TITLES = {
     "actor": "ray::RolloutWorker",
-    "shard": "headrace\0serve-replay",
+    "shard": "headrace serve-replay",
     "host": "ray::ShardHost",
     "learner": "ray::LearnerWorker",
     "store": "ray::WeightStore",
@@ -42,7 +43,6 @@ _SETTINGS = [
 _START_S = 120.0
 _END_S = 60.0
 _TAIL = 65_536
-_POLL_S = 0.05
 _ASK_S = 2.0
 _SEVERAL = 8
 
@@ -117,35 +117,20 @@ class RunFromOutside:
 
     def wait_for(self, condition: Callable[[], Any], what: str, seconds: float) -> None:
         """Wait for something the run brings about; fails when the run ends before."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            if self.command.process.poll() is not None:
-                raise AssertionError(f"{what}: ended with {self.command.finish(5.0)}")
-            assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}; {self.processes()}; {self.row()}"
-            time.sleep(_POLL_S)
+        self.command.wait_for(condition, seconds, lambda: f"{what}; {self.processes()}; {self.row()}")
 
     def processes(self) -> dict[str, list[int]]:
         """Ids of the running processes of each kind."""
-        found: dict[str, list[int]] = {kind: [] for kind in TITLES}
-        for pid in self.command.descendants():
-            with contextlib.suppress(OSError):
-                title = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-                for kind, part in TITLES.items():
-                    if part in title:
-                        found[kind].append(pid)
-        return found
+        titles = {pid: command_line(pid) for pid in self.command.descendants()}
+        return {kind: [pid for pid, title in titles.items() if part in title] for kind, part in TITLES.items()}
 
     def pids(self, kind: str) -> list[int]:
         """Of one kind."""
-        return self.processes()[kind]
+        return self.command.descendants(TITLES[kind])
 
     def shard(self, index: int) -> int | None:
         """Process id of a shard."""
-        for pid in self.pids("shard"):
-            with contextlib.suppress(OSError):
-                if f"shard-{index}.yaml" in Path(f"/proc/{pid}/cmdline").read_text():
-                    return pid
-        return None
+        return next(iter(self.command.descendants(f"shard-{index}.yaml")), None)
 
     def row(self) -> dict[str, Any]:
         """The newest row of metrics; {} before the first."""

@@ -1,6 +1,5 @@
 """SIGKILL of a run's driver at random moments: `--resume` goes on where the newest whole checkpoint was."""
 
-import json
 import os
 import signal
 import time
@@ -9,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from kit.logs import metrics
 
 from distributed.manifest import read_manifest
 from distributed.run_directory import RunDirectory, replay_snapshots
@@ -26,11 +26,6 @@ _PATIENCE_S = 300.0
 _END_S = 30.0
 _AGENTS_END_S = 150.0
 _TARGET_S = 60.0
-
-
-def lines(run: Path) -> list[str]:
-    path = run / "metrics.jsonl"
-    return path.read_text().split("\n")[:-1] if path.exists() else []
 
 
 def test_a_driver_killed_at_random_moments(headrace, soak, figures, tmp_path):
@@ -55,19 +50,19 @@ def test_a_driver_killed_at_random_moments(headrace, soak, figures, tmp_path):
         cut_short += any(run.glob("checkpoints/*.part"))
         checkpoint = checkpoints()[-1]
         at, (records, inserted) = read_manifest(checkpoint), replay_of(checkpoint)
-        before = lines(run)[at["metrics_rows"] :][:1]  # of the part that is taken back
+        before = metrics(run)[at["metrics_rows"] :][:1]  # of the part that is taken back
         begun = time.monotonic()
         shards = str(1 + kill % 2)
         command = headrace("train", "--resume", str(run), "--replay.shards", shards, "--actors.count", "2")
-        command.wait_for(lambda: lines(run)[at["metrics_rows"] :][:1] not in ([], before), _PATIENCE_S)  # noqa: B023
-        first = json.loads(lines(run)[at["metrics_rows"]])
+        command.wait_for(lambda: metrics(run)[at["metrics_rows"] :][:1] not in ([], before), _PATIENCE_S)  # noqa: B023
+        first = metrics(run)[at["metrics_rows"]]
         assert first["env_steps"] >= at["env_steps"] and first["updates"] >= at["totals"]["updates"]
         assert first["replay"]["size"] >= records and first["replay"]["inserted"] >= inserted
-        command.wait_for(lambda: newest_row(run)["updates"] > at["totals"]["updates"], _PATIENCE_S)  # noqa: B023
+        command.wait_for(lambda: metrics(run)[-1]["updates"] > at["totals"]["updates"], _PATIENCE_S)  # noqa: B023
         recoveries.append(time.monotonic() - begun)
         if old := at["periodic_evaluations"]:
             command.wait_for(lambda: evaluated(run) > old[-1]["env_steps"], _PATIENCE_S)
-            new = newest_row(run)["evaluation"]
+            new = metrics(run)[-1]["evaluation"]
             returns.append([round(old[-1]["mean"], 2), round(new["mean"], 2)])
             assert new["mean"] > old[-1]["mean"] - 4.0 * (new["sem"] + old[-1]["sem"]), (old[-1], new)
         print(f"kill {kill}: resumed in {recoveries[-1]:.1f} s, return before and after {returns[-1:]}", flush=True)
@@ -94,11 +89,7 @@ def evaluations(checkpoint: Path) -> list:
     return read_manifest(checkpoint)["periodic_evaluations"]
 
 
-def newest_row(run: Path) -> dict:
-    return json.loads(lines(run)[-1])
-
-
 def evaluated(run: Path) -> int:
     """The moment of the newest evaluation in the metrics."""
-    newest = newest_row(run)["evaluation"]
+    newest = metrics(run)[-1]["evaluation"]
     return 0 if newest is None else newest["env_steps"]

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 import torch
+from kit.processes import command_line
 
 from distributed.run_directory import RunDirectory
-from fault.ray_hosts import Node, Training, TwoHosts, command_line, two_ray_hosts
+from fault.ray_hosts import Node, Training, TwoHosts, two_ray_hosts
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 

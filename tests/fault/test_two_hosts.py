@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from kit.processes import command_line
 
-from fault.ray_hosts import TOKEN, Training, TwoHosts, command_line, two_ray_hosts
+from fault.ray_hosts import TOKEN, Training, TwoHosts, two_ray_hosts
 from replay_server.wire import METHODS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kit.logs import logged
+from kit.logs import logged, metrics
 
 from distributed.build import make_spec, make_task
 from distributed.config_loading import find_config
@@ -27,11 +27,6 @@ _SMALL = [
 ]  # fmt: skip
 
 
-def rows(run: Path) -> list[dict[str, Any]]:
-    path = run / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def result(run: Path) -> dict[str, Any]:
     document: dict[str, Any] = json.loads((run / "result.json").read_text())
     return document
@@ -44,7 +39,7 @@ def test_a_killed_actor_and_a_killed_shard_are_replaced_and_training_goes_on(
     command = headrace(
         "train", "movie_pick_dqn", *_SMALL, "--run.total-env-steps", "40000", "--run-dir", str(run),
     )  # fmt: skip
-    command.wait_for(lambda: len(rows(run)) >= 2, 90)
+    command.wait_for(lambda: len(metrics(run)) >= 2, 90)
     os.kill(command.descendants("ray::RolloutWorker")[0], signal.SIGKILL)
     os.kill(command.descendants("serve-replay")[0], signal.SIGKILL)
     code, output, errors = command.finish(120)
@@ -58,7 +53,7 @@ def test_a_killed_actor_and_a_killed_shard_are_replaced_and_training_goes_on(
     assert document["evaluation"]["episodes"] == 16 and document["evaluation"]["mean"] > 0
     assert document["staleness"]["max"] >= document["staleness"]["mean"] >= 0
     assert document["fenced_transitions"] == 0
-    last = rows(run)[-1]
+    last = metrics(run)[-1]
     assert last["restarts"] == 2
     failed = {line["of"].split("-")[0] for line in logged(run) if line["event"] == "failed"}
     assert failed == {"actor", "shard"}
@@ -79,7 +74,7 @@ def test_ctrl_c_stops_in_order_and_resume_goes_on(headrace: Callable[..., Any], 
         "train", "movie_pick_dqn", *_SMALL, "--run.total-env-steps", "1e9", "--run.max-seconds", "1000",
         "--run-dir", str(run),
     )  # fmt: skip
-    command.wait_for(lambda: len(rows(run)) >= 2, 90)
+    command.wait_for(lambda: len(metrics(run)) >= 2, 90)
     begin = time.monotonic()
     os.killpg(command.process.pid, signal.SIGINT)  # a terminal's Ctrl-C reaches the whole group
     code, _, errors = command.finish(30)
@@ -105,7 +100,7 @@ def test_ctrl_c_stops_in_order_and_resume_goes_on(headrace: Callable[..., Any], 
     assert second["replay_size"] >= first["replay_size"] > 1000  # the replay came back
     assert (run / "checkpoints" / str(second["env_steps"]) / "replay-2.h5").is_file()
     assert second["evaluation"] is not None
-    steps = [row["env_steps"] for row in rows(run)]
+    steps = [row["env_steps"] for row in metrics(run)]
     assert steps == sorted(steps)
 
 
@@ -151,7 +146,7 @@ def test_a_learner_of_two_processes_is_one_learner_also_when_one_of_them_is_kill
     document = result(run)
     assert document["restarts"] == 1 and errors.count("the learner is back after") == 1
     assert document["updates"] > 0 and document["weights_version"] > 1 and document["skipped_updates"] == 0
-    last = rows(run)[-1]
+    last = metrics(run)[-1]
     # Each drew its half of every batch, and the law holds over both.
     assert last["replay"]["sampled"] >= 64 * last["updates"] > 0
     assert abs(last["replay"]["inserted"] * 1.0 - last["replay"]["sampled"] - 1000) < 10_000
@@ -225,6 +220,6 @@ def test_a_run_without_actors_learns_from_a_log(headrace: Callable[..., Any], tm
     assert document["offline"] and document["env_steps"] == document["updates"] >= 400
     assert document["replay_size"] == result(log)["replay_size"] and document["restarts"] == 0
     assert f"after {document['updates']:,} updates in" in output
-    assert [row["replay"]["inserted"] for row in rows(run)] == [0] * len(rows(run)) != []
+    assert [row["replay"]["inserted"] for row in metrics(run)] == [0] * len(metrics(run)) != []
     assert len(list((run / "checkpoints" / str(document["env_steps"])).glob("replay-*.h5"))) == 2
     assert "replay starts with" in errors and "train return" not in errors
