@@ -191,15 +191,14 @@ class ActorLoop:
 
     def _refresh_weights(self, timeout_s: float) -> bool:
         """Load newer weights, if there are any; whether those in use are too old, for a pausing actor after a wait."""
-        if not self._load_newer():
-            return False
-        if self._pace.pause_on_lag and timeout_s > 0.0:
+        overdue = self._load_newer()
+        if overdue and self._pace.pause_on_lag and timeout_s > 0.0:
             begin = self._clock()
-            while (overdue := self._load_newer()) and self._clock() < begin + timeout_s:
+            while overdue and self._clock() < begin + timeout_s:
                 time.sleep(_LOOK_SECONDS)
+                overdue = self._load_newer()
             self._seconds_blocked += self._clock() - begin
-            return overdue
-        return True
+        return overdue
 
     def _load_newer(self) -> bool:
         """Whether the weights in use are too old, after newer ones were loaded if there are any."""

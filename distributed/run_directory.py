@@ -11,7 +11,7 @@ from typing import Any
 
 from distributed.identity import Identity
 from distributed.manifest import MANIFEST, write_manifest
-from learners.checkpoint import sync, write_json
+from learners.checkpoint import replace_text, sync, write_json
 from replay_server.errors import CheckpointError, ConfigError
 
 _UNFINISHED = ".part"
@@ -80,9 +80,7 @@ class RunDirectory:
 
     def write_config(self, config_yaml: str) -> None:
         """Replace `config.yaml`: a resumed run may have other settings."""
-        beside = self.config.with_suffix(".part")
-        beside.write_text(config_yaml)
-        beside.replace(self.config)
+        replace_text(self.config, config_yaml)
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write `result.json` in one go."""

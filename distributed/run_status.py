@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from distributed import life_sign
 from distributed.processes import Role
@@ -18,6 +18,8 @@ from distributed.run_directory import RunDirectory
 from distributed.runtime import Progress, Runtime
 from replay_server.rates import rates
 from replay_server.replay import ShardStats
+
+RunState = Literal["starting", "training", "checkpointing", "evaluating", "done", "interrupted", "failed"]
 
 _EVERY_SECONDS = 2.0
 _WAIT_SECONDS = 5.0
@@ -76,8 +78,8 @@ class RunStatus:
         """Whether it is time for `look`."""
         return time.monotonic() >= self._next
 
-    def enter(self, state: str) -> None:
-        """The run is in another state: training, checkpointing, evaluating, interrupted, done."""
+    def enter(self, state: RunState) -> None:
+        """The run is in another state."""
         self._enter(state, None)
         self._write()
 
@@ -152,7 +154,7 @@ class RunStatus:
             return {"env_steps": int(newest[0].name), "at": newest[0].stat().st_mtime}
         return {"env_steps": int(newest[0].name), "at": None}
 
-    def _enter(self, state: str, error: str | None) -> None:
+    def _enter(self, state: RunState, error: str | None) -> None:
         self._document = {**self._document, "state": state, "since": time.time(), "error": error}
 
     def _write_on(self) -> None:
@@ -160,6 +162,7 @@ class RunStatus:
             self._write()
 
     def _write(self) -> None:
+        """Not synced to the disk, unlike what has to survive a crash: the driver would wait for that."""
         text = json.dumps({**self._document, "alive": time.time()}, indent=1)
         beside = self._file.with_name(self._file.name + ".part")
         with self._lock, suppress(OSError):

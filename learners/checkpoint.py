@@ -102,8 +102,13 @@ def _save(arrays: dict[str, NDArray[Any]], path: Path) -> None:
 
 def write_json(path: Path, document: object) -> None:
     """Write JSON so that a reader sees the old file or the whole new one."""
+    replace_text(path, json.dumps(document, indent=2) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file so that a reader, and whoever comes after a crash, sees the old one or the whole new one."""
     beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(document, indent=2) + "\n")
+    beside.write_text(text)
     sync(beside)
     beside.replace(path)
 

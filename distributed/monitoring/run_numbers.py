@@ -7,15 +7,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from distributed.identity import Identity
 from distributed.monitoring.exporter import Exporter, Number
 from distributed.processes import Role
-from distributed.run_status import RunStatus
+from distributed.run_status import RunState, RunStatus
 from learners.checkpoint import write_json
-
-_STATES = ("starting", "training", "checkpointing", "evaluating", "done", "interrupted", "failed")
 
 
 class RunNumbers:
@@ -26,9 +24,8 @@ class RunNumbers:
 
     def numbers(self) -> Iterator[Number]:
         told = self._status.document
-        yield Number(
-            "run_state", "1 for the state of the run.", {s: float(s == told["state"]) for s in _STATES}, "state"
-        )
+        states = {state: float(state == told["state"]) for state in get_args(RunState)}
+        yield Number("run_state", "1 for the state of the run.", states, "state")
         if told["looked"] is None:
             return
         yield Number("run_env_steps_total", "Environment transitions (updates without actors).", told["env_steps"])
