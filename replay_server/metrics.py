@@ -1,9 +1,9 @@
-"""A shard's counters for Prometheus, turned into metrics when they are scraped and at no other time."""
+"""Counters for Prometheus, turned into metrics when they are scraped and at no other time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from replay_server.call_meter import LATENCY_BOUNDS
 from replay_server.errors import ConfigError
@@ -13,33 +13,42 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 
+class Collector(Protocol):
+    """What prometheus-client asks at a scrape, from another thread."""
+
+    def collect(self) -> Iterator[Metric]: ...
+
+
 class MetricsEndpoint:
-    """Serves `http://HOST:PORT/metrics` from a thread, for whoever reaches it. Needs the package prometheus-client.
+    """Serves `http://HOST:PORT/metrics` from a thread, for whoever reaches it, with the process's own figures.
+
+    Needs the package prometheus-client.
 
     Args:
-        stats: what is shown, asked at every scrape.
+        collector: what is shown, asked at every scrape.
         port: 0 takes a free one; see `address`.
         host: address to listen at.
+        setting: that asked for it, for messages.
 
     Raises:
         ConfigError: the package is missing, or the port is taken.
     """
 
-    def __init__(self, stats: Callable[[], ShardStats], port: int, host: str) -> None:
+    def __init__(self, collector: Collector, port: int, host: str, setting: str) -> None:
         try:
             from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
         except ModuleNotFoundError:
             raise ConfigError(
-                "metrics_port: needs the package prometheus-client; pip install 'headrace[metrics]'"
+                f"{setting}: needs the package prometheus-client; pip install 'headrace[metrics]'"
             ) from None
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Collector(stats))
+        registry.register(collector)
         ProcessCollector(registry=registry)
         try:
             self._server, self._thread = start_http_server(port, host, registry)
         except OSError as error:
             raise ConfigError(
-                f"metrics_port: cannot listen on {host}:{port}: {error.strerror}; choose another port, or 0 for any"
+                f"{setting}: cannot listen on {host}:{port}: {error.strerror}; choose another port, or 0 for any"
             ) from None
         self.address = f"{host}:{self._server.server_port}"
 
@@ -50,8 +59,8 @@ class MetricsEndpoint:
         self._thread.join()
 
 
-class _Collector:
-    """What prometheus-client asks at a scrape."""
+class ShardCollector:
+    """Of a shard."""
 
     def __init__(self, stats: Callable[[], ShardStats]) -> None:
         self._stats = stats

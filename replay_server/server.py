@@ -19,7 +19,7 @@ from replay_server.errors import ConfigError
 from replay_server.frames import DEFAULT_TABLE
 from replay_server.health import Health
 from replay_server.local import hello_of
-from replay_server.metrics import MetricsEndpoint
+from replay_server.metrics import MetricsEndpoint, ShardCollector
 from replay_server.reply_budget import ReplyBudget
 from replay_server.security import ServerSecurity
 from replay_server.service import ReplayService
@@ -107,7 +107,7 @@ class ReplayServer:
 
     def serve_metrics(self, port: int, host: str) -> None:
         """Answer Prometheus on loopback until the server stops; raises ConfigError as `MetricsEndpoint`."""
-        self.metrics = MetricsEndpoint(self._service.stats, port, host)
+        self.metrics = MetricsEndpoint(ShardCollector(self._service.stats), port, host, "metrics_port")
 
     def stop(self, grace_s: float = 1.0) -> None:
         """Say so to who watches, refuse new calls, give those under way `grace_s`, end.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from distributed.identity import Identity
-from replay_server.errors import ConfigError
+from replay_server.metrics import MetricsEndpoint
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -36,43 +36,21 @@ class Numbers(Protocol):
     def numbers(self) -> Iterator[Number]: ...
 
 
-class Exporter:
-    """Answers `http://ADDRESS/metrics` from a thread, with the process's own memory, processor and file figures.
+def endpoint(identity: Identity, numbers: Numbers) -> MetricsEndpoint:
+    """Answers `http://ADDRESS/metrics` with the numbers of a process.
 
-    At the loopback address where Ray is this run's alone; on a cluster at the address of the node, on a port the system
-    chooses. Who reaches it may read: there is no token, and nothing to change. Needs the package prometheus-client.
-
-    Args:
-        identity: of the process.
-        numbers: what it shows.
+    At the loopback address where all processes are on this machine; on a cluster at the address of the node, on a port
+    the system chooses. Who reaches it may read: there is no token, and nothing to change.
 
     Raises:
-        ConfigError: the package is missing.
+        ConfigError: the package prometheus-client is missing.
     """
-
-    def __init__(self, identity: Identity, numbers: Numbers) -> None:
-        try:
-            from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
-        except ModuleNotFoundError:
-            raise ConfigError(
-                "run.prometheus: needs the package prometheus-client; pip install 'headrace[metrics]'"
-            ) from None
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Collector(numbers))
-        ProcessCollector(registry=registry)
-        self._server, self._thread = start_http_server(0, identity.host, registry)
-        self.address = f"{identity.host}:{self._server.server_port}"
-
-    def close(self) -> None:
-        """Stop answering and free the port."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+    return MetricsEndpoint(_Collector(numbers), 0, identity.host, "run.prometheus")
 
 
 def served_at(identity: Identity, numbers: Numbers) -> str | None:
     """HOST:PORT where Prometheus finds a process's numbers until it ends; None where the run does not want them."""
-    return Exporter(identity, numbers).address if identity.prometheus else None
+    return endpoint(identity, numbers).address if identity.prometheus else None
 
 
 class _Collector:

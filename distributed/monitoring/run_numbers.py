@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from distributed.identity import Identity
-from distributed.monitoring.exporter import Exporter, Number
+from distributed.monitoring.exporter import Number, endpoint
 from distributed.processes import Role
 from distributed.run_status import RunState, RunStatus
 from learners.checkpoint import write_json
@@ -79,13 +79,13 @@ class RunExporter:
         self._identity = identity
         self._status = status
         self._file: Path = identity.directory / "prometheus_targets.json"
-        self._exporter = Exporter(identity, RunNumbers(status))
+        self._endpoint = endpoint(identity, RunNumbers(status))
         self._written: list[dict[str, Any]] | None = None
 
     def refresh(self) -> None:
         """Write the file where a process has come, gone or moved."""
         workers = self._status.document.get("workers", {})
-        places = [(Role.DRIVER, 0, self._exporter.address)]
+        places = [(Role.DRIVER, 0, self._endpoint.address)]
         places += [
             (role, worker["index"] + rank, address)
             for role, some in workers.items()
@@ -97,7 +97,7 @@ class RunExporter:
     def close(self) -> None:
         """The run has ended: nothing is to be scraped."""
         self._write([])
-        self._exporter.close()
+        self._endpoint.close()
 
     def _target(self, role: str, index: int, address: str) -> dict[str, Any]:
         return {"targets": [address], "labels": {"run": self._identity.run, "role": role, "index": str(index)}}

@@ -14,27 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kit.worlds import MODULE
 
 import headrace
 from fault.processes import ROOT
 from fault.ray_hosts import HEAD_PORT, RAY, TwoHosts, two_ray_hosts
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
-
-_WORLD = """
-import gymnasium, numpy as np
-class Corridor(gymnasium.Env):
-    observation_space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
-    action_space = gymnasium.spaces.Discrete(2)
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.t = 0
-        return np.zeros(3, np.float32), {}
-    def step(self, action):
-        self.t += 1
-        return np.full(3, self.t / 10, np.float32), float(action), self.t == 10, False, {}
-"""
-
 
 _SETTINGS = [
     "train", "cartpole_dqn", "--environment.id", "my_world:Corridor", "--ray.placement", "roles",
@@ -60,7 +46,7 @@ def hosts(soak: Any) -> Iterator[TwoHosts]:
         for package in headrace.PACKAGES:
             shutil.copytree(ROOT / package, project / package, ignore=shutil.ignore_patterns("__pycache__", "*.nb?"))
         shutil.copy(ROOT / "headrace.py", project)
-        (project / "my_world.py").write_text(_WORLD)
+        (project / "my_world.py").write_text(MODULE)
         yield made
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.logs import logged, metrics
+from kit.worlds import MODULE
 
 from distributed.build import make_spec, make_task
 from distributed.config_loading import find_config
@@ -161,7 +162,7 @@ def test_a_learner_of_two_processes_is_one_learner_also_when_one_of_them_is_kill
 
 
 def test_an_environment_that_always_fails_ends_the_run(headrace: Callable[..., Any], tmp_path: Path) -> None:
-    (tmp_path / "broken.py").write_text(_WORLD.replace("self.t == 10", "1 / (self.t - 5) == 10"))
+    (tmp_path / "broken.py").write_text(MODULE.replace("self.t == 10", "1 / (self.t - 5) == 10"))
     command = headrace(
         "train", "cartpole_dqn", "--environment.id", "broken:Corridor", "--run-dir", "run", "--run.max-seconds", "1000"
     )
@@ -173,25 +174,10 @@ def test_an_environment_that_always_fails_ends_the_run(headrace: Callable[..., A
     command.wait_until_gone()
 
 
-_WORLD = """
-import gymnasium, numpy as np
-class Corridor(gymnasium.Env):
-    observation_space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
-    action_space = gymnasium.spaces.Discrete(2)
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.t = 0
-        return np.zeros(3, np.float32), {}
-    def step(self, action):
-        self.t += 1
-        return np.full(3, self.t / 10, np.float32), float(action), self.t == 10, False, {}
-"""
-
-
 def test_an_environment_of_the_users_own_directory_reaches_the_workers(
     headrace: Callable[..., Any], tmp_path: Path
 ) -> None:
-    (tmp_path / "my_world.py").write_text(_WORLD)
+    (tmp_path / "my_world.py").write_text(MODULE)
     run = tmp_path / "run"
     code, _, errors = headrace(
         "train", "cartpole_dqn", "--environment.id", "my_world:Corridor", "--run.total-env-steps", "4000",

@@ -157,3 +157,19 @@ class Spot(gymnasium.Env[Any, Any]):
         row, column = self.np_random.integers(2, 12, 2) + 18 * np.array(divmod(self.quarter, 2))
         image[row : row + 4, column : column + 4] = 250
         return image
+
+
+MODULE = """
+import gymnasium, numpy as np
+class Corridor(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return np.zeros(3, np.float32), {}
+    def step(self, action):
+        self.t += 1
+        return np.full(3, self.t / 10, np.float32), float(action), self.t == 10, False, {}
+"""
+"""A module of a user's own, with the environment `Corridor`."""
