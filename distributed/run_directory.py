@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 import secrets
 import shutil
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,7 @@ from learners.checkpoint import replace_text, sync, write_json
 from replay_server.errors import CheckpointError, ConfigError
 
 _UNFINISHED = ".part"
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class RunDirectory:
@@ -65,6 +71,36 @@ class RunDirectory:
             hint = f"; it holds one run a seed: name {path / seeds[0]}" if seeds else ""
             raise ConfigError(f"{path} is not a run directory (no config.yaml in it){hint}")
         return run
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Have the run to oneself: two drivers of it would remove each other's checkpoints.
+
+        The system takes the lock back when the process ends, however it does. A file system without locks has none.
+
+        Raises:
+            ConfigError: another process drives the run, or the lock cannot be written.
+        """
+        try:
+            lock = os.open(self.path / "driver.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise ConfigError(f"{self.path}: cannot be written ({error.strerror}); a run goes on in it") from error
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                who = os.pread(lock, 1000, 0).decode(errors="replace").strip() or "another process"
+                raise ConfigError(
+                    f"{self.path}: {who} drives this run; end that first, or wait until it has"
+                ) from error
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise ConfigError(f"{self.path}: cannot be locked ({error.strerror})") from error
+            os.truncate(lock, 0)
+            os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            yield
+        finally:
+            os.close(lock)
 
     @property
     def id(self) -> str:

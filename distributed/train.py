@@ -44,24 +44,30 @@ def train(config: ExperimentConfig, *, name: str, run_dir: Path | None, resume: 
     with StopSignal() as stop:
         if resume is not None:
             run = RunDirectory.open(resume)
-            for name in run.clean_up():
-                print(f"checkpoint {name} was cut short before it was complete: left out, removed")
-            checkpoint = _checkpoint_to_resume(config, run)
-            if config.run.checkpoint_url is not None:
-                copies = RemoteCheckpoints(config.run.checkpoint_url)
-                copies.write_config(dump_yaml(config))
-                copies.discard_after(int(checkpoint.name))
-            run.write_config(dump_yaml(config))
-            _report(config, run, _one_run(config, run, stop, name, checkpoint), stop)
+            with run.owned():
+                _resume(config, run, stop, name)
             return 0
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         directory = run_dir if run_dir is not None else Path(config.run.directory) / f"{name}-{stamp}"
         if seeds == 1:
             run = _new_run(config, directory)
-            _report(config, run, _one_run(config, run, stop, name, None), stop)
+            with run.owned():
+                _report(config, run, _one_run(config, run, stop, name, None), stop)
             return 0
         _several_seeds(config, directory, seeds, stop, name)
     return 0
+
+
+def _resume(config: ExperimentConfig, run: RunDirectory, stop: StopSignal, name: str) -> None:
+    for checkpoint_name in run.clean_up():
+        print(f"checkpoint {checkpoint_name} was cut short before it was complete: left out, removed")
+    checkpoint = _checkpoint_to_resume(config, run)
+    if config.run.checkpoint_url is not None:
+        copies = RemoteCheckpoints(config.run.checkpoint_url)
+        copies.write_config(dump_yaml(config))
+        copies.discard_after(int(checkpoint.name))
+    run.write_config(dump_yaml(config))
+    _report(config, run, _one_run(config, run, stop, name, checkpoint), stop)
 
 
 def _new_run(config: ExperimentConfig, directory: Path) -> RunDirectory:
@@ -79,7 +85,8 @@ def _several_seeds(config: ExperimentConfig, directory: Path, seeds: int, stop: 
         part = msgspec.structs.replace(config.run, seed=seed, checkpoint_url=url)
         seeded = msgspec.structs.replace(config, run=part)
         run = _new_run(seeded, directory / f"seed-{seed}")
-        results.append(_one_run(seeded, run, stop, f"{name} seed {seed}", None))
+        with run.owned():
+            results.append(_one_run(seeded, run, stop, f"{name} seed {seed}", None))
         print(_summary(results[-1]))
         write_json(directory / "result.json", {"evaluation": _over_seeds(results), "seeds": results})
         if stop.requested:

@@ -65,6 +65,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
         documents = [document for document in yaml.safe_load_all(path.read_text()) if document is not None]
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); name a cluster file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text; is this a YAML file?") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is not YAML ({' '.join(str(error).split())}); correct it") from error
     if not documents or not all(isinstance(document, dict) for document in documents):

@@ -77,6 +77,10 @@ def test_the_command_prints_one_line_a_mistake(tmp_path: Path, capsys: pytest.Ca
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(": ")[2:4] for line in lines] == [[str(bad), "cluster_name"], [str(bad), "file_mounts"]]
     assert main(["cluster", "check", str(tmp_path / "none.yaml")]) == 2
+    bad.write_bytes(b"\x99")
+    capsys.readouterr()
+    assert main(["cluster", "check", str(bad)]) == 2
+    assert "not UTF-8 text" in capsys.readouterr().err
     assert main(["cluster"]) == 2
 
 

@@ -42,6 +42,27 @@ def test_opening_what_is_no_run_is_refused(tmp_path: Path) -> None:
         RunDirectory.open(tmp_path)
 
 
+def test_a_run_has_one_driver_at_a_time(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run", "")
+    other = RunDirectory.open(run.path).owned()
+    with run.owned(), pytest.raises(ConfigError, match=rf"process {os.getpid()} on .* drives this run; end that"):
+        other.__enter__()
+    with RunDirectory.open(run.path).owned():
+        pass
+
+
+def test_a_killed_driver_leaves_no_lock(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run", "")
+    driver = os.fork()
+    if driver == 0:
+        with run.owned():
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(driver, 0)[1]) == -signal.SIGKILL
+    assert (run.path / "driver.lock").read_text().startswith(f"process {driver} ")
+    with run.owned():
+        pass
+
+
 def test_only_checkpoints_with_a_manifest_count_and_the_oldest_go(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run", "a: 1\n")
     for step in (100, 90, 1000):
