@@ -79,10 +79,11 @@ def run_state(directory: Path) -> dict[str, Any]:
     """
     try:
         document: dict[str, Any] = json.loads((directory / "status.json").read_text())
-    except (OSError, ValueError) as error:
+        alive = float(document["alive"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{directory}: no readable status.json; is it the directory of a run?") from error
     now = time.time()
-    age = max(now - document["alive"], 0.0)
+    age = max(now - alive, 0.0)
     lives = document["state"] not in ENDED and life_sign.is_there(document["driver"], age)
     written = directory / "result.json"
     result = json.loads(written.read_text()) if document["state"] in ENDED and written.is_file() else None

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
 import numpy as np
+import pytest
 from rich.console import Console
 
 from actors.loop import ActorReport
@@ -104,3 +108,39 @@ def test_tensorboard_holds_the_same_numbers(tmp_path: Path) -> None:
         "learner/loss": (7, 0.5),
         "episodes": (7, 3.0),
     }
+
+
+@contextmanager
+def no_file_beyond(size: int) -> Iterator[None]:
+    """Writes beyond so many bytes fail, after the bytes up to there: what a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_rows_wait_for_a_disk_that_is_full(tmp_path: Path) -> None:
+    """Neither the run nor a row is lost, and none is there by half."""
+    path = tmp_path / "metrics.jsonl"
+    with MetricsWriter(path, tmp_path / "tensorboard", 0) as writer:
+        writer.write({"env_steps": 0}, 0.0)
+        whole = path.read_bytes()
+        with no_file_beyond(len(whole) + 5):
+            for step in range(1, 40):
+                writer.write({"env_steps": step}, 0.0)
+            assert path.read_bytes() == whole and writer.rows == 40
+        writer.write({"env_steps": 40}, 0.0)
+    assert [json.loads(line)["env_steps"] for line in path.read_text().splitlines()] == list(range(41))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_disk_that_stays_full_ends_no_run(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with no_file_beyond(5):
+        with MetricsWriter(path, tmp_path / "tensorboard", 0) as writer:
+            for step in range(40):
+                writer.write({"env_steps": step}, 0.0)
+        assert path.read_bytes() == b""
