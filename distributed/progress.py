@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from distributed.rates_window import RatesWindow
 from distributed.runtime import Evaluation
 from distributed.tally import Tally
 
@@ -44,6 +45,7 @@ class LiveView:
         self._live: Live | None = None
         self._next = 0.0
         self._evaluation = "-"
+        self._rates = RatesWindow()  # rows of metrics may cover no more than the moment before a checkpoint
 
     def __enter__(self) -> LiveView:
         if self._console.is_terminal:
@@ -69,22 +71,24 @@ class LiveView:
         if now < self._next:
             return
         self._next = now + (_REFRESH_SECONDS if self._live is not None else _LINE_SECONDS)
-        cells = self._cells(tally, row, seconds)
+        rates = self._rates.add(now, {"env steps": tally.env_steps, "updates": tally.updates})
+        cells = self._cells(tally, row, rates, seconds)
         if self._live is not None:
             self._live.update(_table(self._title, cells), refresh=True)
         else:
             self.say("  ".join(f"{name} {value}" for name, value in cells))
 
-    def _cells(self, tally: Tally, row: dict[str, Any], seconds: float) -> list[tuple[str, str]]:
+    def _cells(
+        self, tally: Tally, row: dict[str, Any], rates: dict[str, float | None], seconds: float
+    ) -> list[tuple[str, str]]:
         limit = f" of {self._max_seconds:.0f}" if self._max_seconds else ""
         clock = "updates" if tally.offline else "env steps"
         cells = [(clock, f"{tally.env_steps:,} of {self._total:,}"), ("seconds", f"{seconds:.0f}{limit}")]
         if row:
             time = row["time"]
-            if not tally.offline:
-                cells.append(("env steps/s", f"{time['env_steps_per_second']:,.0f}"))
+            shown = ("updates",) if tally.offline else ("env steps", "updates")
+            cells += [(f"{name}/s", "-" if (rate := rates[name]) is None else f"{rate:,.0f}") for name in shown]
             cells += [
-                ("updates/s", f"{time['updates_per_second']:,.0f}"),
                 ("replay", f"{row['replay']['size']:,}"),
             ]
             if not tally.offline:

@@ -46,6 +46,22 @@ def test_what_is_waited_for_is_what_took_longest() -> None:
     assert "waits for actors: disk" in console.export_text()
 
 
+def test_the_screen_shows_the_speed_of_the_last_seconds_whatever_the_newest_row_covers() -> None:
+    """The row of a checkpoint that comes right after another one covers next to nothing."""
+    seconds, tally = [0.0], Tally([0])
+    row = tally.row(1.0) | {"replay": {"size": 1}, "restarts": 0}
+    row["time"] |= {"bound_by": "learner", "env_steps_per_second": 0.0, "updates_per_second": 0.0}
+    console = Console(record=True, file=StringIO(), width=500)
+    view = LiveView("run", 10, None, lambda: seconds[0], console)
+    for now in (0.0, 5.0, 10.0):
+        seconds[0] = now
+        tally.add(Progress({0: actor(int(100 * now), [], 1)}, (LearnerReport(int(20 * now), 1, {}, 0.0, None),)))
+        view.update(tally, row, now)
+    first, *later = console.export_text().splitlines()
+    assert "env steps/s -  updates/s -" in first
+    assert len(later) == 2 and all("env steps/s 100  updates/s 20" in line for line in later)
+
+
 def test_a_row_averages_what_happened_since_the_last_one() -> None:
     tally = Tally([0, 0])
     tally.add(Progress({}, (LearnerReport(10, 5, {"loss": 1.0}, 0.1, None),)))
