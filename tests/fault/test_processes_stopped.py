@@ -37,7 +37,8 @@ def test_stopped_processes_are_replaced_or_waited_for(headrace, soak, figures, t
     assert run.shard(1) == shard and run.row()["restarts"] == 2
     stop(run, parent(shard), _HOST_SECONDS)
     run.wait_for(lambda: run.shard(1) not in (None, shard) and run.inserted(1), "another shard", _PATIENCE_S)
-    run.wait_for(lambda: run.row()["restarts"] == 3, "three restarts", _PATIENCE_S)
+    # Ray takes five seconds to kill a stopped process; until then its shard keeps the journal from the next one.
+    run.wait_for(lambda: 3 <= run.row()["restarts"] <= 6, "the host's restart", _PATIENCE_S)
     run.wait_until_whole()
     run.finish()
 
