@@ -41,6 +41,7 @@ def start_ray(config: ExperimentConfig) -> bool:
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # `get` turns every error into one of ours
     # Processes of one machine share its processors as the kernel sees fit: a laptop may run more actors than cores.
     processors = max(os.cpu_count() or 1, config.actors.count + config.learner.processes) if local else None
+    env = _runtime_env(config)
     try:
         with _own_signal_handlers():
             ray.init(
@@ -48,7 +49,7 @@ def start_ray(config: ExperimentConfig) -> bool:
                 include_dashboard=False if local else None,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                runtime_env=_runtime_env(config),
+                runtime_env=env,
                 num_cpus=processors,
             )
     except RuntimeEnvSetupError as error:

@@ -136,11 +136,14 @@ def test_a_peer_without_its_library_costs_only_its_own_figures(programs, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["bench"], "bench: needs `replay`, `learner`, `scaling [CONFIG]` or `table FILE`"),
-        (["bench", "pipeline"], "bench: needs `replay`, `learner`, `scaling [CONFIG]` or `table FILE`"),
+        (["bench"], "bench: needs `replay`, `learner`, `broadcast`, `scaling [CONFIG]` or `table FILE`"),
+        (["bench", "pipeline"], "bench: needs `replay`, `learner`, `broadcast`, `scaling [CONFIG]` or `table FILE`"),
         (["bench", "learner", "--rows", "dqn-65"], "--rows: dqn-65: no such row; did you mean dqn-64"),
-        (["bench", "table"], "bench: needs `replay`, `learner`, `scaling [CONFIG]` or `table FILE`"),
-        (["bench", "replay", "r.json"], "bench: needs `replay`, `learner`, `scaling [CONFIG]` or `table FILE`"),
+        (["bench", "table"], "bench: needs `replay`, `learner`, `broadcast`, `scaling [CONFIG]` or `table FILE`"),
+        (
+            ["bench", "replay", "r.json"],
+            "bench: needs `replay`, `learner`, `broadcast`, `scaling [CONFIG]` or `table FILE`",
+        ),
         (["bench", "table", "none.json"], "none.json: cannot read it"),
         (["bench", "replay", "--rows", "grpc-sampel-8"], "--rows: grpc-sampel-8: no such row; did you mean grpc-sa"),
         (["bench", "replay", "--row", "x"], "--row: unknown option; did you mean --rows?"),
