@@ -28,12 +28,15 @@ _SMALL = [
     "--run.total-env-steps", "1e9", "--run.max-seconds", "10000",
 ]  # fmt: skip
 _DISK_MB = 64
+_STILL_SECONDS = 30.0
 _LEFT_BYTES = 200 << 10  # less than a snapshot, and more than the actors need to come to the next checkpoint
 
 
 @pytest.fixture(scope="module")
-def hosts() -> Iterator[TwoHosts]:
+def hosts(soak: Any) -> Iterator[TwoHosts]:
     """A head with room for learner and two actors; a node without torch, which offers a processor all the same."""
+    if not soak.full:
+        pytest.skip("takes minutes; a cable that is cut is in test_two_hosts.py, a dead node in test_ray_cluster.py")
     with two_ray_hosts() as made:
         made.start_head()
         made.start_node(processors=1, mounts={Path(torch.__file__).parent: 1})
@@ -69,7 +72,8 @@ def test_a_full_disk_stops_inserts_until_there_is_room(run: Training, hosts: Two
         run.until(lambda: "was given up: " in run.said and "waits for actors: disk" in run.said)
         [shard] = run.look()
         assert shard["state"] == "serving"
-        assert "cannot write the snapshot: No space left on device" in run.said
+        given_up = [line for line in run.said.splitlines() if "was given up: " in line]
+        assert any("No space left on device" in line for line in given_up), given_up
     finally:
         ballast.unlink()
     run.gets_on(2000)
@@ -78,13 +82,13 @@ def test_a_full_disk_stops_inserts_until_there_is_room(run: Training, hosts: Two
     run.until(lambda: bool(checkpoints()) and int(checkpoints()[-1].name) > newest)
 
 
-def test_a_node_that_stands_still_is_waited_for(run: Training, shards_node: Node, soak: Any, figures: Any) -> None:
-    """Everything on it, Ray's own processes too; half a minute with the full counts."""
+def test_a_node_that_stands_still_is_waited_for(run: Training, shards_node: Node, figures: Any) -> None:
+    """Everything on it, Ray's own processes too."""
     [before] = run.look()
-    begin, seconds = time.monotonic(), soak.count(8, 30)
+    begin = time.monotonic()
     shards_node.signal(signal.SIGSTOP)
     try:
-        run.until(lambda: time.monotonic() > begin + seconds)
+        run.until(lambda: time.monotonic() > begin + _STILL_SECONDS)
     finally:
         shards_node.signal(signal.SIGCONT)
     woken = time.monotonic()
