@@ -26,6 +26,7 @@ from replay_server.errors import ConfigError
 
 POINTS = (1, 2, 3, 4)
 SIZES = (10, 30, 100, 300, 1_000, 3_000, 10_000)
+_NEARLY_ALL = 0.95
 _KINDS = ("head", "actor", "shard")
 
 
@@ -83,12 +84,14 @@ class ScalingBench:
         return 0
 
     def _checked(self, report: ScalingReport, config: ExperimentConfig, stages: Stages) -> ScalingReport:
-        checks = []
+        seconds = 2.0 if self.quick else 10.0
+        points = []
         for actors in self.actors or POINTS:
             with stages.stage(f"a real run with {actors} actors"):
-                point = measure_point(config, actors, 2.0 if self.quick else 10.0)
-            checks.append(check(config, report.times, point, 2.0 if self.quick else 10.0))
-        return replace(report, checks=tuple(checks))
+                points.append(measure_point(config, actors, seconds))
+        times = fitted(config, report.times, points[0], seconds)
+        checks = tuple(check(config, times, point, seconds) for point in points)
+        return replace(report, times=times, checks=checks)
 
     def _predicted(self, report: ScalingReport, config: ExperimentConfig, stages: Stages) -> ScalingReport:
         machines = Machines()
@@ -115,6 +118,14 @@ def check(config: ExperimentConfig, times: ServiceTimes, point: Point, seconds: 
     cores = max((os.cpu_count() or 1) - point.cores_others, 0.1)
     system = System.of(sized(config, point.actors, point.shards), Machines(one=True, head_cores=cores))
     return Check(point, simulate(system, times, seconds))
+
+
+def fitted(config: ExperimentConfig, times: ServiceTimes, first: Point, seconds: float) -> ServiceTimes:
+    """With what the learner's parts cost beyond themselves in a real run, if that is bound by the learner."""
+    said = check(config, times, first, seconds).simulated
+    if said.busy["learner"] < _NEARLY_ALL or not 0.0 < first.updates_per_second < said.updates_per_second:
+        return times
+    return replace(times, together_s=1.0 / first.updates_per_second - 1.0 / said.updates_per_second)
 
 
 def prices_from(given: list[str]) -> dict[str, float]:

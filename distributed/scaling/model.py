@@ -278,6 +278,8 @@ class _Run:
         yield cores.work(times.sample_client.record * system.batch_size)
         for _ in range(system.updates_per_batch):
             yield cores.work(times.update_s)
+            if times.together_s:
+                yield times.together_s
             self._updates += 1
             if self._updates % system.publish_every_updates == 0:
                 yield cores.work(times.snapshot_s)

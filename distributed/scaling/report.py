@@ -58,7 +58,7 @@ def tables(report: ScalingReport) -> str:
     """What there is, as Markdown."""
     parts = [_times(report.times)]
     if report.checks:
-        parts.append(_checks(report.checks))
+        parts.append(_checks(report.checks, fitted=report.times.together_s > 0.0))
     if report.predictions:
         parts.append(_predictions(report))
     return "\n".join(parts)
@@ -75,7 +75,7 @@ def _times(times: ServiceTimes) -> str:
     return table(("service time", "one processor"), rows)
 
 
-def _checks(checks: Sequence[Check]) -> str:
+def _checks(checks: Sequence[Check], *, fitted: bool) -> str:
     head = ("actors", "shards", "measured steps/s", "simulated", "error", "updates/s", "simulated", "others used")
     rows = [
         (
@@ -90,7 +90,11 @@ def _checks(checks: Sequence[Check]) -> str:
         )
         for check in checks
     ]
-    return table(head, rows) + f"\nMean error {fmean(abs(check.error) for check in checks):.0%}.\n"
+    others = checks[1:] if fitted else checks
+    said = "The first is what `together` was fitted to. " if fitted else ""
+    if others:
+        said += f"Mean error{' of the others' if fitted else ''} {fmean(abs(check.error) for check in others):.0%}."
+    return table(head, rows) + f"\n{said.strip()}\n"
 
 
 def _predictions(report: ScalingReport) -> str:

@@ -47,6 +47,8 @@ class ServiceTimes(Struct, frozen=True, forbid_unknown_fields=True):
         store_publish_s, store_answer_s: the weight store takes a version; tells one actor of it.
         driver_look_s, driver_report_s: the driver sees whether a worker has answered; takes a report and sends it on.
         weight_bytes, record_bytes: sizes.
+        together_s: what an update takes the learner beyond its parts measured alone, because its threads wait for each
+            other; fitted to the first real run, where that is bound by the learner.
     """
 
     vector_step_s: Seconds
@@ -63,6 +65,7 @@ class ServiceTimes(Struct, frozen=True, forbid_unknown_fields=True):
     driver_report_s: Seconds
     weight_bytes: int
     record_bytes: int
+    together_s: Seconds = 0.0
 
 
 class Machines(Struct, frozen=True):

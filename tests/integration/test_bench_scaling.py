@@ -31,7 +31,7 @@ def test_a_config_is_measured_run_and_predicted(tmp_path, capsys):
     [check] = report.checks
     assert (check.measured.actors, check.measured.shards) == (1, 1)
     assert check.measured.env_steps_per_second > 0.0 and check.measured.cores_ours > 0.0
-    assert math.isfinite(check.error) and "Mean error" in capsys.readouterr().out
+    assert math.isfinite(check.error) and ("Mean error" in (out := capsys.readouterr().out) or "fitted" in out)
     options = ["--simulate", "--actors", "1,8", "--calibration", str(file)]
     assert cli.main([*command, str(predicted), *options]) == 0
     assert ScalingReport.read(predicted).times == times

@@ -9,7 +9,7 @@ from distributed import cli
 from distributed.bench.machine import Machine
 from distributed.config_loading import find_config
 from distributed.loading import load_experiment
-from distributed.scaling.bench import check, prices_from, sizes_from
+from distributed.scaling.bench import check, fitted, prices_from, sizes_from
 from distributed.scaling.measured import Point
 from distributed.scaling.model import simulate
 from distributed.scaling.prediction import Plan, bound_by, predict, remedy, saturation
@@ -224,6 +224,21 @@ def test_a_real_run_is_compared_on_the_processors_that_others_left():
     half = check(config, TIMES, replace(POINT, cores_others=others), 2.0)
     assert half.simulated.busy["processors"] == pytest.approx(1.0, abs=0.01)
     assert half.simulated.env_steps_per_second < 0.7 * whole.simulated.env_steps_per_second
+
+
+def test_what_the_learners_parts_cost_together_is_fitted_where_it_is_the_limit():
+    config, point = a_plan().config, replace(POINT, actors=8, cores_others=0.0)
+    slow = replace(TIMES, update_s=0.05, vector_step_s=0.001)
+    learner = check(config, slow, point, 4.0).simulated
+    assert learner.busy["learner"] > 0.95
+    half = replace(point, updates_per_second=learner.updates_per_second / 2)
+    times = fitted(config, slow, half, 4.0)
+    assert times.together_s == pytest.approx(1.0 / learner.updates_per_second)
+    assert check(config, times, half, 4.0).simulated.updates_per_second == pytest.approx(
+        half.updates_per_second, rel=0.05
+    )
+    assert fitted(config, slow, replace(point, updates_per_second=1e6), 4.0) == slow  # never makes it faster
+    assert fitted(config, replace(TIMES, vector_step_s=10.0), half, 4.0).together_s == 0.0  # the actors are the limit
 
 
 def test_a_report_is_read_back_and_its_tables_say_what_was_assumed(tmp_path):
