@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from distributed.config import ExperimentConfig
 from distributed.config_loading import dump_yaml
 from distributed.scaling.system import sized
+from distributed.stop_signal import StopSignal
 from replay_server.errors import WorkerDied
 
 _LOOK_S = 0.25
@@ -70,7 +71,8 @@ def measure_point(config: ExperimentConfig, actors: int, seconds: float) -> Poin
         with log.open("wb") as output:
             process = subprocess.Popen(command, stdout=output, stderr=output)
         try:
-            rows, cores_ours, cores_others = _watch(process, run_dir / "metrics.jsonl", log, warm_s, seconds)
+            with StopSignal():  # SIGTERM too ends the run with this process
+                rows, cores_ours, cores_others = _watch(process, run_dir / "metrics.jsonl", log, warm_s, seconds)
         finally:
             process.send_signal(signal.SIGINT)  # an orderly stop, which ends everything of the run
             try:
