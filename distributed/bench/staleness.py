@@ -14,6 +14,7 @@ from distributed.bench.broadcast_report import Staleness
 from distributed.config_loading import dump_yaml, find_config
 from distributed.loading import load_experiment
 from distributed.scaling.system import sized
+from distributed.stop_signal import StopSignal
 from replay_server.errors import WorkerDied
 
 _ENDLESS = 10**12
@@ -40,7 +41,8 @@ def staleness(name: str, actors: int, seconds: float) -> Staleness:
         file, run_dir = Path(directory) / "run.yaml", Path(directory) / "run"
         file.write_text(dump_yaml(replace(config, runtime="ray", run=run, evaluation=evaluation)))
         command = [sys.executable, "-m", "headrace", "train", str(file), "--run-dir", str(run_dir)]
-        done = subprocess.run(command, capture_output=True, timeout=_START_S + 4 * seconds, check=False)
+        with StopSignal():  # SIGTERM too ends the run with this process
+            done = subprocess.run(command, capture_output=True, timeout=_START_S + 4 * seconds, check=False)
         if done.returncode:
             said = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
             raise WorkerDied(f"bench broadcast: a run of {name} failed: {said}")
