@@ -203,6 +203,11 @@ class ExperimentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     run: RunConfig = RunConfig()
     ray: RayConfig = RayConfig()
 
+    @property
+    def one_machine(self) -> bool:
+        """Whether all processes of the run are on this one."""
+        return self.runtime == "serial" or self.ray.address == "local"
+
     def __post_init__(self) -> None:
         if self.environment.normalise_rewards and self.algorithm.reward_scale != 1.0:
             raise ValueError("algorithm.reward_scale must be 1 when environment.normalise_rewards is on")

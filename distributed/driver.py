@@ -80,8 +80,7 @@ class Driver:
     def train(self, stop: StopSignal, checkpoint: Path | None) -> dict[str, Any]:
         """Run until a stop condition holds; returns the content of `result.json`, which it also writes."""
         facts = run_facts(self._config, self._run)
-        loopback = self._config.runtime == "serial" or self._config.ray.address == "local"
-        self._identity = self._run.identity(prometheus=self._config.run.prometheus, loopback=loopback)
+        self._identity = self._run.identity(prometheus=self._config.run.prometheus, loopback=self._config.one_machine)
         self._events = EventLog(self._identity)
         self._events.start(checkpoint=checkpoint, **facts)
         try:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from distributed.processes import Processes, Role
+from distributed.processes import FETCH_SECONDS, Processes, Role
 from distributed.ray_workers import LearnerCut, LearnerPlace
 from learners.loop import LearnerReport
 from replay_server.errors import HeadraceError, PeersLost, WorkerDied
@@ -18,7 +18,6 @@ Calls = tuple[Any, ...]
 """The same call of every process, by rank."""
 
 _POLL_SECONDS = 0.05
-_ANSWER_SECONDS = 60.0  # to fetch an answer that is there
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class LearnerProcesses:
             raise min(errors, key=lambda error: isinstance(error, PeersLost))
         if len(ended) < len(call):
             raise WorkerDied(f"{who} did not answer within {seconds:.0f} s")
-        return [self._processes.get(one, _ANSWER_SECONDS, name) for one, name in ended]
+        return [self._processes.get(one, FETCH_SECONDS, name) for one, name in ended]
 
     def kill(self, handle: LearnerGroup) -> None:
         """End all of them at once."""
@@ -102,7 +101,7 @@ class LearnerProcesses:
     def _error(self, call: Any, who: str) -> HeadraceError | None:
         """What an ended call raised."""
         try:
-            self._processes.get(call, _ANSWER_SECONDS, who)
+            self._processes.get(call, FETCH_SECONDS, who)
         except HeadraceError as error:
             return error
         return None

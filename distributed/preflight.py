@@ -35,8 +35,8 @@ def check(config: ExperimentConfig) -> None:
 
 
 def _check_gpus(config: ExperimentConfig, device: str) -> None:
-    processes, private = config.learner.processes, config.ray.address == "local"
-    if device == "cuda" and private and torch.cuda.device_count() < processes:
+    processes = config.learner.processes
+    if device == "cuda" and config.one_machine and torch.cuda.device_count() < processes:
         raise ConfigError(
             f"learner.processes is {processes}, each with a GPU of its own, and this machine has "
             f"{torch.cuda.device_count()}; lower it, or set learner.device to cpu"

@@ -5,6 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, Protocol
 
+FETCH_SECONDS = 60.0
+"""To fetch what a call that has ended returned."""
+
 
 class Role(StrEnum):
     """What a process of a run is there for; decides where it is placed."""

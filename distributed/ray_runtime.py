@@ -62,18 +62,15 @@ class RayRuntime:
     def start(self, origin: Origin) -> None:
         """Start or join Ray, then everything of the run; returns when all are ready to work."""
         config = self._config
-        log = self._log = EventLog(
-            self._run.identity(prometheus=config.run.prometheus, loopback=config.ray.address == "local")
-        )
+        log = self._log = EventLog(self._run.identity(prometheus=config.run.prometheus, loopback=config.one_machine))
         self._owns_ray = start_ray(config)
-        private = config.ray.address == "local"
-        processes = self._processes = RayProcesses(config, private=private)
-        if not private:
+        processes = self._processes = RayProcesses(config, private=config.one_machine)
+        if not config.one_machine:
             self._reader = processes.spawn(FileReader, Role.STORE)
         files = RunFiles(self._reader)
         if not config.replay.addresses:  # begins with the slowest to start
             plan = ShardPlan(config, self._spec, self._run, origin, files)
-            secrets = RunSecrets(os.environ.get(TOKEN_VARIABLE), tls=not private)
+            secrets = RunSecrets(os.environ.get(TOKEN_VARIABLE), tls=not config.one_machine)
             self._shards = ShardSupervisor(plan, processes, secrets, log, time.monotonic)
         self._store = processes.spawn(WeightStore, Role.STORE, log.identity.of(Role.STORE))
         source, sink = RayWeightSource(self._store), RayWeightSink(self._store)

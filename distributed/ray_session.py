@@ -33,7 +33,7 @@ def start_ray(config: ExperimentConfig) -> bool:
     """
     if ray.is_initialized():
         return False
-    local = config.ray.address == "local"
+    local = config.one_machine
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # keep Ray's advice off the screen
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets anything else on the machine starve a run
     if local:  # its control service never comes back: who outlives it would look for it for a minute (two agents do)

@@ -9,11 +9,10 @@ from typing import Any
 from distributed.event_log import EventLog
 from distributed.failures import Failures
 from distributed.identity import Identity
-from distributed.processes import Processes
+from distributed.processes import FETCH_SECONDS, Processes
 from distributed.worker_state import WorkerState
 from replay_server.errors import HeadraceError, WorkerDied
 
-_ANSWER_SECONDS = 60.0  # to fetch an answer that is there
 _LATE_SHARE = 0.5  # of the time an answer may take, after which it is worth a line
 
 
@@ -122,7 +121,7 @@ class Seat:
 
     def answer(self) -> Any:
         """What the ended call returned; raises what it raised, and WorkerDied for a process that is gone."""
-        value = self._processes.get(self.call, _ANSWER_SECONDS, self.name)
+        value = self._processes.get(self.call, FETCH_SECONDS, self.name)
         self._failures.worked()
         return value
 
@@ -149,7 +148,7 @@ class Seat:
         if self._asked is not None and self._processes.done(self._asked):
             call, self._asked = self._asked, None
             with suppress(HeadraceError):  # it has ended, which the call in flight tells too
-                told = self._processes.get(call, _ANSWER_SECONDS, self.name)
+                told = self._processes.get(call, FETCH_SECONDS, self.name)
                 answers = told if isinstance(told, list) else [told]
                 self._metrics = tuple(address for address in answers if address is not None)
         return self._metrics
