@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from distributed.learner_worker import LearnerCut, LearnerPlace
 from distributed.processes import FETCH_SECONDS, Processes, Role
-from distributed.ray_workers import LearnerCut, LearnerPlace
 from learners.loop import LearnerReport
 from replay_server.errors import HeadraceError, PeersLost, WorkerDied
 

@@ -12,9 +12,9 @@ from distributed.config import ExperimentConfig
 from distributed.cut_off import CutOff
 from distributed.event_log import EventLog
 from distributed.learner_group import LearnerProcesses, merged_cut, merged_report
+from distributed.learner_worker import LearnerCut, LearnerPlace, LearnerWorker
 from distributed.processes import Processes, Role
 from distributed.ray_weights import RayWeightSink
-from distributed.ray_workers import LearnerCut, LearnerPlace, LearnerWorker
 from distributed.replay_access import ReplayAccess
 from distributed.run_directory import RunDirectory
 from distributed.runtime import Casualties, Origin

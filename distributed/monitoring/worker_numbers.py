@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from actors.evaluator import EvaluationResult
-from actors.loop import ActorReport
 from distributed.monitoring.exporter import Number
-from learners.loop import LearnerReport
+
+if TYPE_CHECKING:  # they need torch, which the weight store's process has no other use for
+    from actors.evaluator import EvaluationResult
+    from actors.loop import ActorReport
+    from learners.loop import LearnerReport
 
 _BRIEF = "brief"
 """Waits that were over when the report was made: nobody noted what for."""

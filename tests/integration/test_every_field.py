@@ -17,7 +17,7 @@ from kit.runs import metric_rows, play, replay_digest, weights_digest
 
 from actors.environments import EnvironmentConfig
 from actors.evaluator import EvaluationConfig
-from distributed import ray_processes, ray_runtime, ray_session, ray_workers, replay_access, shard_plan
+from distributed import learner_worker, ray_processes, ray_runtime, ray_session, replay_access, shard_plan
 from distributed.build import make_spec, make_task, resolve_device
 from distributed.cli import main
 from distributed.config import ActorsConfig, ExperimentConfig, LearnerConfig, ReplayConfig, RunConfig
@@ -243,8 +243,8 @@ def ray_config(**changes: Any) -> ExperimentConfig:
 
 
 def begin_learner(config: ExperimentConfig) -> None:
-    ray_workers.LearnerWorker(Identity("test", Path(), Role.LEARNER)).begin(
-        config, ReplayAccess({0: "127.0.0.1:1"}, None), None, ray_workers.LearnerPlace(), Path()
+    learner_worker.LearnerWorker(Identity("test", Path(), Role.LEARNER)).begin(
+        config, ReplayAccess({0: "127.0.0.1:1"}, None), None, learner_worker.LearnerPlace(), Path()
     )  # type: ignore[arg-type]
 
 
@@ -295,8 +295,8 @@ def see_durability(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def see_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay_access, "connect", lambda *_, **__: None)
-    monkeypatch.setattr(ray_workers, "make_learner", tell)
-    monkeypatch.setattr(ray_workers, "resolve_device", lambda device: device)
+    monkeypatch.setattr("distributed.build.make_learner", tell)
+    monkeypatch.setattr("distributed.build.resolve_device", lambda device: device)
     for device in ("cpu", "cuda"):
         assert seen(lambda: begin_learner(ray_config(learner__device=device)))[1]["device"] == device  # noqa: B023
     with pytest.raises(ConfigError, match=r"learner\.device: 'cuda:99' cannot be used here"):
@@ -310,9 +310,9 @@ def see_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def see_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay_access, "connect", lambda *_, **__: None)
-    monkeypatch.setattr(ray_workers, "ReplicaGroup", tell)
-    config, place = ray_config(learner__processes=2), ray_workers.LearnerPlace(rank=1)
-    worker: Any = ray_workers.LearnerWorker(Identity("test", Path(), Role.LEARNER))
+    monkeypatch.setattr("learners.replica_group.ReplicaGroup", tell)
+    config, place = ray_config(learner__processes=2), learner_worker.LearnerPlace(rank=1)
+    worker: Any = learner_worker.LearnerWorker(Identity("test", Path(), Role.LEARNER))
     access = ReplayAccess({0: "127.0.0.1:1"}, None)
     [membership, _], _ = seen(lambda: worker.begin(config, access, None, place, Path(), "127.0.0.1:2"))
     assert (membership.rank, membership.count, membership.meeting) == (1, 2, "127.0.0.1:2")

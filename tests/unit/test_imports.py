@@ -36,6 +36,7 @@ def every_module_of(package: str) -> str:
         (every_module_of("actors"), {"ray", "grpc"}),
         ("import distributed", {"ray", "torch", "gymnasium", "grpc"}),
         ("import distributed.bench.replay, distributed.bench.tables", {"ray", "torch", "gymnasium"}),
+        ("import distributed.learner_worker, distributed.ray_weights, distributed.shard_host", {"torch", "gymnasium"}),
         ("import distributed.cli", {"ray", "torch", "gymnasium", "grpc"}),
         ("import headrace", {"ray", "torch", "gymnasium", "grpc", "numpy"}),
     ],

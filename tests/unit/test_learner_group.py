@@ -13,8 +13,8 @@ from kit.runs import experiment
 from distributed.config import ExperimentConfig, LearnerConfig
 from distributed.learner_group import LearnerProcesses, merged_cut, merged_report
 from distributed.learner_supervisor import LearnerSupervisor
+from distributed.learner_worker import LearnerCut, LearnerWorker
 from distributed.processes import Role
-from distributed.ray_workers import LearnerCut, LearnerWorker
 from distributed.replay_access import ReplayAccess
 from distributed.run_directory import RunDirectory
 from distributed.runtime import Casualties, Origin

@@ -11,9 +11,9 @@ from kit.logs import log_of
 from kit.runs import experiment
 
 from distributed.learner_supervisor import LearnerSupervisor
+from distributed.learner_worker import LearnerCut
 from distributed.processes import Role
 from distributed.ray_weights import StoreState
-from distributed.ray_workers import LearnerCut
 from distributed.replay_access import ReplayAccess
 from distributed.run_directory import RunDirectory
 from distributed.runtime import Casualties, Origin
