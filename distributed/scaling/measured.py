@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,16 +13,13 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from distributed.child_run import ENDLESS, ChildRun, child_run
 from distributed.config import ExperimentConfig
-from distributed.config_loading import dump_yaml
 from distributed.scaling.system import sized
-from distributed.stop_signal import StopSignal
 from replay_server.errors import WorkerDied
 
 _LOOK_S = 0.25
 _START_S = 300.0
-_STOP_S = 120.0
-_ENDLESS = 10**12
 _ROWS = 10  # of metrics, in the place of one
 
 
@@ -53,47 +46,25 @@ def measure_point(config: ExperimentConfig, actors: int, seconds: float) -> Poin
         ConfigError: the config can't have so many actors.
     """
     config = sized(config, actors, config.replay.shards)
-    warm_s = seconds / 3
     run = replace(
         config.run,
-        total_env_steps=_ENDLESS,
+        total_env_steps=ENDLESS,
         max_seconds=None,
-        stop_at_return=None,
-        checkpoint_every_env_steps=0,
         metrics_every_env_steps=max(config.run.metrics_every_env_steps // _ROWS, 1),
     )
-    evaluation = replace(config.evaluation, every_env_steps=0, final_episodes=2)
-    config = replace(config, runtime="ray", run=run, evaluation=evaluation)
-    with tempfile.TemporaryDirectory(prefix="headrace-scaling-") as directory:
-        file, run_dir, log = (Path(directory) / name for name in ("run.yaml", "run", "log"))
-        file.write_text(dump_yaml(config))
-        command = [sys.executable, "-m", "headrace", "train", str(file), "--run-dir", str(run_dir)]
-        with log.open("wb") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=output)
-        try:
-            with StopSignal():  # SIGTERM too ends the run with this process
-                rows, cores_ours, cores_others = _watch(process, run_dir / "metrics.jsonl", log, warm_s, seconds)
-        finally:
-            process.send_signal(signal.SIGINT)  # an orderly stop, which ends everything of the run
-            try:
-                process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    with child_run(replace(config, run=run)) as child:
+        rows, cores_ours, cores_others = _watch(child, seconds / 3, seconds)
     return _point(config, rows, cores_ours, cores_others)
 
 
-def _watch(
-    process: subprocess.Popen[bytes], metrics: Path, log: Path, warm_s: float, seconds: float
-) -> tuple[list[dict[str, Any]], float, float]:
+def _watch(child: ChildRun, warm_s: float, seconds: float) -> tuple[list[dict[str, Any]], float, float]:
     """Rows of metrics of the time that counts, and the processors in use meanwhile, ours and others'."""
-    usage, began, give_up = _Usage(process.pid), 0.0, time.monotonic() + _START_S
+    usage, began, give_up = _Usage(child.process.pid), 0.0, time.monotonic() + _START_S
     while time.monotonic() < give_up + seconds:
         time.sleep(_LOOK_S)
-        rows = _rows(metrics)
-        if process.poll() is not None:
-            said = (log.read_text(errors="replace").strip().splitlines() or ["no message"])[-1]
-            raise WorkerDied(f"bench scaling: a run ended before it was measured: {said}")
+        rows = _rows(child.files.metrics)
+        if child.ended():
+            raise WorkerDied("a run ended before it was measured")
         now = rows[-1]["time"]["seconds"] if rows else 0.0
         usage.look()
         if not began and now >= warm_s:
@@ -101,7 +72,7 @@ def _watch(
             usage.begin()
         if began and now >= began + seconds:
             return [row for row in rows if row["time"]["seconds"] >= began], *usage.cores()
-    raise WorkerDied(f"bench scaling: a run was not measured within {_START_S + seconds:g} s; take a smaller config")
+    raise WorkerDied(f"a run was not measured within {_START_S + seconds:g} s; take a smaller config")
 
 
 def _rows(metrics: Path) -> list[dict[str, Any]]:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -60,23 +56,28 @@ def test_a_peer_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> N
     assert "sb3: has no weights to send" in capsys.readouterr().err
 
 
-def test_staleness_is_what_a_run_of_so_many_actors_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[Any] = []
+RUN = """\
+#!{python}
+import json, sys
+from pathlib import Path
 
-    def run(command: list[str], **_: Any) -> Any:
-        written.append(Path(command[4]).read_text())
-        if len(written) > 1:
-            return SimpleNamespace(returncode=1, stderr=b"headrace: error: no room")
-        directory = Path(command[command.index("--run-dir") + 1])
-        directory.mkdir()
-        result = {"staleness": {"median": 1, "mean": 1.5, "max": 4.0}, "wall_seconds": 10.0, "weights_version": 80}
-        rates = {"env_steps_per_second": 700.0, "updates_per_second": 90.0}
-        (directory / "result.json").write_text(json.dumps(result | rates))
-        return SimpleNamespace(returncode=0)
+config, directory = Path(sys.argv[4]).read_text(), Path(sys.argv[sys.argv.index("--run-dir") + 1])
+Path({written!r}).write_text(config)
+if "MoviePick" in config:
+    sys.exit("headrace: error: no room")
+directory.mkdir()
+result = {{"staleness": {{"median": 1, "mean": 1.5, "max": 4.0}}, "wall_seconds": 10.0, "weights_version": 80}}
+(directory / "result.json").write_text(json.dumps(result | {{"env_steps_per_second": 7.0, "updates_per_second": 9.0}}))
+"""
 
-    monkeypatch.setattr(subprocess, "run", run)
+
+def test_staleness_is_what_a_run_of_so_many_actors_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, written = tmp_path / "python", tmp_path / "written"
+    program.write_text(RUN.format(python=sys.executable, written=str(written)))
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
     found = staleness("cartpole_dqn", 2, 10.0)
     assert (found.median, found.most, found.versions_per_second, found.holds) == (1, 4.0, 8.0, True)
-    assert "count: 2" in written[0] and "max_seconds: 10.0" in written[0]
-    with pytest.raises(WorkerDied, match="a run of movie_pick_dqn failed: headrace: error: no room"):
+    assert "count: 2" in written.read_text() and "max_seconds: 10.0" in written.read_text()
+    with pytest.raises(WorkerDied, match="a run failed: headrace: error: no room"):
         staleness("movie_pick_dqn", 2, 10.0)
