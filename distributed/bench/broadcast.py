@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +29,7 @@ from replay_server.errors import HeadraceError
 
 SIZES = (100_000, 1_000_000, 10_000_000, 100_000_000)
 ACTORS = (1, 4, 16, 64)
-MOST_OF_PEER = 4
+MOST_OF_PEER = 16
 """Each of RLlib's environment runners takes half a gigabyte and seconds of a processor to start."""
 
 PEER = "rllib"
@@ -64,16 +64,14 @@ class BroadcastBench:
         stages, machine, begin = Stages("bench broadcast"), Machine.here(), time.monotonic()
         began = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
         stale, stale_missing = self._stale(stages)
-        with self._peer(stages) as (peer, why):
-            points = self._points(stages, peer, why)
-            facts = {} if peer is None else {name: str(fact) for name, fact in peer.facts.items() if name != "ready"}
+        points, facts = self._points(stages)
         report = BroadcastReport(
             machine=machine,
             began=began,
             took_s=round(time.monotonic() - begin, 1),
             quick=self.quick,
             turns=self._turns,
-            points=tuple(points),
+            points=tuple(sorted(points, key=lambda point: (point.bytes_, point.actors))),
             stale=tuple(stale),
             stale_missing=stale_missing,
             peer=facts,
@@ -119,24 +117,36 @@ class BroadcastBench:
     def _most_of_peer(self) -> int:
         return 2 if self.quick else MOST_OF_PEER
 
-    def _points(self, stages: Stages, peer: PeerProcess | None, why: str | None) -> list[Point]:
+    def _points(self, stages: Stages) -> tuple[list[Point], dict[str, str]]:
+        """All points, and what the peer says of itself; it has ended before there are more actors than it can have."""
         config = load_experiment(find_config(_RUNS[0]), ()).config
         owned = start_ray(config)
         try:
             broadcast = Broadcast(RayProcesses(config, private=True))
-            sizes, counts = (SIZES[:2], (1, 2)) if self.quick else (SIZES, ACTORS)
-            points = []
-            for size in sizes:
-                broadcast.resize(size)
-                for actors in counts:
-                    with stages.stage(f"{size / 1e6:g} MB to {actors} actors"):
-                        points.append(self._point(broadcast, size, actors, peer, why))
-                    if points[-1].missing is not None:  # who knows which of the processes are left
-                        return points
-            return points
+            counts, most = (1, 2) if self.quick else ACTORS, self._most_of_peer
+            with self._peer(stages) as (peer, why):
+                points = self._points_of([n for n in counts if n <= most], stages, broadcast, peer, why)
+                facts = {} if peer is None else {name: str(fact) for name, fact in peer.facts.items()}
+            if points[-1].missing is None:
+                why = why or (f"not asked above {most}: half a gigabyte each" if peer is not None else None)
+                points += self._points_of([n for n in counts if n > most], stages, broadcast, None, why)
+            facts.pop("ready", None)
+            return points, facts
         finally:
             if owned:
                 ray.shutdown()
+
+    def _points_of(
+        self, counts: Sequence[int], stages: Stages, broadcast: Broadcast, peer: PeerProcess | None, why: str | None
+    ) -> list[Point]:
+        points = []
+        for actors in counts:
+            for size in SIZES[:2] if self.quick else SIZES:
+                with stages.stage(f"{size / 1e6:g} MB to {actors} actors"):
+                    points.append(self._point(broadcast, size, actors, peer, why))
+                if points[-1].missing is not None:  # who knows which of the processes are left
+                    return points
+        return points
 
     def _point(self, broadcast: Broadcast, size: int, actors: int, peer: PeerProcess | None, why: str | None) -> Point:
         """Ours and theirs in turn."""
@@ -146,9 +156,10 @@ class BroadcastBench:
         theirs: list[Sending] = []
         try:
             broadcast.grow(actors)
+            broadcast.resize(size)
             for _ in range(self._turns):
                 ours.append(broadcast.measure(actors, versions))
-                if peer is not None and actors <= self._most_of_peer and not point.peer_missing:
+                if peer is not None and not point.peer_missing:
                     try:
                         answer = peer.ask(f"sync {size} {actors} {versions}", _PEER_ANSWER_S)
                         theirs.append(Sending(answer["latency_ms"], answer["publish_ms"]))
@@ -159,8 +170,6 @@ class BroadcastBench:
             return replace(point, missing=" ".join(str(error).split())[:200])
         sent = _sent(ours)
         point = replace(point, ours=sent, delivered_mb_per_s=1e-3 * size * actors / sent.p99_ms.median)
-        if peer is not None and actors > self._most_of_peer:
-            point = replace(point, peer_missing="too many for it here")
         if len(theirs) < self._turns:
             return point
         other = _sent(theirs)
