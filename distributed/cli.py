@@ -29,6 +29,9 @@ headrace trains reinforcement learning policies with many actors, sharded replay
 headrace COMMAND --help says more; --version prints the version; --debug adds tracebacks to errors.
 """
 
+_NO_NEWS = "worker processes have been started on node"
+"""In a warning of Ray's for each few actors beyond the processors, which a run on a laptop has on purpose."""
+
 COMMANDS: dict[str, Command] = {
     "train": commands.TRAIN,
     "evaluate": commands.EVALUATE,
@@ -45,6 +48,7 @@ COMMANDS: dict[str, Command] = {
 def main(argv: Sequence[str]) -> int:
     """Run one command; returns 0 done, 1 failed while running, 2 wrong usage or config. Errors are one line."""
     debug = "--debug" in argv
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _NO_NEWS)  # read when ray is imported
     try:
         code = _run([token for token in argv if token != "--debug"])
         sys.stdout.flush()

@@ -24,7 +24,9 @@ from distributed.bench.updates import ACTIONS, OBSERVATION, POOL, TAU, columns, 
 from distributed.bench.workload import BATCH, Workload
 
 UPDATES = "updates/s"
-HALVES = "dqn-256-halves"
+HALVES = "-halves"
+"""What the names of rows end with where two processes learn."""
+
 _RATE = 1e-3
 
 LEARNER_ROWS = (
@@ -33,7 +35,10 @@ LEARNER_ROWS = (
         rivals=(Rival("bare", "dqn", "256", 0.9), Rival("sb3", "dqn", "256"))),
     Row("double-64", "Double DQN, 2 x 64", "CPU", UPDATES, rivals=(Rival("bare", "double", "64", 0.9),)),
     Row("double-256", "Double DQN, 2 x 256", "CPU", UPDATES, rivals=(Rival("bare", "double", "256", 0.9),)),
-    Row(HALVES, "DQN, 2 x 256, halves in two processes", "CPU", UPDATES, rivals=(Rival("one", "dqn", "256"),)),
+    Row("dqn-256-halves", "DQN, 2 x 256, halves in two processes", "CPU", UPDATES,
+        rivals=(Rival("one", "dqn", "256"),)),
+    Row("dqn-1024-halves", "DQN, 2 x 1024, halves in two processes", "CPU", UPDATES,
+        rivals=(Rival("one", "dqn", "1024"),)),
     Row("td3-64", "TD3, 2 x 64", "CPU", UPDATES, rivals=(Rival("sb3", "td3", "64", 1.5),)),
     Row("td3-256", "TD3, 2 x 256", "CPU", UPDATES, rivals=(Rival("sb3", "td3", "256"),)),
 )  # fmt: skip
@@ -102,7 +107,7 @@ class LearnerBench:
                     processes[name] = PeerProcess(name, python, workload_settings(work, 1.0), 4.0)
                     book.detail(name, **processes[name].facts)
             for row in self.rows:
-                if row.name == HALVES:
+                if row.name.endswith(HALVES):
                     _halves(row, book)
                     continue
                 contenders = {row.name: _ours(row.name)}

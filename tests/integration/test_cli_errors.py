@@ -290,3 +290,19 @@ def test_arguments_are_taken_apart():
     ]:
         with pytest.raises(ConfigError, match=says):
             parse(wrong, grammar)
+
+
+RAY_PRINTS = """\
+import sys
+from distributed import cli
+cli.main(["--version"])
+from ray._private.worker import print_to_stdstream
+for line in ("WARNING: 8 PYTHON worker processes have been started on node: 1f", "out of memory"):
+    print_to_stdstream({"lines": [line], "pid": "raylet", "is_err": False}, ignore_prefix=False)
+"""
+
+
+def test_rays_warning_of_many_workers_is_not_printed_and_others_are():
+    done = subprocess.run([sys.executable, "-c", RAY_PRINTS], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "out of memory" in done.stdout and "worker processes" not in done.stdout
