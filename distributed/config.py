@@ -46,7 +46,7 @@ class ReplayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         Meta(description="What stored records survive: the run's checkpoints alone; a shard's end; power loss (ray)."),
     ] = "journal"
     unreachable_seconds: Annotated[
-        float, Meta(gt=0, description="How long actors and learner wait for a lost shard before the run ends (ray).")
+        float, Meta(gt=0, description="How long actors and learner wait for a shard that nobody starts again (ray).")
     ] = 120.0
     init_from: Annotated[
         str | tuple[str, ...],

@@ -79,6 +79,10 @@ class LearnerProcesses:
         ended = [one for one in call if self._processes.done(one)]
         return len(ended) == len(call) or any(self._error(one, "") is not None for one in ended)
 
+    def waiting(self, call: Calls) -> list[Any]:
+        """What to wait for: those that have not ended, or all when the call has."""
+        return list(call) if self.done(call) else [one for one in call if not self._processes.done(one)]
+
     def get(self, call: Calls, seconds: float, who: str) -> list[Any]:
         """What each answered; raises what one of them raised, rather its own failure than that it lost the others."""
         deadline = time.monotonic() + seconds

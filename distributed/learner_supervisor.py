@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,7 @@ class LearnerSupervisor:
         self._moments: dict[str, NDArray[Any]] | None = None
         self._beginning = True
         self._down_since: float | None = None
+        self._shards_down: Collection[int] = ()
         self._notices: list[str] = []
         self._cut_wanted: tuple[str | None] | None = None
         self._cutting = False
@@ -104,8 +105,8 @@ class LearnerSupervisor:
         self._seat.issue(self._seat.handle.ask("run", slice_seconds), self._config.learner.hang_seconds)
 
     def pending(self) -> list[Any]:
-        """Calls in flight."""
-        return list(self._seat.call or ())
+        """Calls in flight; those of its processes that have ended are looked at when all have."""
+        return [] if self._seat.call is None else self._processes.waiting(self._seat.call)
 
     def collect(self) -> tuple[LearnerReport, ...]:
         """The report that has come in, if one has; it is told to go on.
@@ -181,6 +182,10 @@ class LearnerSupervisor:
         if not self._seat.vacant:
             self._seat.handle.ask("moved", shards)
 
+    def wait_for(self, shards: Collection[int]) -> None:
+        """These shards are being started again, however long that takes: without them it does not count as cut off."""
+        self._shards_down = shards
+
     def publish_again(self) -> None:
         """The weight store is empty: publish what there is."""
         if self.learning:
@@ -254,4 +259,7 @@ class LearnerSupervisor:
 
     def _missed(self) -> None:
         assert self._access is not None
+        if self._shards_down:
+            self._cut_off.reached()
+            return
         self._cut_off.missed(f"the learner has reached no replay shard of {', '.join(self._access.addresses)}")

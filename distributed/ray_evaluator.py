@@ -10,7 +10,7 @@ from typing import Any
 from actors.evaluator import EvaluationResult
 from distributed.config import ExperimentConfig
 from distributed.event_log import EventLog
-from distributed.processes import Processes, Role
+from distributed.processes import FETCH_SECONDS, Processes, Role
 from distributed.ray_weights import RayWeightSource
 from distributed.ray_workers import EvaluatorWorker
 from distributed.runtime import Casualties, Evaluation
@@ -47,6 +47,7 @@ class RayEvaluator:
         self._weights = weights
         self._seat = Seat("the evaluator", log.identity.of(Role.EVALUATOR), processes, log, clock)
         self._asked_at: int | None = None
+        self._begun: Any = None
         self._fill()
 
     def request(self, env_steps: int) -> None:
@@ -73,7 +74,7 @@ class RayEvaluator:
                 return ()
             snapshot, result = seat.answer()
         except HeadraceError as error:
-            seat.vacate(error)
+            seat.vacate(self._cause(error))
             return ()
         seat.call = None
         env_steps, self._asked_at = self._asked_at, None
@@ -84,7 +85,7 @@ class RayEvaluator:
         try:
             return self._evaluate(snapshot, episodes, seed)
         except HeadraceError as error:
-            self._seat.vacate(error)
+            self._seat.vacate(self._cause(error))
         while not self._seat.due:
             time.sleep(_POLL_SECONDS)
         return self._evaluate(snapshot, episodes, seed)
@@ -114,4 +115,13 @@ class RayEvaluator:
         if self._seat.handle is None:
             self._seat.fill(EvaluatorWorker)
             handle: Any = self._seat.handle
-            handle.begin.remote(self._config, self._weights)
+            self._begun = handle.begin.remote(self._config, self._weights)
+
+    def _cause(self, error: HeadraceError) -> HeadraceError:
+        """What its beginning raised, if it did: an evaluator that has not begun can't evaluate."""
+        if self._processes.done(self._begun):
+            try:
+                self._processes.get(self._begun, FETCH_SECONDS, self._seat.name)
+            except HeadraceError as first:
+                return first
+        return error

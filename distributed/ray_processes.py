@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distributed.build import resolve_device
@@ -17,6 +19,7 @@ from distributed.ray_session import get
 _START_SECONDS = 120.0  # workers that import torch on a loaded machine
 _NODE_SECONDS = 900.0  # nodes that an autoscaler has to start first
 _PATIENCE_SECONDS = 20.0
+_WITH_DRIVER = (Role.DRIVER, Role.STORE, Role.EVALUATOR)
 _CUSTOM = {Role.SHARD: REPLAY, Role.LEARNER: LEARNER}
 
 
@@ -24,11 +27,11 @@ class RayProcesses:
     """Starts workers: on the only node of a private Ray, or over the nodes of a cluster.
 
     There, shards are spread over nodes and ask for a unit of the resource `replay`, each process of the learner asks
-    for one of `learner`, where nodes offer them; actors go wherever a processor is free. Store and evaluator stay with
-    the driver.
+    for one of `learner`, where nodes offer them; actors go wherever a processor is free. Store and evaluator
+    stay with the driver, and so does what is part of it (role `driver`), the file reader.
 
-    Ray restarts none of them but the weight store, which has no state that is not published again; the others need to
-    be told where to go on.
+    Ray restarts none of them but the weight store, which has no state that is not published again, and the file reader;
+    the others need to be told where to go on.
 
     Args:
         config: the experiment.
@@ -56,7 +59,7 @@ class RayProcesses:
         options: dict[str, Any] = {"num_cpus": 1 if role in (Role.ACTOR, Role.LEARNER) else 0}
         if role is Role.LEARNER and self._wants_gpu():
             options["num_gpus"] = 1
-        if role is Role.STORE:
+        if role in (Role.STORE, Role.DRIVER):
             options["max_restarts"] = -1
         if not self._private and (name := _CUSTOM.get(role)) is not None and self._offered(name):
             options["resources"] = {name: 1}
@@ -90,12 +93,17 @@ class RayProcesses:
         """The answer of a call; raises as `ray_session.get`."""
         return get(call, seconds, who)
 
+    def start_again(self, handle: Any) -> None:
+        """End a process at once that Ray restarts, under the same handle."""
+        ray.kill(handle, no_restart=False)
+
     def kill(self, handle: Any) -> None:
         """End a process at once."""
-        ray.kill(handle)
+        with suppress(RayError):  # it is gone, with Ray itself perhaps
+            ray.kill(handle)
 
     def _strategy(self, role: Role) -> Any:
-        if self._private or role in (Role.STORE, Role.EVALUATOR):
+        if self._private or role in _WITH_DRIVER:
             return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         return "SPREAD" if role is Role.SHARD else "DEFAULT"
 

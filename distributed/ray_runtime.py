@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ class RayRuntime:
         self._owns_ray = start_ray(config)
         processes = self._processes = RayProcesses(config, private=config.one_machine)
         if not config.one_machine:
-            self._reader = processes.spawn(FileReader, Role.STORE)
+            self._reader = processes.spawn(FileReader, Role.DRIVER)
         files = RunFiles(self._reader)
         if not config.replay.addresses:  # begins with the slowest to start
             plan = ShardPlan(config, self._spec, self._run, origin, files)
@@ -74,7 +75,7 @@ class RayRuntime:
             self._shards = ShardSupervisor(plan, processes, secrets, log, time.monotonic)
         self._store = processes.spawn(WeightStore, Role.STORE, log.identity.of(Role.STORE))
         source, sink = RayWeightSource(self._store), RayWeightSink(self._store)
-        self._store_watch = StoreWatch(self._store, processes, time.monotonic)
+        self._store_watch = StoreWatch(self._store, processes, self._start_store_again, time.monotonic)
         self._learner = LearnerSupervisor(config, processes, sink, origin, self._run, log, time.monotonic)
         self._rollouts = RolloutSupervisor(config, processes, source, origin, log, time.monotonic)
         if self._shards is None:
@@ -106,6 +107,9 @@ class RayRuntime:
         if self._shards is not None:
             self._shards.collect([self._rollouts.acknowledged(i) for i in range(self._config.replay.shards)])
             notices = self._shards.take_notices()
+            down = self._shards.down()
+            self._rollouts.wait_for(down)
+            self._learner.wait_for(down)
             if moved := self._shards.take_moved():
                 self._log.warning("shards moved", addresses=moved)
                 for part in (self._access, self._rollouts, self._learner):
@@ -166,19 +170,24 @@ class RayRuntime:
         watched = (self._rollouts, self._learner, self._shards, self._evaluator, self._store_watch)
         return tuple(state for part in watched if part is not None for state in part.workers())
 
+    def _start_store_again(self) -> None:
+        self._log.warning("hangs", of=Role.STORE.value)
+        self._processes.start_again(self._store)
+
     def stop(self) -> None:
         """End shards and actors, and Ray itself when this run started it."""
-        if self._replay is not None:
-            self._replay.close()
-            self._access.close()
-        for part in (self._rollouts, self._learner, self._evaluator, self._shards):
-            if part is not None:
-                part.stop()
-        for worker in (self._store, self._reader):
-            if worker is not None:
-                self._processes.kill(worker)
+        with ExitStack() as stack:  # what one can't do keeps none of the others; last in, first out
+            if self._owns_ray:
+                stack.callback(ray.shutdown)
+            for worker in (self._reader, self._store):
+                if worker is not None:
+                    stack.callback(self._processes.kill, worker)
+            for part in (self._shards, self._evaluator, self._learner, self._rollouts):
+                if part is not None:
+                    stack.callback(part.stop)
+            if self._replay is not None:
+                stack.callback(self._access.close)
+                stack.callback(self._replay.close)
         self._replay = self._shards = self._rollouts = self._learner = self._evaluator = None
         self._store = self._reader = None
-        if self._owns_ray:
-            ray.shutdown()
-            self._owns_ray = False
+        self._owns_ray = False

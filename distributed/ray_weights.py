@@ -26,6 +26,7 @@ PUBLISHER_OPTIONS = {"concurrency_groups": {FETCHED: 1}}
 
 _POLL_SECONDS = 0.002  # between two looks at a pending request: well under a vector step's worth of staleness
 _WAIT_SECONDS = 10.0
+_FETCH_SECONDS = 30.0
 _MOST_READERS = 20_000
 _BACK_SECONDS = 60.0
 _AGAIN_SECONDS = 0.1
@@ -85,8 +86,8 @@ class WeightStore:
     async def _fetch(self, learner: Any) -> None:
         number, snapshot = learner.fetch_weights.remote()
         try:
-            version = await number
-        except RayError:  # it has ended; the next one publishes versions above
+            version = await asyncio.wait_for(number, _FETCH_SECONDS)
+        except (RayError, TimeoutError):  # it has ended, or its node is cut off; the next one publishes versions above
             if learner is self._learner:
                 self._announced = self._version
             return

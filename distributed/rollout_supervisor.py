@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -105,6 +105,7 @@ class RolloutSupervisor:
             for index, env_steps in enumerate(origin.actor_env_steps)
         ]
         self._lost = 0
+        self._shards_down: Collection[int] = ()
         self._notices: list[str] = []
         for rollout in self._rollouts:
             self._spawn(rollout)
@@ -125,9 +126,10 @@ class RolloutSupervisor:
         begin, seconds = self._clock(), self._processes.room_seconds
         while self._rollouts:
             waited = self._clock() - begin
-            here = [r for r in self._rollouts if r.stage is not _Stage.ARRIVING]
+            wanted = [r for r in self._rollouts if not r.quarantined]
+            here = [r for r in wanted if r.stage is not _Stage.ARRIVING and not r.seat.vacant]
             ready = [r for r in here if r.stage is _Stage.READY]
-            if len(ready) == len(self._rollouts) or (ready == here != [] and waited > self._processes.patience_seconds):
+            if ready == wanted or (ready == here != [] and waited > self._processes.patience_seconds):
                 return
             if waited > seconds:
                 raise WorkerDied(
@@ -171,11 +173,13 @@ class RolloutSupervisor:
             if not rollout.seat.vacant and rollout.stage is not _Stage.ARRIVING:
                 rollout.seat.handle.moved.remote(shards)
 
+    def wait_for(self, shards: Collection[int]) -> None:
+        """These shards are being started again, however long that takes: actors of theirs do not count as cut off."""
+        self._shards_down = shards
+
     def acknowledged(self, shard: int) -> int:
         """Records that this shard has acknowledged since the run began, as the actors last told."""
-        assert self._access is not None
-        count = len(self._access.addresses)
-        ours = [rollout for rollout in self._rollouts if rollout.index % count == shard]
+        ours = [rollout for rollout in self._rollouts if self._shard(rollout) == shard]
         return sum(rollout.acknowledged_before + rollout.stored for rollout in ours)
 
     def casualties(self) -> Casualties:
@@ -238,7 +242,7 @@ class RolloutSupervisor:
         rollout.seat.issue(rollout.seat.handle.arrive.remote(), None)
 
     def _begin(self, rollout: _Rollout) -> None:
-        if self._access is None:
+        if self._access is None or self._shard(rollout) in self._shards_down:
             return  # asked again when the shards are there
         rollout.stage = _Stage.BEGINNING
         rollout.begun_at, rollout.turn = rollout.env_steps, None
@@ -254,8 +258,15 @@ class RolloutSupervisor:
         else:
             rollout.cut_off.reached()
 
+    def _shard(self, rollout: _Rollout) -> int:
+        assert self._access is not None
+        return rollout.index % len(self._access.addresses)
+
     def _missed(self, rollout: _Rollout) -> None:
         assert self._access is not None
+        if self._shard(rollout) in self._shards_down:
+            rollout.cut_off.reached()
+            return
         [address] = self._access.of_actor(rollout.index).addresses
         rollout.cut_off.missed(f"{rollout.seat.name} has not reached the replay shard at {address}")
 

@@ -135,6 +135,10 @@ class ShardSupervisor:
                 continue
             self._watch(place)
 
+    def down(self) -> frozenset[int]:
+        """Shards that are being started again."""
+        return frozenset(place.index for place in self._places if place.down_since is not None)
+
     def take_moved(self) -> Mapping[int, str]:
         """HOST:PORT of the shards that came back at other addresses since the last call."""
         moved, self._moved = self._moved, {}

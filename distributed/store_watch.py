@@ -1,4 +1,4 @@
-"""Sees when Ray had to restart the weight store, which is empty then."""
+"""Sees when Ray had to restart the weight store, which is empty then, and has it restarted when it is silent."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from distributed.worker_state import WorkerState
 from replay_server.errors import HeadraceError
 
 _EVERY_SECONDS = 1.0
+_SILENT_SECONDS = 30.0  # after which it hangs; it answers within a second with a thousand actors
 
 
 class StoreWatch:
@@ -20,15 +21,19 @@ class StoreWatch:
     Args:
         store: handle of the weight store.
         processes: runs it.
+        start_again: ends its process, after which Ray starts another.
         clock: monotonic seconds.
     """
 
-    def __init__(self, store: Any, processes: Processes, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Any, processes: Processes, start_again: Callable[[], None], clock: Callable[[], float]
+    ) -> None:
         self._store = store
         self._processes = processes
+        self._start_again = start_again
         self._clock = clock
         self._call: Any = None
-        self._next = clock()
+        self._asked = self._next = clock()
         self._life: str | None = None
         self._restarts = 0
         self._metrics: str | None = None
@@ -38,9 +43,13 @@ class StoreWatch:
         if self._call is None:
             if self._clock() >= self._next:
                 self._call = self._store.state.remote()
-                self._next = self._clock() + _EVERY_SECONDS
+                self._asked = self._clock()
+                self._next = self._asked + _EVERY_SECONDS
             return False
         if not self._processes.done(self._call):
+            if self._life is not None and self._clock() - self._asked > _SILENT_SECONDS:
+                self._start_again()
+                self._call = None
             return False
         call, self._call = self._call, None
         try:

@@ -46,17 +46,14 @@ def test_every_kind_of_process_killed_at_random_moments(headrace, soak, figures,
         run.pause(float(rng.uniform(0.0, 3.0)))
         assert run.row()["restarts"] == restarts, "others were replaced too"
         ended.append(run.command)
-        took, left = kill_driver(run)
+        took, left = kill_driver(run, shared_before)
         recovery["driver"].append(took)
         gone.append(left)
         print(f"round {number}: driver {took:.1f} s, all gone after {left:.1f} s", flush=True)
     run.finish()
     for command in ended if soak.full else ():
         command.wait_until_gone(_AGENTS_GONE_S)
-    deadline = time.monotonic() + _GONE_S
-    while left := set(os.listdir("/dev/shm")) - shared_before:  # other runs of this machine may be using some now
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
+    nothing_shared(shared_before)
     print(table(recovery))
     figures.add(rounds=rounds)
     figures.note(recovery_s=summary(recovery), everything_gone_s=[round(seconds, 1) for seconds in gone])
@@ -146,7 +143,15 @@ RECOVER = {
 }
 
 
-def kill_driver(run):
+def nothing_shared(before):
+    """See that nothing stays in /dev/shm that was not there before; other runs of this machine may use some now."""
+    deadline = time.monotonic() + _GONE_S
+    while left := set(os.listdir("/dev/shm")) - before:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+def kill_driver(run, shared_before):
     """Seconds until the resumed run acts and learns, and until nothing but Ray's agents was left of the killed one."""
     command = run.command
     os.kill(command.process.pid, signal.SIGKILL)
@@ -154,6 +159,7 @@ def kill_driver(run):
     command.process.wait()
     command.wait_until_gone(_GONE_S, but_agents=True)
     left = time.monotonic() - begin
+    nothing_shared(shared_before)
     assert "had acknowledged are lost" not in command.finish(_GONE_S)[2]
     records = run.check_history()
     begin = time.monotonic()

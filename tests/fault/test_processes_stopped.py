@@ -18,7 +18,7 @@ _PATIENCE_S = 120.0
 
 
 def test_stopped_processes_are_replaced_or_waited_for(headrace, soak, figures, tmp_path, monkeypatch):
-    """A silent actor, learner or host is replaced, a shard is waited for; nothing is there twice when they continue."""
+    """Silent actor, learner, store and host are replaced, a shard is waited for; nothing is there twice afterwards."""
     if not soak.full:
         pytest.skip("takes minutes; who hangs is replaced in tests/unit/test_*_supervisor.py")
     monkeypatch.setenv("HEADRACE_TOKEN", "a-token-of-this-test-alone")
@@ -29,16 +29,20 @@ def test_stopped_processes_are_replaced_or_waited_for(headrace, soak, figures, t
     figures.note(learner_replaced_s=stop_worker(run, "learner", lambda old: run.newcomer("learner", old) is not None))
     run.wait_for(run.rising("updates"), "updates", _PATIENCE_S)
     run.wait_for(lambda: run.row()["restarts"] == 2, "two restarts", _PATIENCE_S)
+    figures.note(store_replaced_s=stop_worker(run, "store", lambda old: run.newcomer("store", old) is not None))
+    run.wait_for(lambda: run.row()["restarts"] == 3, "three restarts", _PATIENCE_S)
+    published = run.row()["weights_version"]
+    run.wait_for(lambda: run.row()["weights_version"] > published, "new weights", _PATIENCE_S)
     shard, had = run.shard(1), run.inserted(1)
     stop(run, shard, _SECONDS)
     begin = time.monotonic()
     run.wait_for(lambda: (run.inserted(1) or 0) > had + 100, "the shard takes records again", _PATIENCE_S)
     figures.note(shard_back_s=round(time.monotonic() - begin, 2))
-    assert run.shard(1) == shard and run.row()["restarts"] == 2
+    assert run.shard(1) == shard and run.row()["restarts"] == 3
     stop(run, parent(shard), _HOST_SECONDS)
     run.wait_for(lambda: run.shard(1) not in (None, shard) and run.inserted(1), "another shard", _PATIENCE_S)
     # Ray takes five seconds to kill a stopped process; until then its shard keeps the journal from the next one.
-    run.wait_for(lambda: 3 <= run.row()["restarts"] <= 6, "the host's restart", _PATIENCE_S)
+    run.wait_for(lambda: 4 <= run.row()["restarts"] <= 7, "the host's restart", _PATIENCE_S)
     run.wait_until_whole()
     run.finish()
 

@@ -53,6 +53,7 @@ def test_a_killed_actor_and_a_killed_shard_are_replaced_and_training_goes_on(
     assert document["updates"] > 0 and document["weights_version"] > 1
     assert document["evaluation"]["episodes"] == 16 and document["evaluation"]["mean"] > 0
     assert document["staleness"]["max"] >= document["staleness"]["mean"] >= 0
+    assert document["staleness"]["median"] <= 10  # 2 on a quiet machine, which the bench sees to; 50 is out of order
     assert document["fenced_transitions"] == 0
     last = metrics(run)[-1]
     assert last["restarts"] == 2

@@ -71,7 +71,7 @@ def test_all_begin_alike_and_meet_at_the_first(tmp_path: Path) -> None:
 def test_what_they_report_is_one_report_once_all_have(tmp_path: Path) -> None:
     learning = Learning(tmp_path)
     learning.pair[1].call.answer(report({"loss": 3.0}, 0.2, "inserts"))
-    assert len(learning.supervisor.pending()) == 2 and learning.supervisor.collect() == ()
+    assert learning.supervisor.pending() == [learning.pair[0].call] and learning.supervisor.collect() == ()
     learning.pair[0].call.answer(report({"loss": 1.0, "q": 5.0}))
     assert learning.supervisor.collect() == (report({"loss": 2.0, "q": 5.0}, 0.1, "inserts"),)
     assert [worker.call.method for worker in learning.pair] == ["run", "run"]

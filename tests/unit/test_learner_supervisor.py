@@ -181,6 +181,22 @@ def test_a_cut_follows_what_the_learner_works_on_and_comes_with_its_report(tmp_p
     assert learning.supervisor.take_cut() is cut and learning.supervisor.take_cut() is None
 
 
+def test_shards_that_are_being_started_again_are_waited_for(tmp_path: Path) -> None:
+    learning = Learning(tmp_path)
+    learning.supervisor.wait_for({0})
+    for _ in range(5):
+        learning.clock.now += 15.0
+        learning.processes.newest.call.answer(report(1, 1, "shard"))
+        learning.supervisor.collect()
+    learning.supervisor.wait_for(())
+    learning.processes.newest.call.answer(report(1, 1, "shard"))
+    learning.supervisor.collect()
+    learning.clock.now += 31.0
+    learning.processes.newest.call.answer(report(1, 1, "shard"))
+    with pytest.raises(Unavailable, match="for 30 s"):
+        learning.supervisor.collect()
+
+
 def test_a_learner_killed_at_its_cut_is_replaced_and_one_whose_shard_is_away_is_not(tmp_path: Path) -> None:
     learning = Learning(tmp_path)
     for answer in (LearnerCut(report(3, 9), "the shard at 127.0.0.1:1 is away"), WorkerDied("killed")):
@@ -204,7 +220,7 @@ def test_a_learner_killed_at_its_cut_is_replaced_and_one_whose_shard_is_away_is_
 def test_a_store_that_came_back_empty_is_seen_once(tmp_path: Path) -> None:
     processes, clock = FakeProcesses(), FakeClock()
     store = processes.spawn(object, Role.STORE)
-    watch = StoreWatch(store, processes, clock)
+    watch = StoreWatch(store, processes, lambda: None, clock)
 
     def look(answer: object) -> bool:
         clock.now += 1.0
@@ -221,3 +237,25 @@ def test_a_store_that_came_back_empty_is_seen_once(tmp_path: Path) -> None:
     assert not look(StoreState("b", 6))
     assert not look(StoreState("c", 7))  # the learner was faster
     assert watch.casualties() == Casualties(restarts=2)
+
+
+def test_a_store_that_hangs_is_started_again_and_asked_again(tmp_path: Path) -> None:
+    processes, clock, started = FakeProcesses(), FakeClock(), []
+    store = processes.spawn(object, Role.STORE)
+    watch = StoreWatch(store, processes, lambda: started.append(clock.now), clock)
+    assert not watch.found_empty()
+    clock.now += 600.0  # its process has not even started: Ray sees to that
+    assert not watch.found_empty() and not started
+    store.call.answer(StoreState("a", 5))
+    assert not watch.found_empty()
+    for _ in range(3):
+        asked = len(store.calls)
+        watch.found_empty()
+        assert len(store.calls) == asked + 1
+        clock.now += 30.0
+        assert not watch.found_empty() and not started
+        clock.now += 1.0
+        assert not watch.found_empty() and started.pop() == clock.now
+    watch.found_empty()
+    store.call.answer(StoreState("b", 0))
+    assert watch.found_empty() and watch.casualties() == Casualties(restarts=1)

@@ -176,6 +176,31 @@ def test_a_shard_out_of_reach_is_waited_for_and_ends_the_run_after_its_deadline(
         rollouts.collect()
 
 
+def test_a_shard_that_is_being_started_again_is_waited_for_without_a_deadline_of_the_actors(tmp_path: Path) -> None:
+    rollouts = Rollouts(tmp_path, 2)
+    first, second = rollouts.start()
+    rollouts.supervisor.wait_for({0})
+    for _ in range(5):
+        rollouts.clock.now += 15.0
+        first.call.answer(turn(1, blocked_on="shard"))
+        second.call.answer(turn(1))
+        rollouts.collect()
+    first.die()
+    rollouts.collect()
+    rollouts.collect()
+    again = rollouts.processes.newest
+    again.call.answer()
+    for _ in range(2):  # nothing to connect to: it has arrived and does not begin
+        rollouts.clock.now += 19.0
+        second.call.answer(turn(2))
+        rollouts.collect()
+    assert [call.method for call in again.calls] == ["arrive"]
+    rollouts.supervisor.wait_for(())
+    rollouts.collect()
+    assert again.call.method == "begin"
+    assert rollouts.supervisor.casualties() == Casualties(restarts=1, lost_transitions=1)
+
+
 def test_who_cannot_connect_while_its_shard_is_away_is_not_quarantined_for_it(tmp_path: Path) -> None:
     rollouts = Rollouts(tmp_path, 1)
     rollouts.start()
@@ -249,3 +274,24 @@ def test_a_run_without_any_actor_in_time_does_not_start(tmp_path: Path, monkeypa
     monkeypatch.setattr("distributed.rollout_supervisor.time.sleep", sleep)
     with pytest.raises(WorkerDied, match="no rollout actor was ready within 60 s"):
         rollouts.supervisor.wait_ready()
+
+
+def test_a_run_starts_without_one_that_never_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rollouts = Rollouts(tmp_path, 2)
+    first, second = rollouts.processes.workers
+    first.replies["begin"] = None
+    first.call.answer()
+    second.call.answer()
+    rollouts.supervisor.start(ACCESS)
+
+    def sleep(seconds: float) -> None:
+        rollouts.clock.now += 0.25
+        newest = rollouts.processes.newest
+        newest.call.answer(EnvironmentFault("no such data") if newest.call.method == "begin" else None)
+
+    monkeypatch.setattr("distributed.rollout_supervisor.time.sleep", sleep)
+    rollouts.supervisor.wait_ready()
+    assert rollouts.clock.now < 150.0
+    assert rollouts.supervisor.casualties() == Casualties(restarts=5, quarantined=1)
+    rollouts.collect()
+    assert first.call.method == "run"
