@@ -28,16 +28,14 @@ class MetricsWriter:
     """
 
     def __init__(self, path: Path, tensorboard: Path, keep_rows: int) -> None:
-        kept = path.read_text().splitlines(keepends=True)[:keep_rows] if path.exists() else []
-        path.write_text("".join(kept))
         self._file = path.open("ab", buffering=0)
         self._waiting: list[bytes] = []
-        self._rows = len(kept)
+        self._rows, last = _cut_after(path, keep_rows)
         self._tensorboard = str(tensorboard)
         self._events: EventFileWriter | None = None
-        if kept:  # tells TensorBoard to forget later points of the part before
+        if last:  # tells TensorBoard to forget later points of the part before
             start = SessionLog(status=SessionLog.START)
-            step = json.loads(kept[-1])["env_steps"] + 1
+            step = json.loads(last)["env_steps"] + 1
             self._add_event(Event(wall_time=0.0, step=step, session_log=start))
 
     @property
@@ -94,6 +92,18 @@ class MetricsWriter:
             if self._events is not None:
                 self._events.close()
         self._events = None
+
+
+def _cut_after(path: Path, rows: int) -> tuple[int, bytes]:
+    """Cut a file off after so many whole lines: how many there are, and the last. What stays is not written again."""
+    kept, last, end = 0, b"", 0
+    with path.open("r+b") as file:
+        for line in file:
+            if kept == rows or not line.endswith(b"\n"):
+                break
+            kept, last, end = kept + 1, line, end + len(line)
+        file.truncate(end)
+    return kept, last
 
 
 def _flatten(row: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:

@@ -6,11 +6,12 @@ first to go, so what has one is whole.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 from distributed.manifest import MANIFEST, read_manifest
-from distributed.run_directory import RunDirectory
+from distributed.run_directory import RunDirectory, refuse_used
 from replay_server.errors import CheckpointError, ConfigError
 
 _CONFIG = "config.yaml"
@@ -102,6 +103,8 @@ class RemoteCheckpoints:
     def fetch(self, path: Path) -> RunDirectory:
         """Make a run directory from what is at the URL: its config and its newest complete checkpoint.
 
+        It is made beside `path` and gets its name when it is whole: what broke off is in nobody's way.
+
         Args:
             path: of the directory, new.
 
@@ -118,8 +121,23 @@ class RemoteCheckpoints:
             raise ConfigError(f"--resume: cannot read {self._url}: {_line(error)}") from error
         if not steps:
             raise ConfigError(f"--resume: {self._url} has no complete checkpoint; start the run anew with train")
-        run = RunDirectory.create(path, config)
-        place, directory = self._at("checkpoints", str(steps[-1])), run.new_checkpoint(steps[-1])
+        path = path.resolve()
+        refuse_used(path)
+        if path.is_mount():
+            raise ConfigError(f"--run-dir: {path} is where a disk is mounted; name a directory in it")
+        beside = path.with_name(f".{path.name}.part")
+        shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed
+        try:
+            self._fetch_checkpoint(steps[-1], RunDirectory.create(beside, config))
+            beside.rename(path)
+        except OSError as error:
+            raise ConfigError(f"--run-dir: cannot make {path}: {error.strerror}") from error
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+        return RunDirectory.open(path)
+
+    def _fetch_checkpoint(self, step: int, run: RunDirectory) -> None:
+        place, directory = self._at("checkpoints", str(step)), run.new_checkpoint(step)
         try:
             names = [str(name).rsplit("/", 1)[-1] for name in self._files.ls(place, detail=False)]
             for name in sorted(names, key=lambda name: name == MANIFEST):
@@ -128,7 +146,6 @@ class RemoteCheckpoints:
             raise CheckpointError(f"{place}: cannot be read: {_line(error)}") from error
         read_manifest(directory)
         run.clean_up()  # it lacks nothing but its name
-        return run
 
     def _at(self, *parts: str) -> str:
         return "/".join((self._root.rstrip("/"), *parts))

@@ -160,3 +160,24 @@ def test_a_disk_that_stays_full_ends_no_run(tmp_path: Path) -> None:
             for step in range(40):
                 writer.write({"env_steps": step}, 0.0)
         assert path.read_bytes() == b""
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_rows_of_before_stay_where_the_disk_is_full_on_resume(tmp_path: Path) -> None:
+    """They are not written again, so neither a full disk nor a kill at that moment can lose them."""
+    path = tmp_path / "metrics.jsonl"
+    rows = [b'{"env_steps": %d}\n' % step for step in range(4)]
+    path.write_bytes(b"".join(rows))
+    inode = path.stat().st_ino
+    with no_file_beyond(5), MetricsWriter(path, tmp_path / "tensorboard", 2) as writer:
+        assert writer.rows == 2
+    assert path.read_bytes() == b"".join(rows[:2]) and path.stat().st_ino == inode
+
+
+def test_a_row_that_is_there_by_half_is_cut_on_resume(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"env_steps": 0}\n{"env_st')
+    with MetricsWriter(path, tmp_path / "tensorboard", 5) as writer:
+        assert writer.rows == 1
+        writer.write({"env_steps": 7}, 0.0)
+    assert [json.loads(line)["env_steps"] for line in path.read_text().splitlines()] == [0, 7]

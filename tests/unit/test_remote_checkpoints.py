@@ -70,6 +70,39 @@ def test_one_without_its_manifest_is_passed_over(tmp_path: Path, url: str, monke
     assert checkpoint.name == "500"
 
 
+def test_a_fetch_that_broke_off_can_be_made_again(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    remote, place = RemoteCheckpoints(url), tmp_path / "elsewhere"
+    remote.create("")
+    remote.upload(complete(RunDirectory.create(tmp_path / "run", ""), 500), keep=2)
+    for error in (OSError("connection lost"), KeyboardInterrupt()):
+
+        def breaks(*_: Any, error: BaseException = error, **__: Any) -> None:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(remote._files), "get_file", breaks)
+            with pytest.raises((CheckpointError, KeyboardInterrupt)):
+                remote.fetch(place)
+        assert not [path.name for path in tmp_path.iterdir() if "elsewhere" in path.name], "nothing is left of it"
+    (tmp_path / ".elsewhere.part" / "checkpoints").mkdir(parents=True)  # of a process that was killed
+    fetched = remote.fetch(place)
+    assert fetched.path == place and [directory.name for directory in fetched.complete_checkpoints()] == ["500"]
+    with pytest.raises(ConfigError, match="elsewhere is not empty"):
+        remote.fetch(place)
+
+
+def test_a_run_is_fetched_into_an_empty_directory(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    remote = RemoteCheckpoints(url)
+    remote.create("")
+    remote.upload(complete(RunDirectory.create(tmp_path / "run", ""), 500), keep=2)
+    (tmp_path / "elsewhere").mkdir()
+    assert len(remote.fetch(tmp_path / "elsewhere").complete_checkpoints()) == 1
+    (tmp_path / "disk").mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "disk")
+    with pytest.raises(ConfigError, match="disk is where a disk is mounted; name a directory in it"):
+        remote.fetch(tmp_path / "disk")
+
+
 def test_a_damaged_copy_is_refused_by_name(tmp_path: Path, url: str) -> None:
     run, remote = RunDirectory.create(tmp_path / "run", ""), RemoteCheckpoints(url)
     remote.create("")
