@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from actors.normalisation import RunMoments
 from actors.seeds import SeedFamily, derive
@@ -27,7 +28,7 @@ from distributed.stop_signal import StopSignal
 from distributed.tally import Tally, bound_by
 from learners.checkpoint import load_snapshot
 from learners.weights import WeightSnapshot
-from replay_server.errors import ConfigError
+from replay_server.errors import CheckpointError, ConfigError
 
 BEST_FILE = "best.safetensors"
 POLICY_FILE = "policy.safetensors"
@@ -78,7 +79,11 @@ class Driver:
         )
 
     def train(self, stop: StopSignal, checkpoint: Path | None) -> dict[str, Any]:
-        """Run until a stop condition holds; returns the content of `result.json`, which it also writes."""
+        """Run until a stop condition holds; returns the content of `result.json`, which it also writes.
+
+        Raises:
+            CheckpointError: the last checkpoint was given up, again and again; `result.json` is written.
+        """
         facts = run_facts(self._config, self._run)
         self._identity = self._run.identity(prometheus=self._config.run.prometheus, loopback=self._config.one_machine)
         self._events = EventLog(self._identity)
@@ -110,10 +115,12 @@ class Driver:
                 seconds = self._seconds()
                 self._status.enter("checkpointing")
                 self._view.say("writing the final checkpoint")
-                self._checkpoint_last(scheduled, judge=reason != "interrupt")
+                failure = self._checkpoint_last(scheduled, judge=reason != "interrupt")
                 self._milestones.note(self._tally.env_steps, self._evaluations, self._checkpoints)
                 self._look()
             result = self._result(reason, seconds, self._began - begin)
+            if failure is not None:
+                self._end_without_checkpoint(result, failure)
             try:
                 if reason != "interrupt":
                     self._status.enter("evaluating")
@@ -265,11 +272,10 @@ class Driver:
         self._writer.write(row, self._clock.wall())
         self._row = row
 
-    def _checkpoint_last(self, scheduled: bool, *, judge: bool) -> None:
+    def _checkpoint_last(self, scheduled: bool, *, judge: bool) -> CheckpointError | None:
         """The checkpoint the run ends with, after the one under way; `judge` its policy as a candidate for the best.
 
-        Raises:
-            CheckpointError: it was given up, again and again.
+        Returns why there is none, where it was given up again and again.
         """
         checkpoints = self._checkpoints
         self._bring_to_cut(judge=False)
@@ -279,11 +285,17 @@ class Driver:
             self._bring_to_cut(judge=judge)
             checkpoints.wait()
             if checkpoints.failure is None:
-                return
+                return None
             while checkpoints.paused:  # what died is being replaced
                 self._take_in(self._runtime.advance())
-        assert checkpoints.failure is not None
-        raise checkpoints.failure
+        return checkpoints.failure
+
+    def _end_without_checkpoint(self, result: dict[str, Any], failure: CheckpointError) -> NoReturn:
+        """What the run came to is written all the same; its policy is on no disk, so nobody evaluates it."""
+        with suppress(OSError):  # the disk that took no checkpoint
+            self._run.write_result(result)
+        self._milestones.end(result)
+        raise failure
 
     def _bring_to_cut(self, *, judge: bool) -> None:
         while not self._take_cut(judge=judge) and self._checkpoints.awaits_cut:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -148,3 +149,20 @@ def test_a_serial_run_goes_on_with_as_many_shards_only(tmp_path: Path) -> None:
     config = changed(config, replay={"shards": 3}, actors={"count": 3})
     with pytest.raises(ConfigError, match="100 has no replay, because its shards ran elsewhere"):
         play(config, run.path, checkpoint=run.checkpoints / "100")
+
+
+def test_a_run_whose_last_checkpoint_fails_has_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("distributed.manifest.write_json", full)
+    config = experiment("headrace/MoviePick10-v0", 4)
+    config = changed(config, run={"total_env_steps": 600, "checkpoint_every_env_steps": 0})
+    with pytest.raises(CheckpointError, match="part: cannot be written: No space left"):
+        play(config, tmp_path / "run")
+    run = RunDirectory(tmp_path / "run")
+    result = json.loads(run.result.read_text())
+    assert result["stopped_by"] == "total_env_steps" and result["env_steps"] >= 600
+    assert result["evaluation"] is None and result["given_up_checkpoints"] == 3
+    status = json.loads(run.status.read_text())
+    assert status["state"] == "failed" and "No space left" in status["error"]
