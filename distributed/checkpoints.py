@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from distributed.background import in_background
 from distributed.remote_checkpoints import RemoteCheckpoints
 from distributed.run_directory import RunDirectory
 from distributed.runtime import Cut, Runtime
@@ -18,6 +21,9 @@ from replay_server.errors import CheckpointError
 
 _AGAIN_SECONDS = 10.0
 """After a checkpoint that was given up, before the next is tried."""
+
+_AT_ONCE_SECONDS = 2.0
+"""What a thread gets to end with the runtime it hears from, when nobody wants to wait."""
 
 
 @dataclass
@@ -63,7 +69,6 @@ class Checkpoints:
         self._due = False
         self._not_before = -math.inf
         self._under_way: _UnderWay | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.begun = 0
         """Checkpoints begun in the run's life, for `Runtime.begin_checkpoint`."""
         self.given_up = 0
@@ -131,12 +136,13 @@ class Checkpoints:
         """
         under_way = self._under_way
         assert under_way is not None
-        under_way.completing = self._thread.submit(self._write, under_way.directory, cut, manifest, policies)
+        write = partial(self._write, under_way.directory, cut, manifest, policies)
+        under_way.completing = in_background(write, "checkpoint")
         if cut.write is None:
             self.wait()
 
     def wait(self) -> None:
-        """Until the one whose cut is made is complete or given up."""
+        """Until the one whose cut is made is complete or given up: shards and a URL that make no progress end it."""
         if self._under_way is None or self._under_way.completing is None:
             return
         try:
@@ -150,9 +156,13 @@ class Checkpoints:
         if notice is not None:
             self._say(notice)
 
-    def close(self) -> None:
-        """End the thread, once the runtime has been stopped."""
-        self._thread.shutdown()
+    def close(self, *, at_once: bool) -> None:
+        """Let what is being written come to its end, once the runtime has been stopped; not if `at_once`.
+
+        What is left then is whole or no checkpoint, as after a kill.
+        """
+        if self._under_way is not None and self._under_way.completing is not None:
+            wait_for([self._under_way.completing], _AT_ONCE_SECONDS if at_once else None)
 
     def _write(
         self, directory: Path, cut: Cut, manifest: Mapping[str, Any], policies: Mapping[str, WeightSnapshot]

@@ -135,7 +135,7 @@ class Driver:
             if self._exporter is not None:
                 self._exporter.close()
             self._runtime.stop()
-            self._checkpoints.close()
+            self._checkpoints.close(at_once=stop.requested)
         return result
 
     @property

@@ -18,6 +18,8 @@ from replay_server.snapshot_file import stated_checksum
 _LOOK_SECONDS = 0.25
 _SILENT_SECONDS = 60.0
 """How long a shard may be out of reach; it writes on meanwhile, or says afterwards that it was started anew."""
+_STUCK_SECONDS = 1800.0
+"""How long a shard may have nothing new to tell; 90 GB at 50 MB/s, as it tells of a file only when that is written."""
 
 
 def write_cut(directory: Path, arrays: Mapping[str, NDArray[Any]], replay: ReplayClient | None) -> None:
@@ -29,7 +31,7 @@ def write_cut(directory: Path, arrays: Mapping[str, NDArray[Any]], replay: Repla
         replay: shards that have begun to save themselves; None where they keep their own.
 
     Raises:
-        CheckpointError: something cannot be written, or a shard died meanwhile.
+        CheckpointError: something cannot be written, or a shard died or made no progress meanwhile.
     """
     save_learner(arrays, directory)
     if replay is None:
@@ -61,13 +63,26 @@ def _carry_over(replay: ReplayClient, shard: int, name: str, path: Path, file: S
 
 def _await_saved(replay: ReplayClient, name: str) -> list[SavedFile]:
     heard = time.monotonic()
+    moved: dict[int, tuple[SavedFile, float]] = {}  # what a shard told last, and since when
     while True:
         try:
             files = replay.saved(name)
             heard = time.monotonic()
             if all(file.done for file in files):
                 return files
+            _refuse_stuck(files, moved, heard)
         except (Unavailable, ReplayTimeout) as error:
             if time.monotonic() - heard > _SILENT_SECONDS:
                 raise CheckpointError(f"a shard that was to save itself does not answer: {error}") from error
         time.sleep(_LOOK_SECONDS)
+
+
+def _refuse_stuck(files: list[SavedFile], moved: dict[int, tuple[SavedFile, float]], now: float) -> None:
+    for shard, file in enumerate(files):
+        told, since = moved.setdefault(shard, (file, now))
+        if told != file:
+            moved[shard] = file, now
+        elif not file.done and now - since > _STUCK_SECONDS:
+            raise CheckpointError(
+                f"shard {shard} has not written {file.path} in {now - since:.0f} s; does its disk still take anything?"
+            )

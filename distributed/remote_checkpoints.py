@@ -7,14 +7,53 @@ first to go, so what has one is whole.
 from __future__ import annotations
 
 import shutil
+import time
+from concurrent.futures import Future, wait
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from distributed.background import in_background
 from distributed.manifest import MANIFEST, read_manifest
 from distributed.run_directory import RunDirectory, refuse_used
 from replay_server.errors import CheckpointError, ConfigError
 
 _CONFIG = "config.yaml"
+_STILL_SECONDS = 600.0
+"""How long a copy may make no progress that is seen."""
+_UNSEEN_BYTES_PER_SECOND = 4e6
+"""What it gets more time for with a large file: some protocols tell nothing before a file is whole."""
+
+
+class _Patience:
+    """When a copy made progress; one that was given up ends where it would have made its next."""
+
+    def __init__(self) -> None:
+        self._given_up = False
+        self._file_bytes = 0
+        self._moved = time.monotonic()
+
+    def begin_file(self, file_bytes: int) -> None:
+        """The copy goes on with a file of this size, 0 for a call that moves none."""
+        self._file_bytes = file_bytes
+        self.moved()
+
+    def moved(self, *_: object, **__: object) -> None:
+        """The copy goes on; raises CheckpointError where nobody waits for it any more."""
+        if self._given_up:
+            raise CheckpointError("was given up")
+        self._moved = time.monotonic()
+
+    @property
+    def seconds_left(self) -> float:
+        """Until it is at its end, as far as is known now."""
+        allowed = _STILL_SECONDS + self._file_bytes / _UNSEEN_BYTES_PER_SECOND
+        return self._moved + allowed - time.monotonic()
+
+    def give_up(self) -> float:
+        """Wait no more; returns for how many seconds nothing has moved."""
+        self._given_up = True
+        return time.monotonic() - self._moved
 
 
 class RemoteCheckpoints:
@@ -29,6 +68,7 @@ class RemoteCheckpoints:
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
+        self._copying: Future[None] | None = None
         try:
             from fsspec.core import url_to_fs
         except ModuleNotFoundError as error:
@@ -73,16 +113,31 @@ class RemoteCheckpoints:
         """Copy a complete checkpoint, and remove the oldest there beyond `keep`.
 
         Raises:
-            CheckpointError: that did not work; what is there without a manifest counts for nothing.
+            CheckpointError: that did not work, or went on for long without progress, or one that was given up for
+                that is still not heard of; what is there without a manifest counts for nothing.
         """
-        place = self._at("checkpoints", directory.name)
+        if self._copying is not None and not self._copying.done():
+            raise CheckpointError(f"{self._url}: has still not answered for an earlier copy")
+        patience = _Patience()
+        self._copying = in_background(partial(self._upload, directory, keep, patience), "copy")
+        while not wait([self._copying], max(patience.seconds_left, 0.0)).done:
+            if patience.seconds_left <= 0.0:
+                raise CheckpointError(f"{self._url}: the copy was given up: no progress for {patience.give_up():.0f} s")
+        self._copying.result()
+
+    def _upload(self, directory: Path, keep: int, patience: _Patience) -> None:
+        from fsspec.callbacks import Callback
+
+        place, told = self._at("checkpoints", directory.name), Callback(hooks={"moved": patience.moved})
         try:
             self._remove(place)
             self._files.makedirs(place, exist_ok=True)
             files = sorted(path for path in directory.iterdir() if path.name != MANIFEST)
             for path in [*files, directory / MANIFEST]:
-                self._files.put_file(str(path), f"{place}/{path.name}")
+                patience.begin_file(path.stat().st_size)
+                self._files.put_file(str(path), f"{place}/{path.name}", callback=told)
             for step in self._steps()[:-keep]:
+                patience.begin_file(0)
                 self._remove(self._at("checkpoints", str(step)))
         except Exception as error:
             raise CheckpointError(f"{self._url}: cannot be written to: {_line(error)}") from error

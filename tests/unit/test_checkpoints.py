@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -79,7 +82,7 @@ def world(tmp_path: Path) -> Any:
     world = World(tmp_path)
     yield world
     world.runtime.may_write.set()
-    world.checkpoints.close()
+    world.checkpoints.close(at_once=False)
 
 
 def test_it_is_complete_only_when_everything_is_written(world: World) -> None:
@@ -166,3 +169,49 @@ def test_a_run_whose_last_checkpoint_fails_has_a_result(tmp_path: Path, monkeypa
     assert result["evaluation"] is None and result["given_up_checkpoints"] == 3
     status = json.loads(run.status.read_text())
     assert status["state"] == "failed" and "No space left" in status["error"]
+
+
+_HANGS = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from fsspec.implementations.memory import MemoryFileSystem
+from rich.console import Console
+from kit.runs import changed, experiment
+from distributed.driver import Clock, Driver
+from distributed.progress import LiveView
+from distributed.run_directory import RunDirectory
+from distributed.serial_runtime import SerialRuntime
+from distributed.stop_signal import StopSignal
+
+stop = StopSignal()
+
+def interrupt_twice():
+    os.kill(os.getpid(), signal.SIGINT)
+    while not stop.requested:
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+
+def hang(*_, **__):
+    threading.Thread(target=interrupt_twice).start()
+    threading.Event().wait()
+
+MemoryFileSystem.put_file = hang
+run = {"total_env_steps": 600, "checkpoint_every_env_steps": 0, "checkpoint_url": "memory://bucket/run"}
+config = changed(experiment("headrace/MoviePick10-v0", 4), run=run)
+clock = Clock(time.monotonic, time.time)
+view = LiveView("test", 1, None, clock.monotonic, Console(quiet=True))
+with stop:
+    try:
+        Driver(config, SerialRuntime(config), RunDirectory.create(Path(sys.argv[1]), ""), view, clock).train(stop, None)
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+def test_a_second_ctrl_c_ends_a_driver_whose_checkpoint_hangs(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _HANGS, str(tmp_path / "run")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120.0, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "interrupted\n"), ended.stderr
+    [checkpoint] = RunDirectory(tmp_path / "run").complete_checkpoints()
+    assert read_manifest(checkpoint)["env_steps"] >= 600, "the run's own is whole"

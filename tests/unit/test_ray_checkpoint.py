@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from distributed.ray_checkpoint import write_cut
 from replay_server import Field, RecordSpec, connect, start_server
 from replay_server.client import ReplayClient
 from replay_server.errors import CheckpointError
+from replay_server.messages import SavedFile
 
 SPEC = RecordSpec((Field("x", "float32", (64,)), Field("number", "int64")))
 ARRAYS = {"counters": np.array([3, 4]), "generator": np.arange(9, dtype=np.uint8)}
@@ -56,3 +58,40 @@ def test_a_shard_that_was_started_anew_since_the_cut_has_nothing(replay: ReplayC
     directory.mkdir()
     with pytest.raises(CheckpointError, match="has not begun .*500.part.*started anew"):
         write_cut(directory, ARRAYS, replay)
+
+
+class Slow:
+    """Two shards on a clock that goes on by a minute a look; `told` says what the second has written at a look."""
+
+    def __init__(self, told: Callable[[int], SavedFile]) -> None:
+        self.looks = 0
+        self._told = told
+
+    def saved(self, directory: str) -> list[SavedFile]:
+        self.looks += 1
+        assert self.looks < 1000, "for ever"
+        return [SavedFile("/x/replay-0.h5", True, 7, 1), self._told(self.looks)]
+
+    def monotonic(self) -> float:
+        return 60.0 * self.looks
+
+    def sleep(self, _: float) -> None:
+        pass
+
+
+def test_a_shard_that_writes_nothing_for_long_ends_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck: Any = Slow(lambda look: SavedFile("/x/replay-1.h5", False))
+    monkeypatch.setattr("distributed.ray_checkpoint.time", stuck)
+    with pytest.raises(CheckpointError, match="shard 1 has not written /x/replay-1.h5 in 1860 s"):
+        write_cut(tmp_path, ARRAYS, stuck)
+
+
+def test_a_shard_that_goes_on_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once it has nothing more to tell it gets half an hour again."""
+    steady: Any = Slow(lambda look: SavedFile("/x/replay-1.h5", look == 120, min(look, 91)))
+    monkeypatch.setattr("distributed.ray_checkpoint.time", steady)
+    monkeypatch.setattr("distributed.ray_checkpoint._is_here", lambda *_: True)
+    write_cut(tmp_path, ARRAYS, steady)
+    assert steady.looks == 120

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import fsspec
 import pytest
 
 from distributed.manifest import read_manifest
-from distributed.remote_checkpoints import RemoteCheckpoints
+from distributed.remote_checkpoints import RemoteCheckpoints, _Patience
 from distributed.run_directory import RunDirectory
 from replay_server.errors import CheckpointError, ConfigError
 
@@ -140,3 +142,58 @@ def test_the_manifest_goes_up_last(tmp_path: Path, url: str, monkeypatch: pytest
     remote.upload(complete(RunDirectory.create(tmp_path / "run", ""), 500), keep=2)
     assert order[-1] == "manifest.json" and len(order) == 3
     assert json.loads((tmp_path / "run" / "checkpoints" / "500" / "manifest.json").read_text())["env_steps"] == 500
+
+
+def test_a_copy_that_hangs_is_given_up_until_the_url_answers(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, remote = RunDirectory.create(tmp_path / "run", ""), RemoteCheckpoints(url)
+    remote.create("")
+    remove, answers = remote._remove, threading.Event()
+
+    def hangs(place: str) -> None:
+        assert not place.endswith("/500") or answers.wait(60.0)
+        remove(place)
+
+    monkeypatch.setattr(remote, "_remove", hangs)
+    monkeypatch.setattr("distributed.remote_checkpoints._STILL_SECONDS", 0.3)
+    with pytest.raises(CheckpointError, match="my-run: the copy was given up: no progress for 0 s"):
+        remote.upload(complete(run, 500), keep=2)
+    with pytest.raises(CheckpointError, match="my-run: has still not answered for an earlier copy"):
+        remote.upload(complete(run, 1000), keep=2)
+    monkeypatch.setattr("distributed.remote_checkpoints._STILL_SECONDS", 60.0)
+    answers.set()
+    deadline = time.monotonic() + 60.0
+    while remote._copying is None or not remote._copying.done():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert names(url) == ["config.yaml"], "it ends where nobody waits for it"
+    remote.upload(complete(run, 2000), keep=2)
+    assert "checkpoints/2000/manifest.json" in names(url)
+
+
+def test_a_copy_that_makes_progress_is_waited_for(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that a protocol tells of, and time for a large file that it tells nothing of."""
+    remote, now = RemoteCheckpoints(url), [0.0]
+
+    class Time:
+        monotonic = staticmethod(lambda: now[0])
+
+    monkeypatch.setattr("distributed.remote_checkpoints.time", Time)
+    patience, left = _Patience(), []
+
+    def slow(self: Any, local: str, there: str, callback: Any, **_: Any) -> None:
+        for _ in range(10):
+            now[0] += 599.0
+            callback.relative_update(1)
+            left.append(patience.seconds_left)
+
+    monkeypatch.setattr("distributed.remote_checkpoints._Patience", lambda: patience)
+    monkeypatch.setattr(type(remote._files), "put_file", slow)
+    remote.upload(complete(RunDirectory.create(tmp_path / "run", ""), 500), keep=2)
+    assert len(left) == 30 and min(left) >= 600.0
+    patience.begin_file(4_000_000_000)
+    now[0] += 1590.0
+    assert patience.seconds_left == 10.0
+    patience.begin_file(0)
+    assert patience.seconds_left == 600.0
