@@ -14,7 +14,7 @@ headrace bench replay [--json FILE] [--quick] [--rows NAME,...] [--peer NAME=PYT
 headrace bench learner [--json FILE] [--quick] [--rows NAME,...] [--peer NAME=PYTHON ...]
 headrace bench broadcast [--json FILE] [--quick] [--peer rllib=PYTHON]
 headrace bench scaling [CONFIG] [--simulate] [--actors N,...] [--shards N] [--calibration FILE] [--learner-times X]
-                       [--step-seconds X] [--price KIND=PRICE ...] [--json FILE] [--quick]
+                       [--step-seconds X] [--price KIND=PRICE ...] [--SECTION.KEY VALUE ...] [--json FILE] [--quick]
 headrace bench table FILE
 
   replay               measure every row of the replay server's table: about ten minutes, on a machine with nothing
@@ -29,6 +29,7 @@ headrace bench table FILE
   --calibration FILE   take what the parts cost from what an earlier `bench scaling --json` of this config wrote
   --learner-times X    predict with a learner X times as fast as the one measured
   --step-seconds X     predict with vector steps of X seconds, for a simulator that you have not got yet
+  --SECTION.KEY VALUE  a setting of the config, as for train: --learner.publish_every_updates 1000
   --price KIND=PRICE   of an hour of a node: head, actor or shard; adds the price of 1e9 environment steps
   table FILE           print the table of a file that --json of replay, learner or broadcast wrote, as Markdown
   --json FILE          write the raw figures, with the machine's facts
@@ -61,6 +62,8 @@ def _bench(arguments: Arguments) -> int:
         if option not in _OPTIONS[name]:
             owners = " and ".join(f"bench {other}" for other, taken in _OPTIONS.items() if option in taken)
             raise ConfigError(f"--{option}: belongs to {owners}; leave it out of bench {name}")
+    if arguments.overrides and name != "scaling":
+        raise ConfigError(f"{arguments.overrides[0].flag}: only bench scaling takes settings; leave it out")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its log lines say again what our own errors say
     if name == "table":
         from distributed.bench.tables import table
@@ -128,6 +131,7 @@ def _bench_scaling(arguments: Arguments) -> int:
         learner_times=positive("learner-times", options.get("learner-times", "1")),
         step_s=None if step is None else positive("step-seconds", step),
         prices=prices_from(arguments.lists.get("price", [])),
+        settings=tuple(arguments.overrides),
         quick="quick" in arguments.switches,
         json=arguments.path("json"),
     ).run()
@@ -140,6 +144,7 @@ BENCH = Command(
         ("json", "rows", "directory", "shards", "actors", "calibration", "learner-times", "step-seconds"),
         ("quick", "simulate"),
         repeated=("peer", "price"),
+        settings=True,
     ),
     _HELP,
 )

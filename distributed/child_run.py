@@ -68,12 +68,16 @@ class ChildRun:
 
 
 @contextmanager
-def child_run(config: ExperimentConfig) -> Iterator[ChildRun]:
+def child_run(config: ExperimentConfig, seconds: float) -> Iterator[ChildRun]:
     """Run a config on Ray without evaluations and checkpoints; the run ends with the block, also when that is stopped.
 
     SIGTERM raises KeyboardInterrupt in the block, as SIGINT does.
+
+    Args:
+        config: of the run.
+        seconds: of training, after which the run ends by itself: nobody else ends it where this process was killed.
     """
-    run = replace(config.run, stop_at_return=None, checkpoint_every_env_steps=0)
+    run = replace(config.run, stop_at_return=None, checkpoint_every_env_steps=0, max_seconds=seconds)
     evaluation = replace(config.evaluation, every_env_steps=0, final_episodes=1)
     with StopSignal(), tempfile.TemporaryDirectory(prefix="headrace-bench-") as directory:
         file, files, log = Path(directory) / "run.yaml", RunDirectory(Path(directory) / "run"), Path(directory) / "log"

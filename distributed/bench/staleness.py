@@ -24,8 +24,8 @@ def staleness(name: str, actors: int, seconds: float) -> Staleness:
         ConfigError: the config is wrong.
     """
     config = sized(load_experiment(find_config(name), ()).config, actors, 1)
-    run = replace(config.run, total_env_steps=ENDLESS, max_seconds=seconds)
-    with child_run(replace(config, run=run)) as child:
+    run = replace(config.run, total_env_steps=ENDLESS)
+    with child_run(replace(config, run=run), seconds) as child:
         child.wait(_START_S + 4 * seconds)
         result = json.loads(child.files.result.read_text())
     lags = result["staleness"]

@@ -15,6 +15,7 @@ from distributed.bench.machine import Machine
 from distributed.config import ExperimentConfig
 from distributed.config_loading import find_config
 from distributed.loading import load_experiment
+from distributed.raw_config import Override
 from distributed.scaling.calibrate import calibrate
 from distributed.scaling.measured import Point, measure_point
 from distributed.scaling.model import simulate
@@ -43,6 +44,7 @@ class ScalingBench:
         learner_times: predictions have a learner so many times as fast as the measured one.
         step_s: predictions have vector steps of so many seconds; None for the measured.
         prices: of an hour of a node of a kind, `KIND=PRICE`.
+        settings: of the config, other than it has them.
         quick: short times, to see that everything runs.
         json: file for the raw figures.
     """
@@ -55,6 +57,7 @@ class ScalingBench:
     learner_times: float = 1.0
     step_s: float | None = None
     prices: Mapping[str, float] = field(default_factory=dict)
+    settings: tuple[Override, ...] = ()
     quick: bool = False
     json: Path | None = None
 
@@ -67,7 +70,7 @@ class ScalingBench:
         """
         check_writable(self.json)
         path = find_config(self.config)
-        config = load_experiment(path, ()).config
+        config = load_experiment(path, self.settings).config
         if self.shards is not None:
             config = replace(config, replay=replace(config.replay, shards=min(self.shards, config.actors.count)))
         system = System.of(config, Machines())
@@ -76,7 +79,8 @@ class ScalingBench:
             raise ConfigError(f"--calibration: {self.calibration}: is of {earlier.config}, not of {path.stem}")
         stages, machine, began = Stages("bench scaling"), Machine.here(), time.strftime("%Y-%m-%d %H:%M", time.gmtime())
         times = earlier.times if earlier is not None else calibrate(config, system, 0.1 if self.quick else 2.0, stages)
-        report = ScalingReport(path.stem, machine, began, self.quick, times)
+        settings = {override.flag: str(override.value) for override in self.settings}
+        report = ScalingReport(path.stem, machine, began, self.quick, times, settings=settings)
         report = self._predicted(report, config, stages) if self.simulate else self._checked(report, config, stages)
         print(tables(report), end="")
         if self.json is not None:

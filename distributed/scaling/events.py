@@ -29,10 +29,11 @@ class Wait(Protocol):
 
 
 class Simulation:
-    """The clock and what is due. Ties go to what was scheduled first, so a run is repeated exactly."""
+    """The clock, what is due, and how much has happened. Ties go to what was scheduled first: runs repeat exactly."""
 
     def __init__(self) -> None:
         self.now = 0.0
+        self.events = 0
         self._due: list[tuple[float, int, Process, int, bool]] = []
         self._count = 0
 
@@ -52,6 +53,7 @@ class Simulation:
                 self.now = until
                 return
             self.now, _, process, turn, value = heappop(self._due)
+            self.events += 1
             if turn != process.turn:
                 continue
             process.turn += 1

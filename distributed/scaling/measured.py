@@ -7,11 +7,12 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
+import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from distributed.child_run import ENDLESS, ChildRun, child_run
 from distributed.config import ExperimentConfig
@@ -24,7 +25,10 @@ _ROWS = 10  # of metrics, in the place of one
 
 
 class Point(Struct, frozen=True):
-    """One real run after its warm-up; `cores_ours` and `cores_others` are processors in use, ours and all others'."""
+    """One real run after its warm-up; `cores_ours` and `cores_others` are processors in use, ours and all others'.
+
+    `staleness` is None where no actor that had weights reported.
+    """
 
     actors: int
     shards: int
@@ -32,7 +36,7 @@ class Point(Struct, frozen=True):
     updates_per_second: float
     actors_blocked: float
     learner_waiting: float
-    staleness: float
+    staleness: float | None
     seconds: float
     cores_ours: float
     cores_others: float
@@ -49,10 +53,9 @@ def measure_point(config: ExperimentConfig, actors: int, seconds: float) -> Poin
     run = replace(
         config.run,
         total_env_steps=ENDLESS,
-        max_seconds=None,
         metrics_every_env_steps=max(config.run.metrics_every_env_steps // _ROWS, 1),
     )
-    with child_run(replace(config, run=run)) as child:
+    with child_run(replace(config, run=run), _START_S + 2.0 * seconds) as child:
         rows, cores_ours, cores_others = _watch(child, seconds / 3, seconds)
     return _point(config, rows, cores_ours, cores_others)
 
@@ -84,19 +87,27 @@ def _rows(metrics: Path) -> list[dict[str, Any]]:
 def _point(config: ExperimentConfig, rows: list[dict[str, Any]], cores_ours: float, cores_others: float) -> Point:
     first, last = rows[0], rows[-1]
     seconds = last["time"]["seconds"] - first["time"]["seconds"]
-    counted = rows[1:]
+    times = [row["time"] for row in rows]
+    spans = np.diff([time["seconds"] for time in times])  # a row shorter than a report may have a whole one in it
     return Point(
         actors=config.actors.count,
         shards=config.replay.shards,
         env_steps_per_second=(last["env_steps"] - first["env_steps"]) / seconds,
         updates_per_second=(last["updates"] - first["updates"]) / seconds,
-        actors_blocked=fmean(row["time"]["actors_blocked"] for row in counted),
-        learner_waiting=fmean(row["time"]["learner_waiting"] for row in counted),
-        staleness=fmean(row["staleness"] or 0.0 for row in counted),
+        actors_blocked=float(np.average([time["actors_blocked"] for time in times[1:]], weights=spans)),
+        learner_waiting=float(np.average([time["learner_waiting"] for time in times[1:]], weights=spans)),
+        staleness=_staleness(rows[1:], spans),
         seconds=seconds,
         cores_ours=cores_ours,
         cores_others=cores_others,
     )
+
+
+def _staleness(rows: list[dict[str, Any]], spans: NDArray[np.float64]) -> float | None:
+    """Of the rows with a report of an actor that had weights, by their seconds."""
+    there = np.array([row["staleness"] is not None for row in rows])
+    lags = [row["staleness"] for row in rows if row["staleness"] is not None]
+    return float(np.average(lags, weights=spans[there])) if lags else None
 
 
 class _Usage:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from distributed.scaling.events import Gate, Lane, Shared, Simulation, Steps, Stopwatch, together
 from distributed.scaling.parts import Insert, Node, Shard, Store
@@ -20,7 +22,10 @@ from distributed.scaling.system import ServiceTimes, System
 _SLICE_S = 0.2
 _TURN_S = 0.1  # the longest an actor waits for its shard before it looks whether its slice is over
 _UNEVEN = 0.2  # a vector step takes up to so much more or less, so that actors do not march in step
-_MOST_EVENTS = 400_000
+_FEW_EVENTS, _EVENTS_EACH, _MOST_EVENTS = 400_000, 10_000, 16_000_000  # of a simulation: and for each actor; at most
+_SAME = 0.1  # what two halves of the time counted may differ by, as a share
+_SAME_VERSIONS = 0.5
+_LEAST = 25  # updates, and chunks, in each of them
 _BACKOFF_S = 0.05
 _LONGEST_BACKOFF_S = 1.0
 _ROUND_BYTES = 16 << 20
@@ -33,22 +38,26 @@ class Outcome(Struct, frozen=True):
     Attributes:
         actors_blocked: mean share in which an actor waited for its shard.
         learner_waiting: share in which the learner waited for samples.
-        staleness: mean versions an actor is behind, when it reports.
+        staleness: mean versions an actor is behind, when it reports; None where that had not settled: blocked actors
+            keep the weights they had, so it may grow until each of them has had its turn.
         sampled_per_insert: records sampled over records inserted.
         busy: of `learner`, `actors`, `shards`, `driver`, `store` the share of a mean one that is at work or waits
             for a processor; of
             `processors` the share of the head's that is used, of `network` that of the busiest node's card.
-        simulated_s: how long was simulated, after as much again for warming up.
+        simulated_s: how long was counted, after half as long at least for warming up.
+        settled: the two halves of that time agree in what they did; the figures of a run that has not settled mean
+            nothing but what is used most.
     """
 
     env_steps_per_second: float
     updates_per_second: float
     actors_blocked: float
     learner_waiting: float
-    staleness: float
+    staleness: float | None
     sampled_per_insert: float
     busy: dict[str, float]
     simulated_s: float
+    settled: bool = True
 
 
 def simulate(system: System, times: ServiceTimes, seconds: float, seed: int = 0) -> Outcome:
@@ -58,16 +67,24 @@ def simulate(system: System, times: ServiceTimes, seconds: float, seed: int = 0)
     actors as far ahead as they may be; where the learner catches up with them, it begins again with the learner ahead.
 
     Args:
-        seconds: to simulate, after half as long for warming up; four turns of the driver at least, and less in
-            systems so large that they would take minutes.
+        seconds: to simulate, after half as long for warming up; four turns of the driver at least. Where nothing has
+            settled by then, all of it was warming up, and twice as long counts, again and again; a system that would
+            take minutes to settle is left as it is, `settled` being False.
     """
     slowest_s = max(_SLICE_S, system.actors * (times.driver_look_s + times.driver_report_s))
     seconds = max(seconds, 4.0 * slowest_s)
     outcome = _Run(system, times, seed, ahead=True).measure(seconds)
     ratio = system.limiter.samples_per_insert
-    if ratio is not None and outcome.sampled_per_insert > (1.0 + _OUTRUN) * ratio:
+    if ratio is not None and outcome.settled and _outruns(outcome, system, ratio):
         outcome = _Run(system, times, seed, ahead=False).measure(seconds)
     return outcome
+
+
+def _outruns(outcome: Outcome, system: System, ratio: float) -> bool:
+    """Whether the learner catches up with the actors: by more than the chunks under way, which are the grain of all."""
+    inserted = outcome.env_steps_per_second * outcome.simulated_s
+    catches_up = (outcome.sampled_per_insert - ratio) * inserted
+    return catches_up > ratio * max(_OUTRUN * inserted, 2.0 * system.chunk * system.shards)
 
 
 @dataclass(eq=False)
@@ -132,11 +149,26 @@ class _Run:
             clock.start(self._pull(actor))
 
     def measure(self, seconds: float) -> Outcome:
-        """Warm up, then count."""
-        self._clock.run(seconds / 2, _MOST_EVENTS // 3)
-        begin = self._counts()
-        self._clock.run(begin.now + seconds, _MOST_EVENTS)
-        return self._outcome(begin, self._counts())
+        """Warm up, then count; twice as long each time, until two halves of it agree."""
+        most = min(_FEW_EVENTS + _EVENTS_EACH * self._system.actors, _MOST_EVENTS)
+        clock = self._clock
+        clock.run(seconds / 2, most)
+        while True:
+            before, begin = clock.events, self._counts()
+            clock.run(begin.now + seconds / 2, most - clock.events)
+            middle = self._counts()
+            clock.run(begin.now + seconds, most - clock.events)
+            end = self._counts()
+            first, second = self._outcome(begin, middle), self._outcome(middle, end)
+            settled = clock.events < most and self._enough(begin, middle, end) and _same(first, second)
+            if settled or clock.events + 2 * (clock.events - before) >= most:
+                outcome = replace(self._outcome(begin, end), settled=settled)
+                return outcome if _same_age(first, second) else replace(outcome, staleness=None)
+            seconds *= 2.0
+
+    def _enough(self, *marks: _Counts) -> bool:
+        least = _LEAST * self._system.chunk
+        return all(b.updates - a.updates >= _LEAST and b.inserted - a.inserted >= least for a, b in pairwise(marks))
 
     def _make_nodes(self) -> None:
         machines, count = self._machines, self._system.nodes
@@ -330,6 +362,16 @@ class _Run:
             },
             simulated_s=seconds,
         )
+
+
+def _same(a: Outcome, b: Outcome) -> bool:
+    pairs = (a.updates_per_second, b.updates_per_second), (a.env_steps_per_second, b.env_steps_per_second)
+    return all(abs(x - y) <= _SAME * (x + y) / 2 for x, y in pairs)
+
+
+def _same_age(a: Outcome, b: Outcome) -> bool:
+    assert a.staleness is not None and b.staleness is not None
+    return abs(a.staleness - b.staleness) <= _SAME * (a.staleness + b.staleness) / 2 + _SAME_VERSIONS
 
 
 @dataclass

@@ -23,9 +23,10 @@ class Prediction(Struct, frozen=True):
         bound_by: what holds it up: `actors`, `learner`, `shards`, `driver`, `processors` of the head,
             `network`.
         add: what would help, in words.
-        gain: how many times the environment steps a second that would bring, simulated.
+        gain: how many times the environment steps a second that would bring, simulated; None where one of the two has
+            not settled.
         nodes: machines by kind.
-        node_hours: of all of them, for 10^9 environment steps.
+        node_hours: of all of them, for 10^9 environment steps; None where nothing has settled.
         price: of these, in the user's currency; None without prices.
     """
 
@@ -34,9 +35,9 @@ class Prediction(Struct, frozen=True):
     outcome: Outcome
     bound_by: str
     add: str
-    gain: float
+    gain: float | None
     nodes: dict[str, int]
-    node_hours: float
+    node_hours: float | None
     price: float | None
 
 
@@ -64,9 +65,12 @@ def predict(plan: Plan, seconds: float, prices: Mapping[str, float]) -> Predicti
     outcome = plan.simulate(seconds)
     bound = bound_by(outcome)
     add, better = remedy(plan, bound)
-    gain = better.simulate(seconds).env_steps_per_second / max(outcome.env_steps_per_second, 1e-9)
     nodes = System.of(plan.config, plan.machines).nodes
-    hours = _BILLION / max(outcome.env_steps_per_second, 1e-9) / 3600.0
+    gain = hours = None
+    if outcome.settled:
+        hours = _BILLION / outcome.env_steps_per_second / 3600.0
+        instead = better.simulate(seconds)
+        gain = instead.env_steps_per_second / outcome.env_steps_per_second if instead.settled else None
     return Prediction(
         actors=plan.config.actors.count,
         shards=plan.config.replay.shards,
@@ -75,19 +79,24 @@ def predict(plan: Plan, seconds: float, prices: Mapping[str, float]) -> Predicti
         add=add,
         gain=gain,
         nodes=nodes,
-        node_hours=hours * sum(nodes.values()),
-        price=hours * sum(prices.get(kind, 0.0) * count for kind, count in nodes.items()) if prices else None,
+        node_hours=None if hours is None else hours * sum(nodes.values()),
+        price=None
+        if hours is None or not prices
+        else hours * sum(prices.get(kind, 0.0) * nodes[kind] for kind in nodes),
     )
 
 
 def bound_by(outcome: Outcome) -> str:
     """What is used most; actors, when nothing that they share is nearly full.
 
-    A full weight store holds nothing up, and only leaves actors behind.
+    A full weight store holds nothing up, and only leaves actors behind. Where the learner or the actors work nearly all
+    the time, a shard or driver that is busy with askers takes nothing from them.
     """
-    shared = {name: share for name, share in outcome.busy.items() if name not in ("actors", "store")}
+    busy = outcome.busy
+    free = {"actors", "store"} | ({"shards", "driver"} if max(busy["learner"], busy["actors"]) >= _FULL else set())
+    shared = {name: share for name, share in busy.items() if name not in free}
     name = max(shared, key=lambda part: shared[part])
-    return name if shared[name] >= _FULL or shared[name] > outcome.busy["actors"] else "actors"
+    return name if shared[name] >= _FULL or shared[name] > busy["actors"] else "actors"
 
 
 def remedy(plan: Plan, bound: str) -> tuple[str, Plan]:
@@ -114,7 +123,8 @@ def remedy(plan: Plan, bound: str) -> tuple[str, Plan]:
     return "twice the actors", Plan(sized(config, 2 * actors, shards), times, machines)
 
 
-def saturation(predictions: list[Prediction]) -> Prediction:
-    """The smallest size that comes within a tenth of the best."""
-    best = max(prediction.outcome.env_steps_per_second for prediction in predictions)
-    return next(p for p in predictions if p.outcome.env_steps_per_second >= _FULL * best)
+def saturation(predictions: list[Prediction]) -> Prediction | None:
+    """The smallest size that comes within a tenth of the best; None where no size has settled."""
+    settled = [prediction for prediction in predictions if prediction.outcome.settled]
+    best = max((prediction.outcome.env_steps_per_second for prediction in settled), default=0.0)
+    return next((p for p in settled if p.outcome.env_steps_per_second >= _FULL * best), None)

@@ -37,6 +37,7 @@ class ScalingReport(JsonReport, frozen=True):
         times: as measured.
         learner_times, step_s: what predictions put in the place of what was measured: a learner so many times as
             fast, seconds of a vector step (None: as measured).
+        settings: of the config, other than it has them, by option.
     """
 
     origin: ClassVar[str] = "headrace bench scaling"
@@ -52,6 +53,7 @@ class ScalingReport(JsonReport, frozen=True):
     prices: dict[str, float] = msgspec.field(default_factory=dict)
     learner_times: float = 1.0
     step_s: float | None = None
+    settings: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 def tables(report: ScalingReport) -> str:
@@ -103,22 +105,26 @@ def _predictions(report: ScalingReport) -> str:
     rows = [_row(prediction) for prediction in report.predictions]
     full = saturation(list(report.predictions))
     text = table(head, rows)
-    text += f"\nSaturates at {full.actors:,} actors ({full.outcome.env_steps_per_second:,.0f} steps/s"
-    return text + f"), bound by {full.bound_by}.\n" + _assumed(report)
+    if full is not None:
+        text += f"\nSaturates at {full.actors:,} actors ({full.outcome.env_steps_per_second:,.0f} steps/s"
+        text += f"), bound by {full.bound_by}.\n"
+    return text + _assumed(report)
 
 
 def _row(prediction: Prediction) -> tuple[str, ...]:
-    outcome = prediction.outcome
+    outcome, gain = prediction.outcome, prediction.gain
+    size = (f"{prediction.actors:,}", f"{prediction.shards:,}", f"{sum(prediction.nodes.values()):,}")
+    add = prediction.add if gain is None else f"{prediction.add}: x {gain:.2f}"
+    if prediction.node_hours is None:
+        return *size, "not settled", "-", "-", "-", prediction.bound_by, add, "-"
     cells = (
-        f"{prediction.actors:,}",
-        f"{prediction.shards:,}",
-        f"{sum(prediction.nodes.values()):,}",
+        *size,
         f"{outcome.env_steps_per_second:,.0f}",
         f"{outcome.updates_per_second:,.1f}",
         f"{outcome.busy['learner']:.0%}",
-        f"{outcome.staleness:.1f}",
+        "grows" if outcome.staleness is None else f"{outcome.staleness:.1f}",
         prediction.bound_by,
-        f"{prediction.add}: x {prediction.gain:.2f}",
+        add,
         f"{prediction.node_hours:,.0f}",
     )
     return cells if prediction.price is None else (*cells, f"{prediction.price:,.0f}")
@@ -129,6 +135,7 @@ def _assumed(report: ScalingReport) -> str:
     assert machines is not None
     changed = f", a learner {report.learner_times:g} times as fast" if report.learner_times != 1.0 else ""
     changed += f", {1e3 * report.step_s:g} ms a vector step" if report.step_s is not None else ""
+    changed += "".join(f", {option} {value}" for option, value in report.settings.items())
     return (
         f"Assumed: a head of {machines.head_cores:g} cores, actors on nodes of {machines.actor_cores} cores with one "
         f"each, {machines.shards_per_node} shards on a node of {machines.shard_cores}, "

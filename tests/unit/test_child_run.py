@@ -38,7 +38,7 @@ from kit.runs import experiment
 from distributed.child_run import child_run
 
 place, sys.executable = Path(sys.argv[1]), sys.argv[2]
-with child_run(experiment("CartPole-v1", 1)) as child:
+with child_run(experiment("CartPole-v1", 1), 60.0) as child:
     while not (place / "begun").exists():
         time.sleep(0.01)
     print("under way", flush=True)
@@ -56,18 +56,20 @@ def program(place: Path, then: str) -> Path:
 
 def test_it_runs_on_ray_without_evaluations_and_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(program(tmp_path, "")))
-    with child_run(msgspec.structs.replace(experiment("CartPole-v1", 1), runtime="serial")) as child:
+    with child_run(msgspec.structs.replace(experiment("CartPole-v1", 1), runtime="serial"), 42.0) as child:
         child.wait(30.0)
         assert child.ended()
     config = load_experiment(tmp_path / "config", ()).config
     assert config.runtime == "ray"
+    assert config.run.max_seconds == 42.0  # it ends by itself, whoever is killed
     assert (config.run.checkpoint_every_env_steps, config.evaluation.every_env_steps) == (0, 0)
     assert not child.files.path.parent.exists()
 
 
 def test_one_that_goes_on_too_long_is_named_and_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(program(tmp_path, "time.sleep(60.0)")))
-    with pytest.raises(WorkerDied, match=r"had not ended after 1 s"), child_run(experiment("CartPole-v1", 1)) as child:
+    config = experiment("CartPole-v1", 1)
+    with pytest.raises(WorkerDied, match=r"had not ended after 1 s"), child_run(config, 60.0) as child:
         assert not child.ended()
         child.wait(1.0)
     assert child.process.poll() is not None

@@ -137,4 +137,4 @@ def test_a_limited_number_of_events_leaves_the_clock_where_it_is():
 
     simulation.start(ticks())
     simulation.run(100.0, most_events=5)
-    assert simulation.now == 4.0
+    assert (simulation.now, simulation.events) == (4.0, 5)

@@ -9,8 +9,9 @@ from distributed import cli
 from distributed.bench.machine import Machine
 from distributed.config_loading import find_config
 from distributed.loading import load_experiment
+from distributed.scaling import model
 from distributed.scaling.bench import check, fitted, prices_from, sizes_from
-from distributed.scaling.measured import Point
+from distributed.scaling.measured import Point, _point
 from distributed.scaling.model import simulate
 from distributed.scaling.prediction import Plan, bound_by, predict, remedy, saturation
 from distributed.scaling.report import Check, ScalingReport, tables
@@ -150,6 +151,48 @@ def test_a_slow_driver_leaves_actors_idle():
     assert outcome.env_steps_per_second == pytest.approx(16 * 1600.0 * 0.2 / 1.7, rel=0.15)
 
 
+def test_what_has_not_settled_is_simulated_for_longer():
+    # a vector step of ten seconds: in the second that was asked for, nobody does anything
+    slow, law = replace(TIMES, vector_step_s=10.0), RateLimiter(100, 4.0, 3000.0)
+    outcome = simulate(a_system(actors=20, limiter=law), slow, 1.0)
+    assert outcome.settled and outcome.simulated_s > 50.0
+    assert outcome.env_steps_per_second == pytest.approx(20 * 1.6, rel=0.1)
+    assert outcome.updates_per_second == pytest.approx(20 * 1.6 * 4.0 / 64, rel=0.1)
+    longer = simulate(a_system(actors=20, limiter=law), slow, 1000.0)
+    assert outcome.env_steps_per_second == pytest.approx(longer.env_steps_per_second, rel=0.1)
+
+
+def test_a_run_that_takes_too_many_events_to_settle_says_so_and_has_no_figures(monkeypatch):
+    monkeypatch.setattr(model, "_MOST_EVENTS", 20_000)
+    plan = a_plan(actors=200, insert_shard=Cost(1.0, 0.0))
+    found = predict(plan, 1.0, {"head": 1.0})
+    assert not found.outcome.settled and found.bound_by == "shards"
+    assert (found.gain, found.node_hours, found.price) == (None, None, None)
+    report = ScalingReport("cartpole_dqn", Machine.here(), "now", True, TIMES, (), (found,), CLUSTER)
+    text = tables(report)
+    assert "| 200 | 1 | 15 | not settled | - | - | - | shards | twice the shards | - |" in text
+    assert saturation([found]) is None and "Saturates" not in text
+
+
+def test_more_actors_may_take_more_events_to_settle():
+    # a thousand that are blocked: 400,000 events are over before the learner has caught up with where they began
+    times = replace(TIMES, driver_report_s=0.0005, driver_look_s=1e-6, insert_shard=Cost(0.0006, 0.0))
+    outcome = simulate(a_system(actors=1000, limiter=RateLimiter(100, 4.0, 3000.0)), times, 10.0)
+    assert outcome.settled and outcome.simulated_s >= 10.0
+
+
+def test_whoever_works_all_the_time_is_held_up_by_nobody():
+    found = simulate(a_system(), TIMES, 1.0)
+
+    def busy(**shares):
+        return bound_by(replace(found, busy=dict.fromkeys(found.busy, 0.1) | shares))
+
+    assert busy(learner=0.95, driver=1.0, shards=1.0) == "learner"
+    assert busy(actors=0.99, driver=1.0, learner=0.8) == "actors"
+    assert busy(driver=1.0, shards=0.95, learner=0.5) == "driver"
+    assert busy(learner=0.95, actors=0.95, processors=1.0) == "processors"
+
+
 def test_the_same_seed_gives_the_same_run_and_another_one_another():
     system = a_system(actors=3, limiter=RateLimiter(100, 1.0, 4000.0))
     first, again, other = (simulate(system, TIMES, 1.0, seed) for seed in (0, 0, 1))
@@ -216,6 +259,20 @@ def test_a_run_saturates_where_more_brings_no_tenth_more():
 POINT = Point(2, 1, 400.0, 100.0, 0.1, 0.2, 0.5, 10.0, 1.0, 0.0)
 
 
+def test_a_short_row_counts_as_long_as_it_lasted():
+    def row(seconds, blocked, waiting, staleness):
+        time = {"seconds": seconds, "actors_blocked": blocked, "learner_waiting": waiting}
+        return {"env_steps": 100 * seconds, "updates": 10 * seconds, "staleness": staleness, "time": time}
+
+    rows = [row(5.0, 9.0, 9.0, 9.0), row(5.1, 4.0, 1.0, 11.0), row(7.0, 0.3, 0.2, None), row(9.0, 0.5, 0.4, 1.0)]
+    point = _point(a_plan().config, rows, 1.0, 0.0)
+    assert (point.env_steps_per_second, point.seconds) == (pytest.approx(100.0), 4.0)
+    assert point.actors_blocked == pytest.approx((0.1 * 4.0 + 1.9 * 0.3 + 2.0 * 0.5) / 4.0)
+    assert point.learner_waiting == pytest.approx((0.1 * 1.0 + 1.9 * 0.2 + 2.0 * 0.4) / 4.0)
+    assert point.staleness == pytest.approx((0.1 * 11.0 + 2.0 * 1.0) / 2.1)
+    assert _point(a_plan().config, [row(1.0, 0.0, 0.0, None), row(2.0, 0.0, 0.0, None)], 1.0, 0.0).staleness is None
+
+
 def test_a_real_run_is_compared_on_the_processors_that_others_left():
     config = a_plan().config
     whole = check(config, TIMES, POINT, 2.0)
@@ -238,7 +295,7 @@ def test_what_the_learners_parts_cost_together_is_fitted_where_it_is_the_limit()
         half.updates_per_second, rel=0.05
     )
     assert fitted(config, slow, replace(point, updates_per_second=1e6), 4.0) == slow  # never makes it faster
-    assert fitted(config, replace(TIMES, vector_step_s=10.0), half, 4.0).together_s == 0.0  # the actors are the limit
+    assert fitted(config, replace(TIMES, vector_step_s=1.0), half, 4.0).together_s == 0.0  # the actors are the limit
 
 
 def test_a_report_is_read_back_and_its_tables_say_what_was_assumed(tmp_path):
@@ -262,13 +319,16 @@ def test_the_command_predicts_from_a_calibration(tmp_path, capsys):
     ScalingReport("cartpole_dqn", Machine.here(), "now", True, TIMES).write(file)
     command = ["bench", "scaling", "cartpole_dqn", "--simulate", "--quick", "--calibration", str(file)]
     options = ["--actors", "4,2", "--learner-times", "2", "--step-seconds", "0.02", "--price", "head=3"]
-    assert cli.main([*command, *options, "--json", str(out)]) == 0
+    settings = ["--learner.samples_per_insert", "8"]
+    assert cli.main([*command, *options, *settings, "--json", str(out)]) == 0
     report = ScalingReport.read(out)
     assert [prediction.actors for prediction in report.predictions] == [2, 4]
     assert report.predictions[1].outcome.updates_per_second == pytest.approx(200.0, rel=0.2)
     assert report.predictions[0].price is not None and report.times == TIMES
     printed = capsys.readouterr().out
-    assert "a learner 2 times as fast, 20 ms a vector step" in printed
+    assert "a learner 2 times as fast, 20 ms a vector step, --learner.samples_per_insert 8." in printed
+    assert report.settings == {"--learner.samples_per_insert": "8"}
+    assert report.predictions[1].outcome.sampled_per_insert == pytest.approx(8.0, rel=0.1)
     assert cli.main([*command[:2], "movie_pick_dqn", *command[3:]]) == 2
     assert "is of cartpole_dqn, not of movie_pick_dqn" in capsys.readouterr().err
 
@@ -277,6 +337,8 @@ def test_the_command_predicts_from_a_calibration(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["scaling", "--rows", "x"], "--rows: belongs to bench replay and bench learner"),
+        (["replay", "--replay.prefetch", "8"], "--replay.prefetch: only bench scaling takes settings"),
+        (["scaling", "--simulate", "--replay.prefitch", "8"], "prefetch"),
         (["replay", "--simulate"], "--simulate: belongs to bench scaling; leave it out of bench replay"),
         (["scaling", "--price", "head=1"], "--price: says something about predictions; add --simulate"),
         (["scaling", "--simulate", "--actors", "1,x"], "--actors: must be whole numbers"),
