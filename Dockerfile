@@ -25,7 +25,10 @@ COPY replay_server replay_server
 COPY learners learners
 COPY actors actors
 COPY distributed distributed
-RUN pip install --no-cache-dir --constraint constraints.txt --editable '.[train,cluster,metrics]'
+RUN pip install --no-cache-dir --constraint constraints.txt --editable '.[train,cluster,metrics,remote]'
+# For run.checkpoint_url at s3:// (without constraints.txt, because it needs an older python-dateutil) or gs://:
+# RUN pip install --no-cache-dir s3fs==2026.9.0
+# RUN pip install --no-cache-dir --constraint constraints.txt gcsfs==2026.10.0
 
 # A cluster without its token is open to everybody who reaches it.
 ENV RAY_AUTH_MODE=token \

@@ -67,11 +67,11 @@ def simulate(system: System, times: ServiceTimes, seconds: float, seed: int = 0)
     actors as far ahead as they may be; where the learner catches up with them, it begins again with the learner ahead.
 
     Args:
-        seconds: to simulate, after half as long for warming up; four turns of the driver at least. Where nothing has
-            settled by then, all of it was warming up, and twice as long counts, again and again; a system that would
-            take minutes to settle is left as it is, `settled` being False.
+        seconds: to simulate, after half as long for warming up; four turns of the driver and of an actor at least.
+            Where nothing has settled by then, all of it was warming up, and twice as long counts, again and again; a
+            system that would take minutes to settle is left as it is, `settled` being False.
     """
-    slowest_s = max(_SLICE_S, system.actors * (times.driver_look_s + times.driver_report_s))
+    slowest_s = max(_SLICE_S, system.actors * (times.driver_look_s + times.driver_report_s), times.vector_step_s)
     seconds = max(seconds, 4.0 * slowest_s)
     outcome = _Run(system, times, seed, ahead=True).measure(seconds)
     ratio = system.limiter.samples_per_insert
@@ -192,7 +192,8 @@ class _Run:
     def _act(self, actor: _Actor) -> Steps:
         system, times, clock, cores = self._system, self._times, self._clock, actor.node.cores
         acknowledged, outbox = Gate(clock), 0
-        yield float(self._rng.uniform(0.0, max(_SLICE_S, system.actors * times.driver_report_s)))
+        spread = max(_SLICE_S, system.actors * times.driver_report_s, times.vector_step_s)
+        yield float(self._rng.uniform(0.0, spread))
         while True:
             deadline = clock.now + _SLICE_S
             while clock.now < deadline:

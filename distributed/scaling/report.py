@@ -106,8 +106,13 @@ def _predictions(report: ScalingReport) -> str:
     full = saturation(list(report.predictions))
     text = table(head, rows)
     if full is not None:
-        text += f"\nSaturates at {full.actors:,} actors ({full.outcome.env_steps_per_second:,.0f} steps/s"
-        text += f"), bound by {full.bound_by}.\n"
+        size = f"{full.actors:,} actors ({full.outcome.env_steps_per_second:,.0f} steps/s)"
+        more = (
+            f"Not saturated at {size}."
+            if full.bound_by == "actors"
+            else f"Saturates at {size}, bound by {full.bound_by}."
+        )
+        text += f"\n{more}\n"
     return text + _assumed(report)
 
 

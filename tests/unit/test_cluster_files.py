@@ -66,6 +66,19 @@ def test_shipped_files_say_what_is_to_be_filled_in(name: str) -> None:
     assert problems and all("still to be filled in" in text for _, text in problems)
 
 
+@pytest.mark.parametrize("name", FILLED)
+def test_checkpoints_can_be_copied_to_where_a_line_is_taken_in(
+    name: str, shipped: Mapping[str, dict[str, Any]]
+) -> None:
+    assert any("fsspec==" in text for command in shipped[name]["setup_commands"] for text in requirements(command))
+    packages = {"cluster.yaml": ["s3fs"], "deploy/clusters/gcp.yaml": ["gcsfs"]}.get(name, ["s3fs", "gcsfs"])
+    lines = [line for line in (ROOT / name).read_text().splitlines() if line.startswith("  # - pip install")]
+    document = copy.deepcopy(shipped[name])
+    document["setup_commands"] += [line.removeprefix("  # - ") for line in lines]
+    assert [text.partition("==")[0] for line in lines for text in requirements(line)] == packages
+    assert found_in(document) == []
+
+
 def test_the_command_prints_one_line_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
     document = filled("cluster.yaml")

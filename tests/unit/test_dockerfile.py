@@ -68,6 +68,13 @@ def test_mistakes_in_it_are_found(old: str, new: str, words: str) -> None:
     assert any(words in problem for problem in problems(text.replace(old, new)))
 
 
+def test_it_can_copy_checkpoints_elsewhere() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    assert any("--editable '.[train,cluster,metrics,remote]'" in arguments for _, arguments in instructions(text))
+    taken_in = text.replace("# RUN pip", "RUN pip")
+    assert taken_in.count("s3fs==") == taken_in.count("gcsfs==") == 1 and problems(taken_in) == []
+
+
 def test_the_packages_of_the_project_are_all_copied() -> None:
     copied = {
         source
