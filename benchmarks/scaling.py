@@ -1,6 +1,8 @@
 """Draws what `headrace bench scaling --simulate --json FILE` predicted, or the real runs that it was held against.
 
 python benchmarks/scaling.py benchmarks/results/scaling.json docs/images/scaling.png
+
+Predictions of several files are drawn together; sizes that have not settled are left out.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from pathlib import Path
 from drawing import DARK, LIGHT, WARM, plain, save
 from matplotlib import pyplot
 from matplotlib.axes import Axes
+from msgspec.structs import replace
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -70,13 +73,15 @@ def _shares(axes: Axes, report: ScalingReport) -> None:
 
 
 def main() -> None:
-    """Read a report, write a picture."""
+    """Read reports, write a picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("report", type=Path)
+    parser.add_argument("reports", type=Path, nargs="+")
     parser.add_argument("image", type=Path)
     arguments = parser.parse_args()
     arguments.image.parent.mkdir(parents=True, exist_ok=True)
-    draw(ScalingReport.read(arguments.report), arguments.image)
+    reports = [ScalingReport.read(file) for file in arguments.reports]
+    predictions = tuple(found for report in reports for found in report.predictions if found.outcome.settled)
+    draw(replace(reports[0], predictions=predictions), arguments.image)
 
 
 if __name__ == "__main__":

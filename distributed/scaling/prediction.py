@@ -96,6 +96,8 @@ def bound_by(outcome: Outcome) -> str:
     free = {"actors", "store"} | ({"shards", "driver"} if max(busy["learner"], busy["actors"]) >= _FULL else set())
     shared = {name: share for name, share in busy.items() if name not in free}
     name = max(shared, key=lambda part: shared[part])
+    if name == "learner" and busy["actors"] > busy["learner"]:
+        return "actors"
     return name if shared[name] >= _FULL or shared[name] > busy["actors"] else "actors"
 
 

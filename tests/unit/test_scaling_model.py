@@ -189,6 +189,7 @@ def test_whoever_works_all_the_time_is_held_up_by_nobody():
 
     assert busy(learner=0.95, driver=1.0, shards=1.0) == "learner"
     assert busy(actors=0.99, driver=1.0, learner=0.8) == "actors"
+    assert busy(actors=0.99, learner=0.93) == "actors"
     assert busy(driver=1.0, shards=0.95, learner=0.5) == "driver"
     assert busy(learner=0.95, actors=0.95, processors=1.0) == "processors"
 
