@@ -9,7 +9,7 @@ SOURCES := headrace.py replay_server learners actors distributed
 help:
 	@echo "make demo     train a recommender on simulated users and compare it with simple rankers"
 	@echo "make test     run the tests"
-	@echo "make soak     the fault tests with their full counts (an hour and a half)"
+	@echo "make soak     the fault tests with their full counts (an hour and a quarter)"
 	@echo "make learning train the shipped configs with five seeds each (an hour and a half)"
 	@echo "make curves   draw what make learning measured into docs/algorithms/images"
 	@echo "make check    formatting, lint, types, import directions"
