@@ -90,7 +90,6 @@ class Running:
         self.until(lambda: (cut := checkpoints.cut()) is not None and cuts.append(cut) is None)
         checkpoints.complete(cuts[0], {"env_steps": 1, "scheduled": True}, {})
         checkpoints.wait()
-        checkpoints.close()
         assert checkpoints.failure is None
         files = replay_snapshots(run.complete_checkpoints()[-1])
         return np.concatenate([observations(file) for file in files])
