@@ -158,6 +158,8 @@ def test_nodes_come_and_are_killed_and_training_goes_on(
             running.until(lambda: sum(running.env_steps.values()) > alone + _FURTHER)
             cluster.add_node(**_SMALL)
             running.until(lambda: running.stages() == ["acts", "acts"])
+            back = dict(running.env_steps)
+            running.until(lambda: all(running.env_steps[i] > back[i] + _FURTHER for i in back))
             # A client asks shards that it has left out again after pauses of up to two seconds.
             running.until(lambda: all(shard.state == "serving" for shard in runtime.replay_stats().shards))
             # The journals lie where both nodes see them: nothing that was acknowledged is lost, nothing is there twice.
