@@ -1,7 +1,7 @@
 """The learner inside its Ray process: a shell around the same objects the serial runtime uses.
 
 What needs torch is imported where a learner begins: Ray loads this module in each process that a learner's handle
-comes to, and the weight store's starts faster, with half of the memory, without it.
+comes to, and the weight store's starts faster, with a third of the memory, without it.
 """
 
 from __future__ import annotations

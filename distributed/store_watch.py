@@ -12,7 +12,7 @@ from distributed.worker_state import WorkerState
 from replay_server.errors import HeadraceError
 
 _EVERY_SECONDS = 1.0
-_SILENT_SECONDS = 30.0  # after which it hangs; it answers within a second with a thousand actors
+_SILENT_SECONDS = 30.0  # after which it hangs
 
 
 class StoreWatch:
